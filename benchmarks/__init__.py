@@ -1,0 +1,1 @@
+"""Measurements side by side: each module holds the benchmarks of one area. See `make bench`."""

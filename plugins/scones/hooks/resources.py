@@ -1,0 +1,68 @@
+"""The deployed resources: outputs of the project's CloudFormation stack, the same on one machine and on AWS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scones.defaults import AWS_CONN_ID
+from scones.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+REQUIRED_OUTPUTS = (
+    "BucketName",
+    "StateMachineArn",
+    "SageMakerRoleArn",
+    "AlertTopicArn",
+    "EndpointName",
+)
+
+
+class ResourcesNotDeployedError(RuntimeError):
+    """The CloudFormation stack is absent, unfinished, or lacks an output the DAGs need."""
+
+
+def parse_outputs(stack: dict[str, Any]) -> dict[str, str]:
+    """Turn one stack of ``DescribeStacks`` into ``{output key: value}``.
+
+    Raises:
+        ResourcesNotDeployedError: the stack is not complete, or a required output is missing.
+    """
+    name, status = stack["StackName"], stack["StackStatus"]
+    if not status.endswith("_COMPLETE") or status.startswith(("DELETE", "ROLLBACK")):
+        raise ResourcesNotDeployedError(
+            f"Stack {name!r} is {status}. Run `make deploy` against the same account and region, and read its events."
+        )
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])}
+    missing = [key for key in REQUIRED_OUTPUTS if key not in outputs]
+    if missing:
+        raise ResourcesNotDeployedError(
+            f"Stack {name!r} lacks the outputs {', '.join(missing)}: its template is older. Run `make deploy`."
+        )
+    return outputs
+
+
+def stack_outputs(
+    stack_name: str | None = None, aws_conn_id: str = AWS_CONN_ID, hook: AwsBaseHook | None = None
+) -> dict[str, str]:
+    """Return the outputs of the project's stack, e.g. ``{"BucketName": ..., "StateMachineArn": ...}``.
+
+    Raises:
+        ResourcesNotDeployedError: the stack does not exist or is not complete.
+    """
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from botocore.exceptions import ClientError
+
+    name = stack_name or Settings.from_environ().stack_name
+    hook = hook or AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudformation")
+    try:
+        stacks = hook.conn.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise ResourcesNotDeployedError(
+            f"No CloudFormation stack named {name!r} where connection {aws_conn_id!r} points. Run `make deploy` there,"
+            " or set SCONES_STACK_NAME to the stack you deployed."
+        ) from error
+    return parse_outputs(stacks[0])
