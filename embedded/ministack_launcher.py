@@ -1,0 +1,246 @@
+"""Starts MiniStack with the few behaviours of AWS that this project needs and MiniStack 1.5.33 lacks.
+
+    python -m embedded.ministack_launcher
+
+Settings come from MiniStack's own environment variables (GATEWAY_PORT, BIND_HOST, S3_PERSIST, S3_DATA_DIR,
+PERSIST_STATE, STATE_DIR, LAMBDA_ACCOUNT_CONCURRENCY). BIND_HOST is 127.0.0.1 here unless it is set. What is
+patched, each with a test in tests/contract/test_ministack_launcher.py:
+
+* A Python exception in a Lambda keeps its class name as `errorType`, so that Retry and Catch match on it, and the warm
+  worker stays alive. A worker that dies is `Runtime.ExitError`, as on AWS.
+* Beyond LAMBDA_ACCOUNT_CONCURRENCY invocations queue, up to LAMBDA_QUEUE_SECONDS (default 120), instead of failing
+  with a throttle that Step Functions here would call `Lambda.Unknown`.
+* A Lambda worker ends when MiniStack does, also after kill -9 and in the middle of a call; its unpacked code lies under
+  STATE_DIR and is cleared at the next start.
+* A stopped execution stays ABORTED, and a stopped Distributed Map starts no further item.
+* `MaxConcurrencyPath`, `ToleratedFailurePercentagePath` and `ToleratedFailureCountPath` of a Distributed Map are
+  honoured.
+
+The patches replace private functions, so another MiniStack version is refused: see `check_version`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+TESTED_VERSION = "1.5.33"
+QUEUE_SECONDS = 120.0
+
+_MARKER = "__lambda_error__"
+
+_WORKER_ERROR = (
+    '_real_stdout.write(json.dumps({"status": "error", "error": str(e), "trace": traceback.format_exc()}) + "\\n")'
+)
+_WORKER_ERROR_NAMED = (
+    '_real_stdout.write(json.dumps({"status": "ok", "result": {"'
+    + _MARKER
+    + '": {"errorMessage": str(e), "errorType": type(e).__name__, '
+    '"stackTrace": traceback.format_exc().splitlines()}}}) + "\\n")'
+)
+
+# Runs first in every worker. A worker busy in a handler does not read its stdin, so it would miss that MiniStack is
+# gone. Linux tells by a pidfd; elsewhere the parent's id changes. (PR_SET_PDEATHSIG would end the worker with the
+# *thread* that started it.)
+_WORKER_PARENT_WATCH = """
+def _end_with_parent(parent):
+    import os, select, time
+    try:
+        waiter = select.poll()
+        waiter.register(os.pidfd_open(parent), select.POLLIN)
+        if os.getppid() == parent:
+            waiter.poll()
+    except (AttributeError, OSError):
+        while os.getppid() == parent:
+            time.sleep(1)
+    os._exit(1)
+
+import os as _os, threading as _threading
+_threading.Thread(target=_end_with_parent, args=(_os.getppid(),), daemon=True).start()
+"""
+
+
+class IncompatibleMiniStackError(RuntimeError):
+    """The installed MiniStack is not the one these patches were written for."""
+
+
+def check_version(installed: str | None = None) -> None:
+    """Refuse a MiniStack other than TESTED_VERSION. Raises IncompatibleMiniStackError saying what to do."""
+    installed = installed or metadata.version("ministack")
+    if installed != TESTED_VERSION:
+        raise IncompatibleMiniStackError(
+            f"MiniStack {installed} is installed, but {Path(__file__).name} patches {TESTED_VERSION}. Either install "
+            f"the locked version (pip install ministack=={TESTED_VERSION}), or set TESTED_VERSION = {installed!r} "
+            "in this file, run tests/contract/test_ministack_launcher.py, and adapt each patch whose test then fails."
+        )
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise IncompatibleMiniStackError(
+            f"MiniStack {metadata.version('ministack')} has changed: {what}. Compare the patch in "
+            f"{Path(__file__).name} with MiniStack's source, adapt it, and run "
+            "tests/contract/test_ministack_launcher.py."
+        )
+
+
+def _replaceable(module: Any, name: str, arguments: tuple[str, ...]) -> Callable[..., Any]:
+    """The function `name` of `module`, after checking that it takes what the patch passes on."""
+    function = getattr(module, name, None)
+    code = getattr(function, "__code__", None)
+    found = code.co_varnames[: code.co_argcount] if code else None
+    _require(found == arguments, f"{module.__name__}.{name} takes {found}, expected {arguments}")
+    assert callable(function)
+    return function
+
+
+def name_lambda_errors(runtime: Any, service: Any) -> None:
+    """Report a handler's exception by its class name and keep the worker warm."""
+    _require(
+        runtime._PYTHON_WORKER_SCRIPT.count(_WORKER_ERROR) == 1, "the Lambda worker script reports errors differently"
+    )
+    runtime._PYTHON_WORKER_SCRIPT = runtime._PYTHON_WORKER_SCRIPT.replace(_WORKER_ERROR, _WORKER_ERROR_NAMED)
+    execute = _replaceable(service, "_execute_function_warm", ("func", "event", "request_id"))
+
+    def execute_function_warm(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = execute(func, event, request_id)
+        body = answer.get("body")
+        if not isinstance(body, dict):
+            return answer
+        if set(body) == {_MARKER}:
+            error = body[_MARKER]
+            log = "\n".join(filter(None, [answer.get("log", ""), *error["stackTrace"]]))
+            return {"body": error, "error": True, "log": log}
+        if answer.get("error") and body.get("errorMessage") == "Worker process died":
+            answer["body"] = {**body, "errorType": "Runtime.ExitError"}
+        return answer
+
+    service._execute_function_warm = execute_function_warm
+
+
+def end_workers_with_parent(runtime: Any) -> None:
+    """Prefix the worker script with a watch on MiniStack's process."""
+    _require(
+        runtime._PYTHON_WORKER_SCRIPT.rstrip().endswith("run()"), "the Lambda worker script no longer ends in run()"
+    )
+    runtime._PYTHON_WORKER_SCRIPT = _WORKER_PARENT_WATCH + runtime._PYTHON_WORKER_SCRIPT
+
+
+def queue_invocations(service: Any, queue_seconds: float) -> None:
+    """Wait up to `queue_seconds` for a concurrency slot instead of answering with a throttle at once."""
+    acquire = _replaceable(service, "_acquire_execution_slot", ("func", "config"))
+    release = _replaceable(service, "_release_execution_slot", ("key",))
+    freed = threading.Condition()
+
+    def acquire_execution_slot(func: dict[str, Any], config: dict[str, Any]) -> tuple[str | None, str | None]:
+        deadline = time.monotonic() + queue_seconds
+        with freed:
+            while True:
+                slot, limit = acquire(func, config)
+                left = deadline - time.monotonic()
+                if slot is not None or left <= 0:
+                    return slot, limit
+                freed.wait(left)
+
+    def release_execution_slot(key: str) -> None:
+        with freed:
+            release(key)
+            # All, not one: the waiter woken first may be held back by its own function's reserved concurrency.
+            freed.notify_all()
+
+    service._acquire_execution_slot = acquire_execution_slot
+    service._release_execution_slot = release_execution_slot
+
+
+def keep_aborted_executions_aborted(engine: Any) -> None:
+    """A task that fails after StopExecution does not turn ABORTED into FAILED; a stopped map starts nothing more."""
+    fail = _replaceable(engine, "_fail_execution", ("execution", "error", "cause"))
+    run_sub_machine = _replaceable(engine, "_run_sub_machine", ("states", "start_at", "input_data", "execution", "ctx"))
+    _require(
+        hasattr(engine, "_map_runs") and hasattr(engine, "_executions"), "Step Functions keeps its state elsewhere"
+    )
+
+    def fail_execution(execution: dict[str, Any], error: str, cause: str) -> None:
+        if execution["status"] == "RUNNING":
+            fail(execution, error, cause)
+
+    def run_item(states: Any, start_at: str, input_data: Any, execution: dict[str, Any], ctx: dict[str, Any]) -> Any:
+        map_run = engine._map_runs.get(execution.get("mapRunArn") or "")
+        parent = engine._executions.get(map_run["executionArn"]) if map_run else None
+        if parent is not None and parent["status"] != "RUNNING":
+            raise engine._ExecutionError("States.Aborted", "The parent execution was stopped")
+        return run_sub_machine(states, start_at, input_data, execution, ctx)
+
+    engine._fail_execution = fail_execution
+    engine._run_sub_machine = run_item
+
+
+def honour_map_paths(engine: Any) -> None:
+    """Resolve the `...Path` settings of a Distributed Map against its input before it runs."""
+    run_map = _replaceable(
+        engine, "_run_distributed_map", ("state_def", "raw_input", "effective", "iterator", "execution", "ctx")
+    )
+    resolve = _replaceable(engine, "_resolve_path_or_ctx", ("path", "data", "ctx"))
+    settings = ("MaxConcurrency", "ToleratedFailurePercentage", "ToleratedFailureCount")
+
+    def run_distributed_map(
+        state_def: dict[str, Any], raw_input: Any, effective: Any, iterator: Any, execution: Any, ctx: Any
+    ) -> Any:
+        resolved = dict(state_def)
+        for setting in settings:
+            path = resolved.pop(f"{setting}Path", None)
+            if path is None:
+                continue
+            value = resolve(path, effective, ctx)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise engine._ExecutionError(
+                    "States.Runtime", f"{setting}Path {path} must resolve to a number of 0 or more, got {value!r}"
+                )
+            resolved[setting] = value
+        return run_map(resolved, raw_input, effective, iterator, execution, ctx)
+
+    engine._run_distributed_map = run_distributed_map
+
+
+def own_temporary_folder(state_dir: Path) -> Path:
+    """Keep unpacked Lambda code under `state_dir` and clear what a killed run left there. Returns the folder."""
+    folder = state_dir / "tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tempfile.tempdir = str(folder)
+    return folder
+
+
+def apply_patches() -> None:
+    """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError when it is not TESTED_VERSION."""
+    check_version()
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc, stepfunctions
+
+    name_lambda_errors(lambda_runtime, lambda_svc)
+    end_workers_with_parent(lambda_runtime)
+    queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
+    keep_aborted_executions_aborted(stepfunctions)
+    honour_map_paths(stepfunctions)
+
+
+def main() -> None:
+    """Run MiniStack in the foreground until SIGTERM or SIGINT."""
+    os.environ.setdefault("BIND_HOST", "127.0.0.1")
+    if state_dir := os.environ.get("STATE_DIR"):
+        own_temporary_folder(Path(state_dir))
+    apply_patches()
+    from ministack.app import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    main()
