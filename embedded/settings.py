@@ -1,0 +1,188 @@
+"""Settings of the embedded platform: ports, folders, names. From the environment, then `.env`, then the default."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_PASSWORD = "admin"  # noqa: S105 - documented, and refused on anything but loopback
+PORT_FIELDS = ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSettings:
+    """Where the embedded platform lives and listens.
+
+    Each field is read from the variable named in `VARIABLES`. `host` is the address every listener binds to.
+    """
+
+    run_dir: Path = PROJECT_ROOT / ".run"
+    host: str = "127.0.0.1"
+    airflow_port: int = 8080
+    aws_port: int = 4566
+    sagemaker_port: int = 4580
+    worker_log_port: int = 8793
+    triggerer_log_port: int = 8794
+    region: str = "us-east-1"
+    stack_name: str = "scones"
+    user: str = "admin"
+    password: str = DEFAULT_PASSWORD
+    parallelism: int = 4
+    lambda_concurrency: int = 4
+    cifar100_archive: str = ""
+    explicit_ports: frozenset[str] = frozenset()
+
+    @property
+    def aws_url(self) -> str:
+        return f"http://{self.host}:{self.aws_port}"
+
+    @property
+    def sagemaker_url(self) -> str:
+        return f"http://{self.host}:{self.sagemaker_port}"
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{self.host}:{self.airflow_port}"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.run_dir / "logs"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.run_dir / "airflow"
+
+
+VARIABLES = {
+    "run_dir": "SCONES_RUN_DIR",
+    "host": "SCONES_HOST",
+    "airflow_port": "SCONES_AIRFLOW_PORT",
+    "aws_port": "SCONES_AWS_PORT",
+    "sagemaker_port": "SCONES_SAGEMAKER_PORT",
+    "worker_log_port": "SCONES_WORKER_LOG_PORT",
+    "triggerer_log_port": "SCONES_TRIGGERER_LOG_PORT",
+    "region": "SCONES_REGION",
+    "stack_name": "SCONES_STACK_NAME",
+    "user": "SCONES_ADMIN_USER",
+    "password": "SCONES_ADMIN_PASSWORD",
+    "parallelism": "SCONES_PARALLELISM",
+    "lambda_concurrency": "SCONES_LAMBDA_CONCURRENCY",
+    "cifar100_archive": "CIFAR100_ARCHIVE",
+}
+
+
+def load(environ: Mapping[str, str] | None = None, env_file: Path = PROJECT_ROOT / ".env") -> EmbeddedSettings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: a number is not one, a port is out of range or used twice, or the default password would be
+            reachable from other machines.
+    """
+    from dotenv import dotenv_values
+
+    stored = {key: value for key, value in dotenv_values(env_file).items() if value} if env_file.exists() else {}
+    merged: dict[str, str] = {**stored, **{key: value for key, value in (environ or os.environ).items() if value}}
+    values: dict[str, object] = {}
+    defaults = {item.name: item.default for item in fields(EmbeddedSettings)}
+    for name, variable in VARIABLES.items():
+        if variable not in merged:
+            continue
+        default, text = defaults[name], merged[variable]
+        if isinstance(default, int):
+            try:
+                values[name] = int(text)
+            except ValueError as error:
+                raise SettingsError(f"{variable}={text!r} is not a whole number") from error
+        else:
+            values[name] = Path(text).expanduser().resolve() if isinstance(default, Path) else text
+    values["explicit_ports"] = frozenset(name for name in PORT_FIELDS if name in values)
+    settings = replace(EmbeddedSettings(), **values)  # type: ignore[arg-type]
+    _check(settings)
+    return settings
+
+
+def _check(settings: EmbeddedSettings) -> None:
+    taken: dict[int, str] = {}
+    for name in PORT_FIELDS:
+        port = getattr(settings, name)
+        if not 1 <= port <= 65535:
+            raise SettingsError(f"{VARIABLES[name]}={port} is not a port: choose one from 1 to 65535")
+        if port in taken:
+            raise SettingsError(f"{VARIABLES[name]} and {VARIABLES[taken[port]]} are both {port}: give each its own")
+        taken[port] = name
+    if not is_loopback(settings.host) and settings.password == DEFAULT_PASSWORD:
+        raise SettingsError(
+            f"SCONES_HOST={settings.host} can be reached from other machines: set SCONES_ADMIN_PASSWORD to a password"
+            " of your own first"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def port_is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port nobody listens on now; the kernel chooses it."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def with_usable_ports(settings: EmbeddedSettings, move: bool) -> EmbeddedSettings:
+    """Check that every port is free; with ``move``, replace the busy ones nobody asked for by free ones.
+
+    Raises:
+        SettingsError: a port that was asked for (or any, without ``move``) is in use.
+    """
+    changes: dict[str, int] = {}
+    for name in PORT_FIELDS:
+        port = getattr(settings, name)
+        if port_is_free(settings.host, port):
+            continue
+        if not move or name in settings.explicit_ports:
+            raise SettingsError(
+                f"Port {port} on {settings.host} is in use by another program: end it, or set {VARIABLES[name]} to a"
+                " free port (in the environment or in .env)"
+            )
+        changes[name] = free_port(settings.host)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def secret(settings: EmbeddedSettings, name: str) -> str:
+    """Return this checkout's secret of that name, made at first use and readable by its owner only."""
+    import base64
+
+    path = settings.run_dir / "secrets.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if name not in known:
+        known[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        partial = path.with_suffix(".part")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(known))
+        partial.replace(path)
+    return known[name]
