@@ -112,3 +112,9 @@ def _airflow(settings: EmbeddedSettings, *arguments: str) -> None:
     )
     if done.returncode:
         raise ServiceError(f"`airflow {' '.join(arguments)}` failed:\n{(done.stdout + done.stderr)[-4000:]}")
+
+
+def pools() -> dict[str, tuple[int, str]]:
+    """The Airflow pools the DAGs ask for: name, slots and description, from the DAGs' own defaults."""
+    source = PROJECT_ROOT / "plugins" / "scones" / "pools.json"
+    return {name: (item["slots"], item["description"]) for name, item in json.loads(source.read_text()).items()}

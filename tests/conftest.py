@@ -66,7 +66,7 @@ def platform_settings(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedSetti
         name: free_port()
         for name in ("aws_port", "sagemaker_port", "airflow_port", "worker_log_port", "triggerer_log_port")
     }
-    return replace(EmbeddedSettings(), run_dir=tmp_path_factory.mktemp("run"), **ports)
+    return replace(EmbeddedSettings(), run_dir=tmp_path_factory.mktemp("run"), **ports)  # type: ignore[arg-type]
 
 
 def _running(service: Service, settings: EmbeddedSettings) -> Iterator[Service]:

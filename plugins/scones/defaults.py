@@ -16,13 +16,9 @@ DEFAULT_CLASSES = ["bicycle", "motorcycle"]
 DEFAULT_THRESHOLD = 0.93
 MODEL_PACKAGE_GROUP = "scones-courier"
 
-# Pools guard the account's quotas, not the workers: see docs/architecture.md.
+# Pools guard the account's quotas, not the workers. Their sizes are in pools.json (`airflow pools import` reads it).
 TRAINING_POOL = "sagemaker_training"
 BATCH_POOL = "step_functions_batch"
-POOLS = {
-    TRAINING_POOL: (2, "Training and transform jobs at once: stay below the account's instance quota"),
-    BATCH_POOL: (4, "Chunks of a batch being followed at once: each has its own concurrency limit"),
-}
 
 DATASET_ASSET = Asset(name="scones_dataset", uri="scones://dataset/current", group="scones")
 MODEL_ASSET = Asset(name="scones_model", uri="scones://model/deployed", group="scones")

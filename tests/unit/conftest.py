@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _closed_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _closed_network(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.socket.connect
 
     def connect(self: socket.socket, address: Any) -> None:
@@ -22,4 +21,3 @@ def _closed_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise OSError(f"The network is closed in unit tests; this one wanted {address!r}")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    yield

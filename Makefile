@@ -1,0 +1,105 @@
+# Everything a user or a developer does here has one name. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests
+# The platform reads .env itself; `make` only passes the environment on.
+export UV_COMPILE_BYTECODE := 1
+export PYTHONUTF8 := 1
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: $(VENV)/.runtime ## Set up, bring everything up, train, deploy, score a batch, report; end everything
+	@$(BIN)/python -m embedded run
+
+.PHONY: up
+up: $(VENV)/.runtime ## Bring everything up and leave it up: Airflow UI on 127.0.0.1:8080, login admin / admin
+	@$(BIN)/python -m embedded up
+
+.PHONY: down
+down: ## End what `make up` brought up; data stays in .run
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded down; else echo "Nothing was set up, so nothing runs."; fi
+
+.PHONY: status
+status: $(VENV)/.runtime ## Say what runs and where
+	@$(BIN)/python -m embedded status
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the tests, in two processes (slow ones: `make test-slow`)
+	@$(BIN)/pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## Run the tests that take minutes: kill tests, drills, large batches
+	@$(BIN)/pytest -m slow --timeout 1800 $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/cfn-lint infrastructure/template.yaml
+	@$(BIN)/python -m sagemaker_local.coverage --check
+
+.PHONY: format
+format: $(VENV)/.dev ## Format the code and mend what the linter can mend
+	@$(BIN)/ruff check --fix . || true
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Run the benchmarks (one of them: make bench ONLY=name); results in .run/bench.json
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+.PHONY: plan
+plan: $(VENV)/.runtime ## Show what `make deploy` would change on the AWS the environment points at
+	@$(BIN)/python -m infrastructure plan
+
+.PHONY: deploy
+deploy: $(VENV)/.runtime ## Deploy the resources to the AWS the environment points at
+	@$(BIN)/python -m infrastructure deploy
+
+.PHONY: destroy
+destroy: $(VENV)/.runtime ## Remove the deployed resources
+	@$(BIN)/python -m infrastructure destroy
+
+.PHONY: lock
+lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
+	@$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.txt
+	@$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt
+
+.PHONY: clean
+clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
+	@rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/uv: requirements-setup.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "Python 3.11 was not found (looked for $(PYTHON))."; \
+	  echo "  Debian 12:  sudo apt-get install python3.11 python3.11-venv"; \
+	  echo "  macOS:      brew install python@3.11"; \
+	  echo "  elsewhere:  pyenv install 3.11, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11. Name one that is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "Debian and Ubuntu: sudo apt-get install python3.11-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.txt
+	@touch $@
+
+$(VENV)/.runtime: $(BIN)/uv requirements.txt
+	@if [ ! -e $(VENV)/.dev ] || [ requirements.txt -nt $(VENV)/.dev ]; then \
+	  echo "Installing the locked packages"; \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; fi
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/uv requirements-dev.txt
+	@echo "Installing the locked packages, with those for tests"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,191 @@
+"""The main job with one command: train, deploy, score a batch, report; all of it as real DAG runs."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from embedded import control, summary
+from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
+from embedded.settings import PORT_FIELDS, EmbeddedSettings
+from embedded.supervisor import read_state
+
+POLL_SECONDS = 0.5
+UNREACHABLE_AFTER_S = 180
+STYLES = {"success": "green", "failed": "red", "upstream_failed": "red", "skipped": "yellow", "running": "cyan"}
+
+
+class RunFailedError(RuntimeError):
+    """A DAG run ended failed; the message names the tasks and holds the end of their logs."""
+
+
+class OneCommandRun:
+    """Runs the DAGs one after another on the embedded platform and collects what they returned."""
+
+    def __init__(self, settings: EmbeddedSettings, console: Console) -> None:
+        self.settings = settings
+        self.console = console
+        self.stages: list[summary.Stage] = []
+        self.began = time.monotonic()
+        self._api = AirflowApi(settings.airflow_url, settings.user, settings.password)
+
+    def run(self) -> dict[str, Any]:
+        """Return the summary.
+
+        Raises:
+            RunFailedError: one of the DAG runs failed.
+        """
+        train = self._dag_run("train_and_deploy", {})
+        batch = self._dag_run("batch_inference", {})
+        monitor = self._dag_run("monitor_endpoint", {})
+        addresses = {
+            "airflow": self.settings.airflow_url,
+            "report_html": self._fetch(monitor.get("write_report", {}).get("html_uri"), "report.html"),
+            "batch_html": self._fetch(batch.get("summarize_batch", {}).get("report_uri"), "batch.html"),
+            "evaluation_html": self._fetch(train.get("evaluate_model", {}).get("html_uri"), "evaluation.html"),
+        }
+        return summary.document(train, batch, monitor, addresses, time.monotonic() - self.began)
+
+    def _dag_run(self, dag_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
+        run_id = f"make-run-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        self.console.print(f"[bold]{dag_id}[/bold]  run {run_id}")
+        self._patiently(lambda: self._api.wait_dag(dag_id))
+        self._patiently(lambda: self._trigger_once(dag_id, run_id, conf))
+        seen: set[str] = set()
+        while True:
+            state = self._patiently(lambda: self._api.run_state(dag_id, run_id))
+            instances = self._patiently(lambda: self._api.task_instances(dag_id, run_id))
+            self._print_finished(dag_id, run_id, instances, seen)
+            if state in TERMINAL_RUN_STATES:
+                break
+            time.sleep(POLL_SECONDS)
+        xcoms = self._xcoms(dag_id, run_id, instances)
+        self.stages += summary.stages(dag_id, instances, xcoms)
+        if state != "success":
+            raise RunFailedError(self._explain(dag_id, run_id, instances))
+        return {task_id.rsplit(".", 1)[-1]: value for task_id, value in xcoms.items()}
+
+    def _trigger_once(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
+        try:
+            self._api.trigger(dag_id, run_id, conf)
+        except AirflowApiError as error:
+            # The first request arrived though its answer was lost: the run exists.
+            if "answered 409" not in str(error):
+                raise
+
+    def _print_finished(self, dag_id: str, run_id: str, instances: list[dict[str, Any]], seen: set[str]) -> None:
+        ended = [
+            item for item in instances if item["end_date"] and item["state"] in STYLES and item["state"] != "running"
+        ]
+        for item in sorted(ended, key=lambda item: item["end_date"]):
+            key = f"{item['task_id']}[{item['map_index']}]"
+            if key in seen:
+                continue
+            seen.add(key)
+            row = summary.stages(dag_id, [item], self._xcoms(dag_id, run_id, [item]))[0]
+            label = item["task_id"] if item["map_index"] < 0 else key
+            seconds = "" if row.seconds is None else f"{row.seconds:6.1f} s"
+            self.console.print(
+                f"  [{STYLES[row.state]}]{row.state:<8}[/] {label:<34} {seconds:>9}  {row.outcome}", highlight=False
+            )
+
+    def _xcoms(self, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> dict[str, Any]:
+        wanted = {item["task_id"] for item in instances if item["state"] == "success" and item["map_index"] < 0}
+        found = {}
+        for task_id in wanted:
+            value = self._patiently(lambda task_id=task_id: self._api.xcom(dag_id, run_id, task_id))  # type: ignore[misc]
+            if isinstance(value, Mapping):
+                found[task_id] = dict(value)
+        return found
+
+    def _explain(self, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> str:
+        lines = [f"{dag_id} failed (run {run_id})."]
+        for item in instances:
+            if item["state"] == "failed":
+                lines.append(f"Task {item['task_id']}, try {item['try_number']}:")
+                lines += [
+                    f"    {line}"
+                    for line in self._api.log_tail(
+                        dag_id, run_id, item["task_id"], item["try_number"], item["map_index"]
+                    )
+                ]
+        return "\n".join(lines)
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """Call; where the server is away (it is started again when it dies), wait for it rather than give up."""
+        deadline = time.monotonic() + UNREACHABLE_AFTER_S
+        while True:
+            try:
+                return call()
+            except (requests.ConnectionError, requests.Timeout):
+                if time.monotonic() > deadline:
+                    raise
+                if read_state(self.settings) is None:
+                    self.console.print("  [yellow]the platform is gone; bringing it up again[/]")
+                    again = replace(self.settings, explicit_ports=frozenset(PORT_FIELDS))
+                    self.settings = control.start(again, owned=True)
+                time.sleep(POLL_SECONDS)
+
+    def _fetch(self, uri: str | None, name: str) -> str | None:
+        """Copy an S3 object into the run folder, so that it opens when nothing runs any more; return its path."""
+        if not uri:
+            return None
+        import boto3
+
+        where = urlsplit(uri)
+        target = Path(self.settings.run_dir) / "reports" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        client = boto3.Session("test", "test", region_name=self.settings.region).client(
+            "s3", endpoint_url=self.settings.aws_url
+        )
+        client.download_file(where.netloc, where.path.lstrip("/"), str(target))
+        return str(target)
+
+
+def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> None:
+    """Print the table of stages and the figures a reader looks for."""
+    table = Table(title="What happened", title_justify="left", header_style="bold")
+    for heading, justify in (
+        ("DAG", "left"),
+        ("Task", "left"),
+        ("State", "left"),
+        ("Time", "right"),
+        ("Outcome", "left"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    last = ""
+    for stage in run.stages:
+        if last and stage.dag_id != last:
+            table.add_section()
+        table.add_row(
+            "" if stage.dag_id == last else stage.dag_id,
+            stage.task_id,
+            f"[{STYLES.get(stage.state, 'white')}]{stage.state}[/]",
+            "" if stage.seconds is None else f"{stage.seconds:.1f} s",
+            stage.outcome,
+        )
+        last = stage.dag_id
+    console.print(table)
+    if document["dataset"]["source"] == "sample":
+        console.print(
+            "[bold yellow]Trained on drawn sample images, not on CIFAR-100:[/] the official archive could not be had."
+            " Set CIFAR100_ARCHIVE to a copy of cifar-100-python.tar.gz (a path or a URL) for the real thing.\n"
+        )
+
+
+def write_summary(settings: EmbeddedSettings, document: Mapping[str, Any]) -> Path:
+    path = settings.run_dir / "summary.json"
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(document, indent=2) + "\n")
+    partial.replace(path)
+    return path
