@@ -234,6 +234,8 @@ def apply_patches() -> None:
 def main() -> None:
     """Run MiniStack in the foreground until SIGTERM or SIGINT."""
     os.environ.setdefault("BIND_HOST", "127.0.0.1")
+    # MiniStack opens this one on every interface and at a fixed port, which two platforms on one machine cannot share.
+    os.environ.setdefault("IOT_MTLS_ENABLED", "0")
     if state_dir := os.environ.get("STATE_DIR"):
         own_temporary_folder(Path(state_dir))
     apply_patches()

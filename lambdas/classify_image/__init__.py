@@ -1,0 +1,1 @@
+"""Lambda `classify_image`: asks the SageMaker endpoint what is in the image."""

@@ -1,0 +1,82 @@
+"""Lambda `classify_image`: asks the SageMaker endpoint what is in the image.
+
+Event: what `serialize_image` answers. The endpoint is the one named by ENDPOINT_NAME.
+Answer: {"statusCode": 200, "body": {...the event without image_data, "inferences": [p0, p1, ...],
+"invoked_production_variant"}}.
+Errors, by class name: MalformedEventError, MissingImageDataError, NotAnImageError, InvalidInferenceIdError,
+EndpointNotConfiguredError, EndpointNotFoundError, EndpointAccessDeniedError, ModelRefusedImageError,
+MalformedInferencesError; a retry may cure EndpointNotReadyError, EndpointThrottledError, EndpointUnavailableError and
+ModelUnavailableError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+)
+
+from .core import (
+    EndpointNotConfiguredError,
+    EndpointUnavailableError,
+    classified,
+    endpoint_error,
+    inferences,
+    invocation,
+    unwrap,
+)
+
+# A real-time endpoint must answer within 60 s; two tries and the waits between them stay below the function's timeout.
+_CONFIG = Config(connect_timeout=5, read_timeout=65, retries={"mode": "adaptive", "total_max_attempts": 2})
+_client: Any = None
+
+
+def _runtime() -> Any:
+    """The SageMaker Runtime client, made once per execution environment."""
+    global _client
+    if _client is None:
+        _client = boto3.client("sagemaker-runtime", config=_CONFIG)
+    return _client
+
+
+def invoke(runtime: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
+    """Call the endpoint. Returns the answer's body and the name of the production variant that gave it."""
+    name = request["EndpointName"]
+    try:
+        answer = runtime.invoke_endpoint(**request)
+        return answer["Body"].read(), answer.get("InvokedProductionVariant")
+    except ClientError as error:
+        details = error.response["Error"]
+        raise endpoint_error(
+            name,
+            details.get("Code", "Unknown"),
+            details.get("Message", ""),
+            error.response["ResponseMetadata"]["HTTPStatusCode"],
+            error.response.get("OriginalStatusCode"),
+        ) from error
+    except (NoCredentialsError, ParamValidationError):
+        raise
+    except (BotoCoreError, OSError) as error:
+        raise EndpointUnavailableError(f"Endpoint {name!r} could not be reached: {error}") from error
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """Entry point."""
+    name = os.environ.get("ENDPOINT_NAME")
+    if not name:
+        raise EndpointNotConfiguredError("Set the function's environment variable ENDPOINT_NAME")
+    data = unwrap(event)
+    answer, variant = invoke(_runtime(), invocation(data, name))
+    probabilities = inferences(answer)
+    line = {"function": "classify_image", "s3_key": data.get("s3_key"), "inferences": probabilities}
+    sys.stdout.write(json.dumps(line) + "\n")
+    return classified(data, probabilities, variant)

@@ -1,0 +1,1 @@
+"""Lambda `filter_inferences`: lets only confident predictions through."""

@@ -1,0 +1,170 @@
+"""What `serialize_image` decides without AWS: is the event complete, are these bytes an image, does it fit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from typing import Any
+
+# A state's payload is at most 256 KiB (Step Functions quota). Base64 makes 4 bytes of 3, and key, bucket and the
+# invocation's metadata need room beside it.
+STATE_PAYLOAD_BYTES = 256 * 1024
+MAX_IMAGE_BYTES = 180 * 1024
+
+PASSED_THROUGH = ("threshold", "threshold_version", "inference_id")
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SCAN = 0xDA
+_JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
+
+
+class MalformedEventError(ValueError):
+    """The event is not a JSON object."""
+
+
+class MissingKeyError(ValueError):
+    """`s3_bucket` or `s3_key` is absent, empty or no text."""
+
+
+class ImageNotFoundError(LookupError):
+    """S3 has no such object."""
+
+
+class ImageAccessDeniedError(PermissionError):
+    """The function's role may not read the object."""
+
+
+class NotAnImageError(ValueError):
+    """The object is neither a whole PNG nor a whole JPEG."""
+
+
+class ImageTooLargeError(ValueError):
+    """The image does not fit into one state's payload."""
+
+
+class StorageUnavailableError(RuntimeError):
+    """S3 throttled, failed or could not be reached: worth another try."""
+
+
+def unwrap(event: Any) -> dict[str, Any]:
+    """Return the workflow's data from an event that may wrap it in `Payload` or `body`, as an object or JSON text.
+
+    Raises:
+        MalformedEventError: there is no JSON object inside.
+    """
+    data = event
+    while True:
+        if isinstance(data, str):
+            try:
+                data = json.loads(data)
+            except ValueError as error:
+                raise MalformedEventError(f"The event holds text that is not JSON: {data[:80]!r}") from error
+        if not isinstance(data, dict):
+            raise MalformedEventError(f"The event must be a JSON object, got {type(data).__name__}")
+        inner = data.get("Payload", data.get("body"))
+        if inner is None:
+            return data
+        data = inner
+
+
+def object_location(data: dict[str, Any]) -> tuple[str, str]:
+    """Return (bucket, key) of the image.
+
+    Raises:
+        MissingKeyError: either is absent, empty or no text.
+    """
+    for field in ("s3_bucket", "s3_key"):
+        value = data.get(field)
+        if not isinstance(value, str) or not value:
+            raise MissingKeyError(f"The event needs {field!r} as non-empty text, got {value!r}")
+    return data["s3_bucket"], data["s3_key"]
+
+
+def check_size(size: int, s3_key: str) -> None:
+    """Raise ImageTooLargeError when an image of `size` bytes does not fit into a state's payload."""
+    if size > MAX_IMAGE_BYTES:
+        raise ImageTooLargeError(
+            f"{s3_key!r} has {size} bytes; at most {MAX_IMAGE_BYTES} fit, because a state's payload is limited to "
+            f"{STATE_PAYLOAD_BYTES} bytes and base64 adds a third. Store a smaller version of the image."
+        )
+
+
+def check_image(content: bytes, s3_key: str) -> None:
+    """Raise NotAnImageError unless `content` is a complete PNG or JPEG with a sane header."""
+    if not content:
+        raise NotAnImageError(f"{s3_key!r} is empty")
+    if content.startswith(_PNG_SIGNATURE):
+        problem = _png_problem(content)
+    elif content.startswith(_JPEG_START):
+        problem = _jpeg_problem(content)
+    else:
+        problem = f"it starts with {content[:8].hex(' ')}, which is neither PNG nor JPEG"
+    if problem:
+        raise NotAnImageError(f"{s3_key!r} is not a usable image: {problem}")
+
+
+def _png_problem(content: bytes) -> str | None:
+    at, first = len(_PNG_SIGNATURE), True
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        end = at + 12 + length
+        if end > len(content):
+            return "the PNG is cut off"
+        body = content[at + 8 : end - 4]
+        if zlib.crc32(kind + body) != struct.unpack_from(">I", content, end - 4)[0]:
+            return f"the PNG's {kind.decode('latin-1')} chunk is corrupt"
+        if first:
+            if kind != b"IHDR" or length != 13:
+                return "the PNG does not start with its header"
+            width, height, depth, colour = struct.unpack_from(">IIBB", body)
+            if not width or not height or depth not in _PNG_BIT_DEPTHS.get(colour, ()):
+                return f"the PNG's header says {width}x{height}, {depth} bits of colour type {colour}"
+            first = False
+        if kind == b"IEND":
+            return None
+        at = end
+    return "the PNG is cut off"
+
+
+def _jpeg_problem(content: bytes) -> str | None:
+    at = 2
+    while at + 4 <= len(content):
+        if content[at] != 0xFF:
+            return "the JPEG's segments are corrupt"
+        marker = content[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker in _JPEG_WITHOUT_LENGTH:
+            at += 2
+            continue
+        length = struct.unpack_from(">H", content, at + 2)[0]
+        if marker in _JPEG_FRAMES:
+            if length < 8 or at + 9 > len(content):
+                return "the JPEG's header is cut off"
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            if not width or not height:
+                return f"the JPEG's header says {width}x{height}"
+            return None if _JPEG_END in content[at + length :] else "the JPEG is cut off"
+        if marker == _JPEG_SCAN or length < 2:
+            return "the JPEG has no header"
+        at += 2 + length
+    return "the JPEG is cut off"
+
+
+def serialized(data: dict[str, Any], s3_bucket: str, s3_key: str, content: bytes) -> dict[str, Any]:
+    """Return the function's answer: the image as base64 text beside where it came from."""
+    body: dict[str, Any] = {
+        "image_data": base64.b64encode(content).decode("ascii"),
+        "s3_bucket": s3_bucket,
+        "s3_key": s3_key,
+        "inferences": [],
+    }
+    body.update({field: data[field] for field in PASSED_THROUGH if data.get(field) is not None})
+    return {"statusCode": 200, "body": body}
