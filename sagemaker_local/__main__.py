@@ -1,0 +1,86 @@
+"""`python -m sagemaker_local --port 4580 --data-dir ./data`: run the service until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from sagemaker_local.app import create_app
+from sagemaker_local.config import Config
+from sagemaker_local.context import Context
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the service. Exit code 2 when the data directory is in use or the images file is wrong."""
+    arguments = _parse(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = Config.from_environment(
+        arguments.data_dir,
+        host=arguments.host,
+        port=arguments.port,
+        images_file=arguments.images,
+        max_training_jobs=arguments.max_training_jobs,
+        stop_grace_seconds=arguments.stop_grace_seconds,
+        outage_seconds=arguments.outage_seconds,
+    )
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    lock = lock_directory(config.data_dir)
+    if lock is None:
+        sys.stderr.write(f"{config.data_dir} is in use by another sagemaker_local; give each its own --data-dir\n")
+        return 2
+    try:
+        context = Context(config)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    ended = context.processes.end_leftovers()
+    if ended:
+        logging.getLogger(__name__).warning("ended %d processes of an earlier, killed service: %s", len(ended), ended)
+    # uvicorn raises the signal again once it has shut down; by then there is nothing left to end.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    # Container logs and answers matter here, not one line per request.
+    uvicorn.run(
+        create_app(context),
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+    return 0
+
+
+def lock_directory(data_dir: Path) -> IO[str] | None:
+    """An exclusive lock on a data directory, held as long as the file stays open; None when another process has it."""
+    handle = (data_dir / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sagemaker_local", description="SageMaker on one machine.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=4580, help="port to bind (default 4580)")
+    parser.add_argument("--data-dir", type=Path, required=True, help="directory for all state; made if absent")
+    parser.add_argument("--images", type=Path, help="JSON file mapping image URIs to commands")
+    parser.add_argument("--max-training-jobs", type=int, default=2, help="training jobs at once (default 2)")
+    parser.add_argument("--stop-grace-seconds", type=float, default=120.0, help="between SIGTERM and SIGKILL (120)")
+    parser.add_argument("--outage-seconds", type=float, default=60.0, help="how long a job retries S3 (60)")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The HTTP face: one port for the control plane (`POST /`, `X-Amz-Target: SageMaker.<Operation>`) and the runtime.
+
+An area is a module (or package) with `OPERATIONS: dict[str, Handler]` and, as it needs them, `routes(ctx)`,
+`start(ctx)` and `stop(ctx)` (plain or async). Areas start in the order listed and stop in reverse.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sagemaker_local.context import Context, Handler
+from sagemaker_local.errors import InternalFailure, SerializationException, ServiceError, UnsupportedOperation
+from sagemaker_local.protocol import operation_of, parse_request, serialise_answer
+
+log = logging.getLogger(__name__)
+
+
+def areas() -> list[ModuleType]:
+    """The modules this service is made of."""
+    from sagemaker_local import models, tags
+
+    return [tags, models]
+
+
+def operations(modules: list[ModuleType]) -> dict[str, Handler]:
+    """Every implemented operation by name. Raises ValueError when two areas claim the same one."""
+    table: dict[str, Handler] = {}
+    for module in modules:
+        for name, handler in module.OPERATIONS.items():
+            if name in table:
+                raise ValueError(f"{name} is registered twice, the second time by {module.__name__}")
+            table[name] = handler
+    return table
+
+
+async def answer(ctx: Context, table: dict[str, Handler], target: str, body: bytes) -> dict[str, Any]:
+    """Validate, run and serialise one control-plane call. Raises `ServiceError`."""
+    operation = operation_of(target)
+    handler = table.get(operation.name)
+    if handler is None:
+        raise UnsupportedOperation(
+            f"sagemaker_local does not implement {operation.name}. COVERAGE.md lists what it does; on AWS it exists."
+        )
+    try:
+        document = json.loads(body or b"{}")
+    except ValueError as error:
+        raise SerializationException(f"The request body is not JSON: {error}") from error
+    request = parse_request(operation, document)
+    if inspect.iscoroutinefunction(handler):
+        result = await handler(ctx, request)
+    else:
+        result = await to_thread.run_sync(handler, ctx, request)
+    return serialise_answer(operation, result)
+
+
+def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlette:
+    """The ASGI application of one service. Its lifespan starts and stops the areas, then closes the context."""
+    parts = areas() if modules is None else modules
+    table = operations(parts)
+
+    async def control_plane(request: Request) -> Response:
+        target = request.headers.get("x-amz-target", "")
+        request_id = str(uuid.uuid4())
+        try:
+            result = await answer(ctx, table, target, await request.body())
+        except ServiceError as error:
+            return error_response(error, request_id)
+        except Exception:
+            log.exception("%s failed", target)
+            return error_response(InternalFailure(f"{target}: unexpected error, see the service's log"), request_id)
+        content = json.dumps(result).encode()
+        headers = {"x-amzn-RequestId": request_id}
+        return Response(content, media_type="application/x-amz-json-1.1", headers=headers)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        for module in parts:
+            await _call(getattr(module, "start", None), ctx)
+        yield
+        for module in reversed(parts):
+            await _call(getattr(module, "stop", None), ctx)
+        ctx.close()
+
+    routes: list[BaseRoute] = [Route("/health", _health), Route("/", control_plane, methods=["POST"])]
+    for module in parts:
+        if hasattr(module, "routes"):
+            routes.extend(module.routes(ctx))
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def error_response(error: ServiceError, request_id: str | None = None) -> Response:
+    """An error in the form that both the JSON control plane and the REST runtime of AWS use."""
+    headers = {"x-amzn-RequestId": request_id or str(uuid.uuid4()), "x-amzn-ErrorType": error.code}
+    return JSONResponse(
+        error.body(), status_code=error.status, headers=headers, media_type="application/x-amz-json-1.1"
+    )
+
+
+async def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _call(hook: Callable[[Context], Any] | None, ctx: Context) -> None:
+    if hook is None:
+        return
+    if inspect.iscoroutinefunction(hook):
+        await hook(ctx)
+    else:
+        await to_thread.run_sync(hook, ctx)

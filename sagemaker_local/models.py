@@ -1,0 +1,124 @@
+"""CreateModel, DescribeModel, ListModels, DeleteModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker_local.context import Context, Handler
+from sagemaker_local.errors import ValidationException, unsupported
+from sagemaker_local.listing import list_resources
+from sagemaker_local.store import AlreadyExists, Resource
+from sagemaker_local.tags import tag_dict
+
+KIND = "model"
+
+
+def create_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A model of one container, given as image and artefact or as a model package."""
+    tags = tag_dict(request.get("Tags"))
+    containers = request.get("Containers") or []
+    if containers and "PrimaryContainer" in request:
+        raise ValidationException("You cannot provide both PrimaryContainer and Containers.")
+    if len(containers) > 1:
+        raise unsupported("Containers", "an inference pipeline or a model of several containers")
+    primary = request.get("PrimaryContainer") or (containers[0] if containers else None)
+    if primary is None:
+        raise ValidationException("One of PrimaryContainer or Containers is required.")
+    if primary.get("Mode") == "MultiModel":
+        raise unsupported("Mode", "multi-model endpoints")
+    container = resolve_container(ctx, primary)
+    name = request["ModelName"]
+    body = {
+        "ModelName": name,
+        "ExecutionRoleArn": request.get("ExecutionRoleArn"),
+        "VpcConfig": request.get("VpcConfig"),
+        "EnableNetworkIsolation": request.get("EnableNetworkIsolation", False),
+    }
+    if containers:
+        body["Containers"] = [primary]
+    else:
+        body["PrimaryContainer"] = {"Mode": "SingleModel", **primary}
+    arn = ctx.arn("model", name.lower())
+    try:
+        with ctx.store.transaction():
+            ctx.store.create(KIND, name, arn, body, status="Available", internal={"container": container})
+            ctx.store.set_tags(arn, tags)
+    except AlreadyExists as error:
+        raise ValidationException(f'Cannot create already existing model "{arn}".') from error
+    return {"ModelArn": arn}
+
+
+def describe_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The model as it was created."""
+    model = find_model(ctx, request["ModelName"])
+    return {**model.body, "ModelArn": model.arn, "CreationTime": model.created}
+
+
+def list_models(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Pages through the models, by name or time of creation."""
+    models, token = list_resources(ctx, KIND, request, _summary)
+    return {"Models": models, "NextToken": token}
+
+
+def delete_model(ctx: Context, request: dict[str, Any]) -> None:
+    """Removes the model; its artefact in S3 stays, and so do endpoints that serve it, as on AWS."""
+    model = find_model(ctx, request["ModelName"])
+    ctx.store.delete(KIND, model.name)
+
+
+def find_model(ctx: Context, name: str) -> Resource:
+    """The stored model. `internal["container"]` holds what to run: Image, ModelDataUrl, Environment.
+
+    Raises `ValidationException` with AWS's words.
+    """
+    model = ctx.store.get(KIND, name)
+    if model is None:
+        raise ValidationException(f'Could not find model "{ctx.arn("model", name.lower())}".')
+    return model
+
+
+def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any]:
+    """What a ContainerDefinition runs, through its model package if it names one.
+
+    The result has `Image`, `ModelDataUrl` (or None) and `Environment`.
+
+    Raises `ValidationException` when the image has no local command or the package is unknown.
+    """
+    environment = definition.get("Environment") or {}
+    if package_name := definition.get("ModelPackageName"):
+        package = ctx.store.by_arn(package_name) or ctx.store.get("model-package", package_name)
+        if package is None or package.kind != "model-package":
+            raise ValidationException(f"ModelPackage {package_name} does not exist.")
+        containers = (package.body.get("InferenceSpecification") or {}).get("Containers") or []
+        if not containers:
+            raise ValidationException(f"ModelPackage {package_name} has no InferenceSpecification.")
+        source = containers[0]
+        environment = {**(source.get("Environment") or {}), **environment}
+    else:
+        source = definition
+    if "Image" not in source:
+        raise ValidationException("Either Image or ModelPackageName must be given for a container.")
+    ctx.images.find(source["Image"])
+    return {"Image": source["Image"], "ModelDataUrl": model_data_url(source), "Environment": environment}
+
+
+def model_data_url(container: dict[str, Any]) -> str | None:
+    """Where a container's artefact lies: ModelDataUrl, or a gzipped ModelDataSource. Refuses uncompressed ones."""
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource")
+    if source is None:
+        return container.get("ModelDataUrl")
+    if source["CompressionType"] != "Gzip":
+        raise unsupported("ModelDataSource.S3DataSource.CompressionType", f"{source['CompressionType']}, only Gzip")
+    return str(source["S3Uri"])
+
+
+def _summary(model: Resource) -> dict[str, Any]:
+    return {"ModelName": model.name, "ModelArn": model.arn, "CreationTime": model.created}
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreateModel": create_model,
+    "DescribeModel": describe_model,
+    "ListModels": list_models,
+    "DeleteModel": delete_model,
+}
