@@ -60,18 +60,19 @@ def record(event: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         event: {"execution_arn", "item"}; the item holds s3_bucket, s3_key, batch_id, threshold, threshold_version and
-            either `result` (what `filter_inferences` answered) or `failure` ({"Error", "Cause"} as caught).
+            `answer` ({"body": what the last function that succeeded answered}) and, unless all did, `failure`
+            ({"Error", "Cause"} as caught).
     """
     item = item_of(event)
     failure = item.get("failure")
-    result: dict[str, Any] = item.get("result") or {}
+    result: dict[str, Any] = (item.get("answer") or {}).get("body") or {}
     error = cause = None
     if failure is None:
         outcome = "classified"
     else:
         error, cause = str(failure.get("Error", "")), str(failure.get("Cause", ""))
         outcome = "rejected" if error == REJECTED else "failed"
-        result = _rejection(cause) if outcome == "rejected" else result
+        result = {**result, **_rejection(cause)} if outcome == "rejected" else result
     inferences = result.get("inferences") or None
     confidence = max(inferences) if inferences else None
     return {
