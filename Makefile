@@ -69,11 +69,15 @@ deploy: $(VENV)/.runtime ## Deploy the resources to the AWS the environment poin
 destroy: $(VENV)/.runtime ## Remove the deployed resources
 	@$(BIN)/python -m infrastructure destroy
 
+LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
+
 .PHONY: lock
 lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
-	@$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.txt
-	@$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt
+	@$(LOCK) --upgrade --group platform --group embedded -o requirements.txt
+	@$(LOCK) -c requirements.txt --group platform --group embedded --group dev -o requirements-dev.txt
+	@$(LOCK) -c requirements.txt --group compose -o requirements-airflow.txt
+	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
