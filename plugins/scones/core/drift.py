@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import distance
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
-from scones.core.image_statistics import STATISTICS, categorical_counts, features_by_name
+from scones.core.image_statistics import categorical_counts, features_by_name
 
 KOLMOGOROV_SMIRNOV = "kolmogorov_smirnov"
 POPULATION_STABILITY = "population_stability_index"
@@ -284,25 +284,3 @@ def population_stability_index(
     after = np.asarray(observed, dtype=np.float64) + smoothing
     before, after = before / before.sum(), after / after.sum()
     return float(((after - before) * np.log(after / before)).sum())
-
-
-def novelty(statistics: Mapping[str, NDArray[Any]], baseline: Mapping[str, Any]) -> NDArray[np.float64]:
-    """How far each image is from the baseline: root mean square of its z-scores, each capped at 10.
-
-    Sharpness and noise are compared on a logarithmic scale, as they span orders of magnitude.
-    """
-    known = features_by_name(baseline)
-    squares: list[NDArray[np.float64]] = []
-    for name in STATISTICS:
-        if name not in statistics or name not in known or not known[name]["quantiles"]:
-            continue
-        values = np.asarray(statistics[name], dtype=np.float64)
-        quantiles = np.asarray(known[name]["quantiles"], dtype=np.float64)
-        if name in ("sharpness", "noise"):
-            values, quantiles = np.log1p(values), np.log1p(quantiles)
-        # An even grid of quantiles stands for the sample: its mean and deviation are the baseline's, nearly.
-        deviation = max(float(quantiles.std()), 1e-6)
-        squares.append(np.square(np.clip((values - quantiles.mean()) / deviation, -10, 10)))
-    if not squares:
-        return np.zeros(len(next(iter(statistics.values()), ())), dtype=np.float64)
-    return np.asarray(np.sqrt(np.mean(squares, axis=0)))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +204,42 @@ def categorical_counts(feature: Mapping[str, Any]) -> dict[str, int]:
     """The value counts of a categorical feature, in its order."""
     buckets = feature["string_statistics"]["distribution"]["categorical"]["buckets"]
     return {bucket["value"]: bucket["count"] for bucket in buckets}
+
+
+@dataclass(frozen=True)
+class NoveltyScale:
+    """What makes an image unlike the baseline: mean and deviation of each statistic there.
+
+    Sharpness and noise are compared on a logarithmic scale, as they span orders of magnitude.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    LOGARITHMIC: ClassVar[tuple[str, ...]] = ("sharpness", "noise")
+
+    @classmethod
+    def of(cls, baseline: Mapping[str, Any]) -> NoveltyScale:
+        """The scale of a baseline; an even grid of quantiles stands for its sample."""
+        known = features_by_name(baseline)
+        columns = []
+        for name in STATISTICS:
+            quantiles = np.asarray(known[name]["quantiles"], dtype=np.float64)
+            columns.append(np.log1p(quantiles) if name in cls.LOGARITHMIC else quantiles)
+        return cls(
+            tuple(float(column.mean()) for column in columns),
+            tuple(max(float(column.std()), 1e-3) for column in columns),
+        )
+
+    def score(self, statistics: Mapping[str, NDArray[Any]]) -> FloatArray:
+        """Root mean square of each image's z-scores, each capped at 10; about 1 for images like the baseline's."""
+        total: Any = 0.0
+        for name, mean, deviation in zip(STATISTICS, self.mean, self.deviation, strict=True):
+            values = statistics[name]
+            if name in self.LOGARITHMIC:
+                values = np.log1p(values)
+            total = total + np.square(np.clip((values - mean) / deviation, -10, 10))
+        return np.asarray(np.sqrt(total / len(STATISTICS)), dtype=np.float32)
 
 
 def _round(value: float) -> float:
