@@ -34,7 +34,7 @@ status: $(VENV)/.runtime ## Say what runs and where
 
 .PHONY: test
 test: $(VENV)/.dev ## Run the tests, in two processes (slow ones: `make test-slow`)
-	@$(BIN)/pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadscope -m "not slow and not compose" $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: kill tests, drills, large batches
@@ -56,6 +56,14 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks (one of them: make bench ONLY=name); results in .run/bench.json
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+.PHONY: env
+env: ## Write .env with secrets of its own, for docker compose
+	@$(shell command -v $(PYTHON) || command -v python3) -m embedded.env_file
+
+.PHONY: compose-test
+compose-test: $(VENV)/.dev ## Build and try the compose set-up for real; needs a Docker engine
+	@$(BIN)/pytest tests/compose -m compose --timeout 3600 $(ARGS)
 
 .PHONY: plan
 plan: $(VENV)/.runtime ## Show what `make deploy` would change on the AWS the environment points at
