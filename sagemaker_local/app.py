@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 def areas() -> list[ModuleType]:
     """The modules this service is made of."""
-    from sagemaker_local import models, tags
+    from sagemaker_local import models, tags, training
 
-    return [tags, models]
+    return [tags, models, training]
 
 
 def operations(modules: list[ModuleType]) -> dict[str, Handler]:

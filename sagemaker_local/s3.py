@@ -6,6 +6,7 @@ with growing pauses until the outage has lasted `Config.outage_seconds`, and the
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sagemaker_local.context import Context
@@ -114,7 +116,7 @@ def download(
     def fetch(item: tuple[str, Path]) -> None:
         key, place = item
         try:
-            patiently(ctx, cancelled, lambda: ctx.clients.get("s3").download_file(bucket, key, str(place)))
+            patiently(ctx, cancelled, lambda: _get_file(ctx, bucket, key, place))
         except ClientError as error:
             raise DataError(f"Cannot download s3://{bucket}/{key}: {error}") from error
 
@@ -125,10 +127,8 @@ def upload(ctx: Context, uri: str, path: Path, cancelled: threading.Event | None
     """Store one file. Raises `DataError`, `OutageError`, `Cancelled`."""
     bucket, key = split_uri(uri)
     try:
-        patiently(ctx, cancelled, lambda: ctx.clients.get("s3").upload_file(str(path), bucket, key))
-    except Exception as error:
-        if isinstance(error, OutageError | Cancelled):
-            raise
+        patiently(ctx, cancelled, lambda: _put_file(ctx, bucket, key, path))
+    except ClientError as error:
         raise DataError(f"Cannot upload to {uri}: {error}") from error
 
 
@@ -196,6 +196,23 @@ def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event
     unpack(scratch / "model.tar.gz", target)
     (scratch / "model.tar.gz").unlink()
     scratch.rmdir()
+
+
+def _get_file(ctx: Context, bucket: str, key: str, place: Path) -> None:
+    # get_object rather than download_file, whose transfer manager costs more than most training images.
+    body = ctx.clients.get("s3").get_object(Bucket=bucket, Key=key)["Body"]
+    with place.open("wb") as sink:
+        shutil.copyfileobj(body, sink, 1 << 20)
+
+
+def _put_file(ctx: Context, bucket: str, key: str, path: Path) -> None:
+    try:
+        ctx.clients.get("s3").upload_file(str(path), bucket, key)
+    except S3UploadFailedError as error:
+        # boto3 hides the ClientError, and with it whether trying again is of use.
+        if isinstance(error.__context__, ClientError):
+            raise error.__context__ from error
+        raise
 
 
 def _in_parallel(work: Callable[[Any], None], items: list[Any]) -> None:

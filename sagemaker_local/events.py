@@ -1,0 +1,29 @@
+"""State changes as EventBridge events, in the form SageMaker sends them (`source: aws.sagemaker`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sagemaker_local.context import Context
+
+log = logging.getLogger(__name__)
+
+
+def publish(ctx: Context, detail_type: str, arn: str, detail: dict[str, Any]) -> None:
+    """Put one event on the default bus. EventBridge being away is logged and costs the event, never the operation."""
+    entry = {
+        "Time": datetime.fromtimestamp(ctx.now(), UTC),
+        "Source": "aws.sagemaker",
+        "DetailType": detail_type,
+        "Resources": [arn],
+        "Detail": json.dumps(detail, default=str),
+    }
+    try:
+        ctx.clients.get("events").put_events(Entries=[entry])
+    except (BotoCoreError, ClientError) as error:
+        log.warning("event %r of %s was not published: %s", detail_type, arn, error)

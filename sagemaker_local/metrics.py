@@ -1,0 +1,74 @@
+"""Training metrics read from log lines by SageMaker's MetricDefinitions (a name and a regular expression)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sagemaker_local.context import Context
+from sagemaker_local.errors import ValidationException
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "/aws/sagemaker/TrainingJobs"
+
+
+def compile_definitions(definitions: list[dict[str, str]]) -> list[tuple[str, re.Pattern[str]]]:
+    """Compiled definitions. Raises `ValidationException` for a regular expression that is not one."""
+    compiled = []
+    for definition in definitions:
+        try:
+            pattern = re.compile(definition["Regex"])
+        except re.error as error:
+            raise ValidationException(
+                f"Invalid regular expression for metric {definition['Name']}: {definition['Regex']} ({error})"
+            ) from error
+        compiled.append((definition["Name"], pattern))
+    return compiled
+
+
+class MetricReader:
+    """Keeps the last value of each metric; thread-safe."""
+
+    def __init__(self, definitions: list[dict[str, str]]) -> None:
+        self._definitions = compile_definitions(definitions)
+        self._final: dict[str, tuple[float, float]] = {}
+        self._unpublished: list[dict[str, Any]] = []
+        self._guard = threading.Lock()
+
+    def observe(self, line: str, seconds: float) -> None:
+        """Take note of the metrics in a log line written at `seconds` since the epoch."""
+        for name, pattern in self._definitions:
+            found = pattern.search(line)
+            if not found:
+                continue
+            try:
+                value = float(found.group(1) if pattern.groups else found.group(0))
+            except (TypeError, ValueError):
+                continue
+            with self._guard:
+                self._final[name] = (value, seconds)
+                self._unpublished.append({"MetricName": name, "Value": value, "Timestamp": seconds})
+
+    def final(self) -> list[dict[str, Any]]:
+        """FinalMetricDataList: the last value of each metric, at most 40."""
+        with self._guard:
+            rows = sorted(self._final.items())
+        return [{"MetricName": name, "Value": value, "Timestamp": at} for name, (value, at) in rows][:40]
+
+    def publish(self, ctx: Context, job_name: str) -> None:
+        """Send what was read to CloudWatch, as SageMaker does. An outage costs the points, never the job."""
+        with self._guard:
+            points, self._unpublished = self._unpublished, []
+        dimensions = [{"Name": "TrainingJobName", "Value": job_name}]
+        data = [{**point, "Dimensions": dimensions} for point in points if abs(point["Value"]) < float("inf")]
+        try:
+            for start in range(0, len(data), 500):
+                batch = data[start : start + 500]
+                ctx.clients.get("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=batch)
+        except (BotoCoreError, ClientError) as error:
+            log.warning("metrics of %s were not published: %s", job_name, error)
