@@ -1,1 +1,1 @@
-"""The project's resources: one CloudFormation template and the code that deploys it, on one machine and on AWS alike."""
+"""The project's resources: one CloudFormation template and the code that deploys it, on one machine and on AWS."""

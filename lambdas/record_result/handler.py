@@ -1,7 +1,7 @@
 """Lambda `record_result`: writes the outcome of one image of a Distributed Map to S3, from inside the item.
 
-Event: {"execution_arn", "item": {"s3_bucket", "s3_key", "batch_id", "threshold", "threshold_version", "answer": {"body":
-what the last function that succeeded answered}, and "failure": {"Error", "Cause"} unless all did}}.
+Event: {"execution_arn", "item": {"s3_bucket", "s3_key", "batch_id", "threshold", "threshold_version", "answer":
+{"body": what the last function that succeeded answered}, and "failure": {"Error", "Cause"} unless all did}}.
 Writes s3://<s3_bucket>/batches/<batch_id>/items/<SHA-256 of s3_key>.json; writing it again changes nothing.
 Answer: {"statusCode": 200, "body": {"outcome", "error", "cause"}}.
 Errors, by class name: MalformedItemError, RecordAccessDeniedError; a retry may cure StorageUnavailableError.

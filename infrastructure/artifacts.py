@@ -1,0 +1,163 @@
+"""What a deployment uploads: zipped functions and workflow definitions, named by content, in a bucket of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Template parameter -> folder under lambdas/.
+FUNCTIONS = {
+    "SerializeCodeKey": "serialize_image",
+    "ClassifyCodeKey": "classify_image",
+    "FilterCodeKey": "filter_inferences",
+    "RecordCodeKey": "record_result",
+}
+# Template parameter -> definition in Amazon States Language.
+DEFINITIONS = {
+    "WorkflowDefinitionKey": ROOT / "stepfunction.json",
+    "DistributedMapDefinitionKey": ROOT / "infrastructure" / "distributed-map.asl.json",
+}
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class DeploymentError(RuntimeError):
+    """A deployment cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One object to upload: the template parameter that names it, its key and its content."""
+
+    parameter: str
+    key: str
+    content: bytes
+
+
+def zip_function(folder: Path) -> bytes:
+    """Return the function's package, `<folder name>/*.py`; the same sources always give the same bytes."""
+    sources = sorted(folder.glob("*.py"))
+    if not sources:
+        raise DeploymentError(f"There is no Python file in {folder}")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as package:
+        for source in sources:
+            entry = zipfile.ZipInfo(f"{folder.name}/{source.name}", date_time=_EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            package.writestr(entry, source.read_bytes())
+    return buffer.getvalue()
+
+
+def artifacts() -> Iterator[Artifact]:
+    """Every artifact of the working tree."""
+    for parameter, name in FUNCTIONS.items():
+        content = zip_function(ROOT / "lambdas" / name)
+        yield Artifact(parameter, f"code/{name}-{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
+    for parameter, path in DEFINITIONS.items():
+        content = path.read_bytes()
+        json.loads(content)
+        yield Artifact(parameter, f"definitions/{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+
+
+def bucket_exists(s3: Any, bucket: str) -> bool:
+    """Tell whether this account has the bucket.
+
+    Raises:
+        DeploymentError: it belongs to somebody else, or may not be looked at.
+    """
+    try:
+        s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 404:
+            return False
+        raise DeploymentError(
+            f"The bucket {bucket!r} cannot be used ({status}): it belongs to another account, or these credentials "
+            "lack s3:ListBucket on it. Choose another --stack-name, or other credentials."
+        ) from error
+    return True
+
+
+def ensure_bucket(s3: Any, bucket: str, region: str) -> None:
+    """Make the artifacts bucket, private and encrypted, if it does not exist; set its protections in any case."""
+    if not bucket_exists(s3, bucket):
+        # us-east-1 is the one region that S3 does not take as a constraint.
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=bucket, **where)
+    s3.put_public_access_block(
+        Bucket=bucket,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    s3.put_bucket_encryption(
+        Bucket=bucket,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": True}]
+        },
+    )
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    arn = f"arn:{_partition(region)}:s3:::{bucket}"
+    s3.put_bucket_policy(
+        Bucket=bucket,
+        Policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Sid": "TlsOnly",
+                        "Effect": "Deny",
+                        "Principal": "*",
+                        "Action": "s3:*",
+                        "Resource": [arn, f"{arn}/*"],
+                        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                    }
+                ],
+            }
+        ),
+    )
+
+
+def _partition(region: str) -> str:
+    return {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")
+
+
+def upload(s3: Any, bucket: str, artifact: Artifact) -> bool:
+    """Upload an artifact unless the bucket has it. Returns whether it was uploaded."""
+    try:
+        s3.head_object(Bucket=bucket, Key=artifact.key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        s3.put_object(Bucket=bucket, Key=artifact.key, Body=artifact.content)
+        return True
+    return False
+
+
+def empty_bucket(s3: Any, bucket: str) -> int:
+    """Delete every version of every object. Returns how many versions and delete markers were deleted."""
+    deleted = 0
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        if not found:
+            continue
+        objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        if errors := answer.get("Errors"):
+            raise DeploymentError(f"{len(errors)} objects of {bucket!r} could not be deleted, the first: {errors[0]}")
+        deleted += len(objects)
+    return deleted

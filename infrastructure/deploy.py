@@ -1,0 +1,223 @@
+"""Deploys and destroys the project's stack, the same on an emulator and on AWS; safe to run at every start."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infrastructure import stack as stacks
+from infrastructure.artifacts import (
+    ROOT,
+    DeploymentError,
+    artifacts,
+    bucket_exists,
+    empty_bucket,
+    ensure_bucket,
+    upload,
+)
+from infrastructure.stack import Echo
+
+STACK_NAME = "scones"
+TEMPLATE = ROOT / "infrastructure" / "template.yaml"
+THRESHOLD_KEY = "config/threshold.json"
+DEFAULT_THRESHOLD = 0.93
+
+_STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
+_RETRY_AFTER_DELETE = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
+
+
+def _quiet(line: str) -> None:
+    """Say nothing."""
+
+
+class Deployment:
+    """One stack in one account and region.
+
+    Args:
+        session: a boto3 session; its region is where the stack lives, and the environment's AWS_ENDPOINT_URL counts.
+        stack_name: 2 to 20 lower-case letters, digits and hyphens; also the prefix of the resources' names.
+        echo: gets each line of the account given of the deployment.
+    """
+
+    def __init__(self, session: Any, stack_name: str = STACK_NAME, echo: Echo = _quiet) -> None:
+        if not _STACK_NAME.fullmatch(stack_name):
+            raise DeploymentError(
+                f"The stack's name must be 2 to 20 lower-case letters, digits and hyphens, got {stack_name!r}"
+            )
+        if not session.region_name:
+            raise DeploymentError("No region: set AWS_DEFAULT_REGION or choose a profile with a region")
+        self.session, self.stack_name, self.echo = session, stack_name, echo
+        self.region: str = session.region_name
+        self.cloudformation = session.client("cloudformation")
+        self.s3 = session.client("s3")
+        account = session.client("sts").get_caller_identity()["Account"]
+        self.data_bucket = f"{stack_name}-{account}-{self.region}"
+        self.artifacts_bucket = f"{stack_name}-artifacts-{account}-{self.region}"
+        self.tags = [{"Key": "project", "Value": stack_name}, {"Key": "managed-by", "Value": "cloudformation"}]
+
+    def plan(self, parameters: Mapping[str, str] | None = None) -> stacks.ChangeSet | None:
+        """Show what `deploy` would change, and change nothing. Returns the (deleted) change set."""
+        stack = stacks.describe(self.cloudformation, self.stack_name)
+        if stack is None and bucket_exists(self.s3, self.data_bucket):
+            self.echo(f"The existing bucket {self.data_bucket} would be adopted.")
+        change_set = self._change_set(stack, parameters or {})
+        stacks.show(change_set, self.stack_name, self.echo)
+        if change_set is not None:
+            self.cloudformation.delete_change_set(ChangeSetName=change_set.arn)
+        if stack is None:
+            # A change set of kind CREATE leaves an empty stack behind.
+            self.cloudformation.delete_stack(StackName=self.stack_name)
+        return change_set
+
+    def deploy(self, parameters: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Create or update the stack. Returns its outputs.
+
+        Args:
+            parameters: template parameters that differ from what the stack has, or from the defaults.
+
+        Raises:
+            DeploymentError: it failed; the message holds the resources' reasons.
+        """
+        stack = self._settled()
+        ensure_bucket(self.s3, self.artifacts_bucket, self.region)
+        for artifact in artifacts():
+            if upload(self.s3, self.artifacts_bucket, artifact):
+                self.echo(f"Uploaded {artifact.key} ({len(artifact.content)} bytes).")
+        if stack is None and bucket_exists(self.s3, self.data_bucket):
+            self.echo(f"Adopting the existing bucket {self.data_bucket}.")
+            stacks.adopt_bucket(self.cloudformation, self.stack_name, "DataBucket", self.data_bucket)
+            stack = stacks.describe(self.cloudformation, self.stack_name)
+        change_set = self._change_set(stack, parameters or {})
+        stacks.show(change_set, self.stack_name, self.echo)
+        if change_set is not None:
+            stack = stacks.execute(self.cloudformation, change_set)
+        if stack is None:
+            raise DeploymentError(f"Stack {self.stack_name!r} is neither there nor made")
+        outputs = stacks.outputs(stack)
+        if self._write_threshold(outputs["BucketName"]):
+            self.echo(f"Wrote {THRESHOLD_KEY}: {DEFAULT_THRESHOLD}.")
+        return outputs
+
+    def destroy(self, delete_data: bool = False, leave_endpoint: bool = False) -> None:
+        """Delete the stack and the artifacts. The data bucket stays unless `delete_data`.
+
+        Raises:
+            DeploymentError: the endpoint still exists and `leave_endpoint` is false, or the deletion failed.
+        """
+        stack = stacks.describe(self.cloudformation, self.stack_name)
+        if stack is not None:
+            if not leave_endpoint:
+                self._refuse_with_endpoint(stacks.outputs(stack).get("EndpointName"))
+            self.cloudformation.delete_stack(StackName=self.stack_name)
+            stacks.wait(self.cloudformation, stack["StackId"], f"Deletion of stack {self.stack_name!r}")
+            self.echo(f"Deleted stack {self.stack_name}.")
+        self._delete_bucket(self.artifacts_bucket)
+        if delete_data:
+            self._delete_bucket(self.data_bucket)
+        elif bucket_exists(self.s3, self.data_bucket):
+            self.echo(f"Kept the bucket {self.data_bucket} with the data; `destroy --delete-data` deletes it too.")
+
+    def _settled(self) -> dict[str, Any] | None:
+        """Wait for an operation that is under way; delete a stack whose creation failed. Returns the stack, if any."""
+        stack = stacks.describe(self.cloudformation, self.stack_name)
+        if stack is None:
+            return None
+        status = stack["StackStatus"]
+        if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
+            self.echo(f"Stack {self.stack_name} is {status}: waiting.")
+            try:
+                stack = stacks.wait(self.cloudformation, self.stack_name, f"The operation on {self.stack_name!r}")
+            except DeploymentError:
+                stack = stacks.describe(self.cloudformation, self.stack_name)
+            if stack is None:
+                return None
+            status = stack["StackStatus"]
+        if status in _RETRY_AFTER_DELETE:
+            self.echo(f"Stack {self.stack_name} is {status}: deleting it first.")
+            self.cloudformation.delete_stack(StackName=self.stack_name)
+            stacks.wait(self.cloudformation, stack["StackId"], f"Deletion of stack {self.stack_name!r}")
+            return None
+        if status == "UPDATE_ROLLBACK_FAILED":
+            raise DeploymentError(
+                f"Stack {self.stack_name!r} is {status}: continue its rollback in the CloudFormation console first"
+            )
+        return stack
+
+    def _change_set(self, stack: dict[str, Any] | None, parameters: Mapping[str, str]) -> stacks.ChangeSet | None:
+        given = {artifact.parameter: artifact.key for artifact in artifacts()}
+        given |= {"ProjectName": self.stack_name, "ArtifactsBucket": self.artifacts_bucket, **parameters}
+        template = TEMPLATE.read_text()
+        declared = {
+            item["ParameterKey"]
+            for item in self.cloudformation.get_template_summary(TemplateBody=template)["Parameters"]
+        }
+        if unknown := sorted(set(given) - declared):
+            raise DeploymentError(
+                f"The template has no parameter {', '.join(unknown)}; it has {', '.join(sorted(declared))}"
+            )
+        kept = {item["ParameterKey"] for item in (stack or {}).get("Parameters", [])} & declared - set(given)
+        return stacks.make_change_set(
+            self.cloudformation,
+            self.stack_name,
+            "UPDATE" if stack else "CREATE",
+            TemplateBody=template,
+            Tags=self.tags,
+            Parameters=[
+                *({"ParameterKey": key, "ParameterValue": value} for key, value in sorted(given.items())),
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)),
+            ],
+        )
+
+    def _write_threshold(self, bucket: str) -> bool:
+        """Write the default threshold unless there is one. Returns whether it was written."""
+        document = {
+            "threshold": DEFAULT_THRESHOLD,
+            "version": 1,
+            "set_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "set_by": "deploy",
+            "reason": "The default of a new deployment",
+        }
+        try:
+            self.s3.put_object(
+                Bucket=bucket,
+                Key=THRESHOLD_KEY,
+                Body=json.dumps(document, indent=2).encode(),
+                ContentType="application/json",
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            # 409: somebody else writes it at this moment.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}:
+                return False
+            raise
+        return True
+
+    def _refuse_with_endpoint(self, endpoint_name: str | None) -> None:
+        if not endpoint_name:
+            return
+        try:
+            status = self.session.client("sagemaker").describe_endpoint(EndpointName=endpoint_name)["EndpointStatus"]
+        except (ClientError, BotoCoreError):
+            return
+        raise DeploymentError(
+            f"The endpoint {endpoint_name!r} is {status} and costs money; it is not part of the stack. Run the DAG "
+            "`cleanup` first, or pass --leave-endpoint."
+        )
+
+    def _delete_bucket(self, bucket: str) -> None:
+        if bucket_exists(self.s3, bucket):
+            count = empty_bucket(self.s3, bucket)
+            self.s3.delete_bucket(Bucket=bucket)
+            self.echo(f"Deleted the bucket {bucket} with {count} object versions.")
+
+
+def deploy_stack(
+    session: Any, stack_name: str = STACK_NAME, parameters: Mapping[str, str] | None = None, echo: Echo = _quiet
+) -> dict[str, str]:
+    """Create or update the stack and return its outputs; see `Deployment.deploy`."""
+    return Deployment(session, stack_name, echo).deploy(parameters)
