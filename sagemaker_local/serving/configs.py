@@ -1,0 +1,115 @@
+"""CreateEndpointConfig, DescribeEndpointConfig, ListEndpointConfigs, DeleteEndpointConfig."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker_local.context import Context, Handler
+from sagemaker_local.errors import ValidationException, unsupported
+from sagemaker_local.listing import list_resources
+from sagemaker_local.models import find_model
+from sagemaker_local.serving.capture import CaptureSettings
+from sagemaker_local.serving.routing import LEAST_OUTSTANDING_REQUESTS, RANDOM
+from sagemaker_local.serving.states import CONFIG, find_config
+from sagemaker_local.store import AlreadyExists, Resource
+from sagemaker_local.tags import tag_dict
+
+_REFUSED = {
+    "ExplainerConfig": "explanations (SageMaker Clarify)",
+    "ShadowProductionVariants": "shadow variants",
+    "AsyncInferenceConfig": "asynchronous inference",
+}
+_REFUSED_OF_VARIANT = {
+    "ServerlessConfig": "serverless variants; give InstanceType and InitialInstanceCount",
+    "InstancePools": "instance pools; give InstanceType and InitialInstanceCount",
+    "AcceleratorType": "Elastic Inference accelerators",
+    "CoreDumpConfig": "core dumps",
+    "ManagedInstanceScaling": "managed instance scaling",
+    "CapacityReservationConfig": "capacity reservations",
+}
+
+
+def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint config of instance-backed variants, with data capture."""
+    tags = tag_dict(request.get("Tags"))
+    for member, what in _REFUSED.items():
+        if request.get(member):
+            raise unsupported(member, what)
+    metrics = request.get("MetricsConfig") or {}
+    if metrics.get("EnableEnhancedMetrics") or metrics.get("EnableDetailedObservability"):
+        raise unsupported("MetricsConfig", "enhanced metrics; the standard endpoint metrics are delivered")
+    _check_variants(ctx, request["ProductionVariants"])
+    capture = request.get("DataCaptureConfig")
+    if capture:
+        try:
+            CaptureSettings.from_config({**capture, "EnableCapture": True})
+        except ValueError as error:
+            raise ValidationException(str(error)) from error
+    name = request["EndpointConfigName"]
+    arn = ctx.arn("endpoint-config", name.lower())
+    body = {key: value for key, value in request.items() if key != "Tags"}
+    body["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **one} for one in request["ProductionVariants"]]
+    if capture:
+        body["DataCaptureConfig"] = {"EnableCapture": True, **capture}
+    try:
+        with ctx.store.transaction():
+            ctx.store.create(CONFIG, name, arn, body)
+            ctx.store.set_tags(arn, tags)
+    except AlreadyExists as error:
+        raise ValidationException(f'Cannot create already existing endpoint configuration "{arn}".') from error
+    return {"EndpointConfigArn": arn}
+
+
+def describe_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The config as it was created."""
+    config = find_config(ctx, request["EndpointConfigName"])
+    return {
+        "EnableNetworkIsolation": False,
+        **config.body,
+        "EndpointConfigArn": config.arn,
+        "CreationTime": config.created,
+    }
+
+
+def list_endpoint_configs(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Pages through the configs, by name or time of creation."""
+    configs, token = list_resources(ctx, CONFIG, request, _summary)
+    return {"EndpointConfigs": configs, "NextToken": token}
+
+
+def delete_endpoint_config(ctx: Context, request: dict[str, Any]) -> None:
+    """Removes the config, also one in use: as on AWS its endpoints go on, but it can no longer be described."""
+    config = find_config(ctx, request["EndpointConfigName"])
+    ctx.store.delete(CONFIG, config.name)
+
+
+def _check_variants(ctx: Context, variants: list[dict[str, Any]]) -> None:
+    names = [variant["VariantName"] for variant in variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValidationException(f"Production variant names must be unique; {name} is given more than once.")
+    for variant in variants:
+        for member, what in _REFUSED_OF_VARIANT.items():
+            if variant.get(member):
+                raise unsupported(f"ProductionVariants.{member}", what)
+        if "ModelName" not in variant:
+            raise unsupported("ProductionVariants without ModelName", "inference components")
+        for member in ("InstanceType", "InitialInstanceCount"):
+            if member not in variant:
+                raise ValidationException(f"{member} is required for production variant {variant['VariantName']}.")
+        strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", RANDOM)
+        if strategy not in (RANDOM, LEAST_OUTSTANDING_REQUESTS):
+            raise unsupported("RoutingConfig.RoutingStrategy", strategy)
+        find_model(ctx, variant["ModelName"])
+
+
+def _summary(config: Resource) -> dict[str, Any]:
+    return {"EndpointConfigName": config.name, "EndpointConfigArn": config.arn, "CreationTime": config.created}
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreateEndpointConfig": create_endpoint_config,
+    "DescribeEndpointConfig": describe_endpoint_config,
+    "ListEndpointConfigs": list_endpoint_configs,
+    "DeleteEndpointConfig": delete_endpoint_config,
+}

@@ -1,0 +1,355 @@
+"""The life of endpoints: every change is written to the store first, then carried out, and resumed after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sagemaker_local.context import Context
+from sagemaker_local.serving import states
+from sagemaker_local.serving.alarms import AlarmWatch
+from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
+from sagemaker_local.serving.fleet import Fleet, Traffic, instance_log
+from sagemaker_local.serving.metrics import NAMESPACE, EndpointMetrics
+from sagemaker_local.serving.settings import ServingSettings
+from sagemaker_local.serving.specs import FleetSpec
+from sagemaker_local.serving.spool import CaptureSpool, Destination
+from sagemaker_local.store import Resource
+
+LOG = logging.getLogger(__name__)
+_REVIVE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class LiveEndpoint:
+    """What runs of one endpoint. `stage` is the deployment's VariantStatus, since `stage_since`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.traffic = Traffic()
+        self.stage: str | None = None
+        self.stage_since = 0.0
+        self.work: asyncio.Task[None] | None = None
+        self.revival: asyncio.Task[None] | None = None
+
+
+class Endpoints:
+    """All endpoints of the service: `live` by name, `begin_*` after a handler has written what is to happen.
+
+    Used on the event loop that `start` ran on.
+    """
+
+    def __init__(self, ctx: Context, settings: ServingSettings) -> None:
+        self.ctx = ctx
+        self.settings = settings
+        self.live: dict[str, LiveEndpoint] = {}
+        self.root = ctx.config.data_dir / "endpoints"
+        self.spool = CaptureSpool(
+            ctx.config.data_dir / "capture",
+            self._deliver_capture,
+            flush_age=settings.capture_flush_age,
+            flush_bytes=settings.capture_flush_bytes,
+            now=lambda: datetime.fromtimestamp(ctx.now(), UTC),
+        )
+        self.metrics = EndpointMetrics(self._put_metrics, settings.metrics_period)
+
+    async def start(self) -> None:
+        """Bring back what was InService and go on with what was under way."""
+        self.spool.start()
+        self.metrics.start()
+        records = await asyncio.to_thread(
+            self.ctx.store.with_status, states.ENDPOINT, *states.SERVING, states.CREATING, states.DELETING
+        )
+        await asyncio.to_thread(self._clear_directories, records)
+        for record in records:
+            if record.status in states.SERVING:
+                self._revive(record)
+            resume = {
+                states.CREATING: self.begin_create,
+                states.UPDATING: self.begin_update,
+                states.ROLLING_BACK: self.begin_rollback,
+                states.DELETING: self.begin_delete,
+            }.get(record.status)
+            if resume is not None:
+                LOG.info("endpoint %s: going on with %s", record.name, record.status)
+                resume(record.name)
+
+    async def stop(self) -> None:
+        """End all model servers; their endpoints stay as they are in the store. Captures are flushed."""
+        live = list(self.live.values())
+        tasks = [task for endpoint in live for task in (endpoint.work, endpoint.revival) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        fleets = [fleet for one in live for fleet in (one.traffic.current, one.traffic.incoming) if fleet is not None]
+        self.live.clear()
+        await asyncio.gather(*(fleet.stop(keep_files=True) for fleet in fleets), return_exceptions=True)
+        await self.spool.stop()
+        await self.metrics.stop()
+
+    # -- what handlers begin
+
+    def begin_create(self, name: str) -> None:
+        """Start the fleet of a Creating endpoint."""
+        self._begin(name, self._create)
+
+    def begin_update(self, name: str) -> None:
+        """Deploy the pending fleet of an Updating endpoint, or give the current one its pending weights and counts."""
+        self._begin(name, self._update)
+
+    def begin_rollback(self, name: str) -> None:
+        """Finish a rollback that a restart cut short: the old fleet is what comes back."""
+        self._begin(name, self._finish_rollback)
+
+    def begin_delete(self, name: str) -> None:
+        """End a Deleting endpoint and remove it."""
+        self._begin(name, self._delete)
+
+    def _begin(self, name: str, work: Callable[[LiveEndpoint, Resource], Awaitable[None]]) -> None:
+        endpoint = self.live.setdefault(name, LiveEndpoint(name))
+        endpoint.work = asyncio.get_running_loop().create_task(self._guard(endpoint, work), name=f"endpoint {name}")
+
+    async def _guard(self, endpoint: LiveEndpoint, work: Callable[[LiveEndpoint, Resource], Awaitable[None]]) -> None:
+        """Run `work`; a defect in it must not leave the endpoint between two states."""
+        record = await asyncio.to_thread(self.ctx.store.get, states.ENDPOINT, endpoint.name)
+        if record is None:
+            return
+        try:
+            await work(endpoint, record)
+        except Exception as error:
+            LOG.exception("endpoint %s: unexpected error", endpoint.name)
+            reason = f"Internal error of the service: {type(error).__name__}: {error}"
+            if endpoint.traffic.current is None:
+                await self._fail(endpoint, states.FAILED, reason)
+            else:
+                await self._roll_back(endpoint, reason)
+        finally:
+            endpoint.stage = None
+
+    # -- the work
+
+    async def _create(self, endpoint: LiveEndpoint, record: Resource) -> None:
+        spec = FleetSpec.from_dict(record.internal["pending"]["fleet"])
+        fleet = endpoint.traffic.incoming = self._fleet(endpoint.name, spec)
+        self._set_stage(endpoint, "Creating")
+        try:
+            await fleet.grow(1.0)
+        except DeploymentError as error:
+            await self._fail(endpoint, states.FAILED, str(error))
+            return
+        endpoint.traffic.current, endpoint.traffic.incoming = fleet, None
+        await self._commit(endpoint.name, spec)
+
+    async def _update(self, endpoint: LiveEndpoint, record: Resource) -> None:
+        pending = record.internal["pending"]
+        spec = FleetSpec.from_dict(pending["fleet"])
+        try:
+            if pending["kind"] == "resize":
+                await self._resize(endpoint, spec)
+            else:
+                await self._deploy(endpoint, spec, pending.get("deployment"))
+        except DeploymentError as error:
+            await self._roll_back(endpoint, str(error))
+            return
+        await self._commit(endpoint.name, spec)
+
+    async def _resize(self, endpoint: LiveEndpoint, spec: FleetSpec) -> None:
+        assert endpoint.traffic.current is not None
+        self._set_stage(endpoint, "Updating")
+        await endpoint.traffic.current.resize(spec)
+
+    async def _deploy(self, endpoint: LiveEndpoint, spec: FleetSpec, deployment: dict[str, Any] | None) -> None:
+        traffic = endpoint.traffic
+        plan = make_plan(deployment, spec.instances)
+        traffic.share = 0.0
+        traffic.incoming = self._fleet(endpoint.name, spec)
+        watch = AlarmWatch(self.ctx.clients.get("cloudwatch"), plan.alarms)
+        await carry_out(
+            plan,
+            _FleetPair(self, endpoint),
+            alarm_reason=watch.reason,
+            sleep=asyncio.sleep,
+            now=asyncio.get_running_loop().time,
+            poll_seconds=self.settings.alarm_poll,
+        )
+        old, traffic.current, traffic.incoming, traffic.share = traffic.current, traffic.incoming, None, 0.0
+        if old is not None:
+            await old.stop()
+
+    async def _roll_back(self, endpoint: LiveEndpoint, reason: str) -> None:
+        """Give all traffic back to the old fleet, at its old size, and end the new one."""
+        LOG.warning("endpoint %s: rolling back: %s", endpoint.name, reason)
+        await self._set(endpoint.name, states.ROLLING_BACK, reason)
+        record = await asyncio.to_thread(self.ctx.store.get, states.ENDPOINT, endpoint.name)
+        traffic = endpoint.traffic
+        assert record is not None
+        assert traffic.current is not None
+        try:
+            await traffic.current.resize(FleetSpec.from_dict(record.internal["current"]))
+        except DeploymentError as error:
+            await self._fail(endpoint, states.UPDATE_ROLLBACK_FAILED, f"{reason} The rollback failed too: {error}")
+            return
+        traffic.share = 0.0
+        failed, traffic.incoming = traffic.incoming, None
+        if failed is not None:
+            await failed.shrink(0.0)
+            await failed.stop()
+        await self._settle(endpoint.name)
+
+    async def _finish_rollback(self, endpoint: LiveEndpoint, record: Resource) -> None:
+        await self._settle(endpoint.name)
+
+    async def _delete(self, endpoint: LiveEndpoint, record: Resource) -> None:
+        fleets = [fleet for fleet in (endpoint.traffic.current, endpoint.traffic.incoming) if fleet is not None]
+        if endpoint.revival is not None:
+            endpoint.revival.cancel()
+            await asyncio.wait({endpoint.revival})
+        endpoint.traffic = Traffic()
+        for fleet in fleets:
+            await fleet.shrink(0.0)
+            await fleet.stop()
+        # Later deliveries need no endpoint: what S3 does not take now is sent by the spool when it does.
+        await self.spool.flush(endpoint.name)
+        await asyncio.to_thread(shutil.rmtree, self.root / endpoint.name, True)
+        await asyncio.to_thread(self.ctx.store.delete, states.ENDPOINT, endpoint.name)
+        self.live.pop(endpoint.name, None)
+
+    # -- helpers
+
+    def _fleet(self, name: str, spec: FleetSpec) -> Fleet:
+        return Fleet(self.ctx, name, spec, self.root / name, self.settings)
+
+    def _revive(self, record: Resource) -> None:
+        """Start the fleet of an endpoint that was serving, as often as it takes; invocations wait for it meanwhile."""
+        endpoint = self.live.setdefault(record.name, LiveEndpoint(record.name))
+        fleet = endpoint.traffic.current = self._fleet(record.name, FleetSpec.from_dict(record.internal["current"]))
+
+        async def revive() -> None:
+            for tries in range(1_000_000):
+                try:
+                    await fleet.grow(1.0, give_up=False)
+                except DeploymentError as error:
+                    pause = _REVIVE_PAUSES[min(tries, len(_REVIVE_PAUSES) - 1)]
+                    LOG.warning("endpoint %s does not come back (%s); again in %g s", record.name, error, pause)
+                    await asyncio.sleep(pause)
+                else:
+                    return
+
+        endpoint.revival = asyncio.get_running_loop().create_task(revive(), name=f"revive {record.name}")
+
+    async def _fail(self, endpoint: LiveEndpoint, status: str, reason: str) -> None:
+        LOG.warning("endpoint %s: %s: %s", endpoint.name, status, reason)
+        traffic, endpoint.traffic = endpoint.traffic, Traffic()
+        if status == states.UPDATE_ROLLBACK_FAILED:
+            endpoint.traffic.current, traffic.current = traffic.current, None  # what still runs of it still serves
+        for fleet in (traffic.current, traffic.incoming):
+            if fleet is not None:
+                await fleet.stop()
+
+        def change(record: Resource) -> None:
+            record.internal.pop("pending", None)
+
+        await self._set(endpoint.name, status, reason, change)
+
+    async def _commit(self, name: str, spec: FleetSpec) -> None:
+        """The new fleet is the endpoint."""
+
+        def change(record: Resource) -> None:
+            pending = record.internal.pop("pending", {})
+            record.internal["current"] = spec.as_dict()
+            record.body["EndpointConfigName"] = spec.config_name
+            if pending.get("kind") == "deploy":
+                record.body["LastDeploymentConfig"] = pending.get("deployment")
+
+        await self._set(name, states.IN_SERVICE, None, change)
+
+    async def _settle(self, name: str) -> None:
+        """InService again on what it was before; the FailureReason stays to be read."""
+
+        def change(record: Resource) -> None:
+            record.internal.pop("pending", None)
+
+        await self._set(name, states.IN_SERVICE, "", change)
+
+    async def _set(
+        self, name: str, status: str, reason: str | None, also: Callable[[Resource], None] | None = None
+    ) -> None:
+        """Write a status; `reason` None clears the FailureReason, "" keeps it."""
+
+        def change(record: Resource) -> None:
+            record.status = status
+            if reason is None:
+                record.body.pop("FailureReason", None)
+            elif reason:
+                record.body["FailureReason"] = reason[:1024]
+            if also is not None:
+                also(record)
+
+        await asyncio.to_thread(self.ctx.store.update, states.ENDPOINT, name, change)
+
+    def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
+        endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
+
+    def _clear_directories(self, records: list[Resource]) -> None:
+        """Remove what a killed service left of fleets that are no more and of all instances, their logs shipped."""
+        keep = set()
+        for record in records:
+            for spec in (record.internal.get("current"), (record.internal.get("pending") or {}).get("fleet")):
+                if spec:
+                    keep.add(self.root / record.name / spec["id"])
+        for fleet in self.root.glob("*/*"):
+            if fleet not in keep:
+                shutil.rmtree(fleet, ignore_errors=True)
+            else:
+                for instance in fleet.glob("*/i-*"):
+                    log = instance_log(self.ctx, fleet.parent.name, instance.parent.name, instance)
+                    log.start().finish()
+                    shutil.rmtree(instance, ignore_errors=True)
+
+    def _deliver_capture(self, destination: Destination, path: Path) -> None:
+        encryption = {}
+        if destination.kms_key_id:
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": destination.kms_key_id}
+        with path.open("rb") as body:
+            self.ctx.clients.get("s3").put_object(
+                Bucket=destination.bucket,
+                Key=destination.key,
+                Body=body,
+                ContentType="application/json",
+                **encryption,
+            )
+
+    def _put_metrics(self, data: list[dict[str, Any]]) -> None:
+        self.ctx.clients.get("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=data)
+
+
+class _FleetPair:
+    """The two fleets of a deployment, as `carry_out` drives them."""
+
+    def __init__(self, endpoints: Endpoints, endpoint: LiveEndpoint) -> None:
+        self._endpoints = endpoints
+        self._endpoint = endpoint
+
+    async def grow_new(self, capacity: float, timeout: float) -> None:
+        self._endpoints._set_stage(self._endpoint, "Creating")
+        fleet = self._endpoint.traffic.incoming
+        assert fleet is not None
+        try:
+            async with asyncio.timeout(timeout):
+                await fleet.grow(capacity)
+        except TimeoutError:
+            raise DeploymentError("The new fleet was not healthy within MaximumExecutionTimeoutInSeconds.") from None
+
+    async def shift(self, share: float, note: str) -> None:
+        self._endpoint.traffic.share = share
+        self._endpoints._set_stage(self._endpoint, note)
+
+    async def shrink_old(self, capacity: float) -> None:
+        if self._endpoint.traffic.current is not None:
+            if capacity <= 0:
+                self._endpoints._set_stage(self._endpoint, "Deleting")
+            await self._endpoint.traffic.current.shrink(capacity)

@@ -1,0 +1,245 @@
+"""Running fleets: the model servers of an endpoint's variants, and which of two fleets takes an invocation."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from sagemaker_local import s3
+from sagemaker_local.context import Context
+from sagemaker_local.errors import ServiceError
+from sagemaker_local.logs import LogShipper
+from sagemaker_local.serving.deployment import DeploymentError
+from sagemaker_local.serving.model_server import ModelServer, StartError
+from sagemaker_local.serving.routing import choose_instance, choose_weighted
+from sagemaker_local.serving.settings import ServingSettings
+from sagemaker_local.serving.specs import FleetSpec, VariantSpec
+
+MODEL_ARCHIVE, LOG_FILE = "model.tar.gz", "container.log"
+LOG_GROUP = "/aws/sagemaker/Endpoints/"
+
+
+class NoInstanceError(Exception):
+    """No instance of the variant became healthy in time."""
+
+
+class VariantFleet:
+    """The instances of one variant. `weight` is the one in force."""
+
+    def __init__(self, ctx: Context, endpoint: str, spec: VariantSpec, root: Path, settings: ServingSettings) -> None:
+        self.name = spec.name
+        self.weight = spec.weight
+        self.spec = spec
+        self.one_at_a_time = asyncio.Lock()
+        self._ctx = ctx
+        self._endpoint = endpoint
+        self._root = root
+        self._settings = settings
+        self._instances: list[ModelServer] = []
+        self._logs: dict[str, LogShipper] = {}
+        self._healthy: list[ModelServer] = []
+        self._any_healthy = asyncio.Event()
+        self._scaling = asyncio.Lock()
+
+    @property
+    def instance_count(self) -> int:
+        """Healthy instances."""
+        return len(self._healthy)
+
+    @property
+    def size(self) -> int:
+        """Instances, healthy or not."""
+        return len(self._instances)
+
+    def apply(self, spec: VariantSpec) -> None:
+        """Take over another weight and instance count; `scale` brings the instances."""
+        self.spec, self.weight = spec, spec.weight
+
+    async def pick(self, timeout: float) -> ModelServer:
+        """An instance to send an invocation to, waiting up to `timeout` seconds for a healthy one.
+
+        Raises NoInstanceError.
+        """
+        instance = choose_instance(self._healthy, self.spec.strategy, random.random())  # noqa: S311
+        if instance is not None:
+            return instance
+        try:
+            async with asyncio.timeout(max(timeout, 0.0)):
+                await self._any_healthy.wait()
+        except TimeoutError:
+            raise NoInstanceError(f"variant {self.name} has no healthy instance") from None
+        return await self.pick(timeout)
+
+    async def scale(self, count: int, *, give_up: bool = True) -> None:
+        """Have `count` instances. More: returns when all are healthy; fewer: the least busy end, drained.
+
+        Raises StartError or s3's errors, leaving those that did start for the caller to end.
+        """
+        async with self._scaling:
+            await self._scale(count, give_up)
+
+    async def _scale(self, count: int, give_up: bool) -> None:
+        if count > len(self._instances):
+            await asyncio.to_thread(self._fetch_model)
+            starting = [await self._add(give_up) for _ in range(count - len(self._instances))]
+            if give_up:
+                results = await asyncio.gather(*starting, return_exceptions=True)
+                for result in results:
+                    if isinstance(result, BaseException):
+                        raise result
+        elif count < len(self._instances):
+            ending = sorted(self._instances, key=lambda instance: (instance.healthy, instance.outstanding))
+            await self._remove(ending[: len(self._instances) - count])
+
+    async def stop(self) -> None:
+        """End all instances at once."""
+        await self._remove(list(self._instances), drain=False)
+
+    async def _add(self, give_up: bool) -> asyncio.Future[None]:
+        instance_id = f"i-{uuid.uuid4().hex[:17]}"
+        root = self._root / instance_id
+        await asyncio.to_thread(self._prepare, root)
+        image = self._ctx.images.find(self.spec.image)
+        log = instance_log(self._ctx, self._endpoint, self.name, root)
+        instance = ModelServer(
+            self.name,
+            instance_id,
+            [*image.command, "serve"],
+            {**image.environment, "AWS_REGION": self._ctx.config.region, **self.spec.environment},
+            root=root,
+            log=root / LOG_FILE,
+            processes=self._ctx.processes,
+            settings=self._settings,
+            startup_timeout=self.spec.startup_timeout or self._settings.startup_timeout,
+            on_health=self._note_health,
+        )
+        log.start()
+        self._logs[instance_id] = log
+        self._instances.append(instance)
+        return instance.start(give_up=give_up)
+
+    async def _remove(self, instances: list[ModelServer], *, drain: bool = True) -> None:
+        self._instances = [instance for instance in self._instances if instance not in instances]
+        self._note_health()
+        await asyncio.gather(*(self._end(instance, drain) for instance in instances))
+
+    async def _end(self, instance: ModelServer, drain: bool) -> None:
+        if drain and instance.healthy:
+            await instance.drained(self._settings.drain_timeout)
+        await instance.stop()
+        await asyncio.to_thread(self._logs.pop(instance.instance_id).finish)
+        await asyncio.to_thread(shutil.rmtree, self._root / instance.instance_id, True)
+
+    def _note_health(self) -> None:
+        self._healthy = [instance for instance in self._instances if instance.healthy]
+        if self._healthy:
+            self._any_healthy.set()
+        else:
+            self._any_healthy.clear()
+
+    def _fetch_model(self) -> None:
+        """Fetch the artefact once; it stays for later instances, also when S3 is down at a restart."""
+        uri, archive = self.spec.model_data_url, self._root / MODEL_ARCHIVE
+        if uri is None or archive.exists():
+            return
+        bucket, key = s3.split_uri(uri)
+        partial = f"{MODEL_ARCHIVE}.partial"
+        s3.download(self._ctx, bucket, {key: partial}, self._root)
+        os.replace(self._root / partial, archive)
+
+    def _prepare(self, root: Path) -> None:
+        (root / "model").mkdir(parents=True, exist_ok=True)
+        if self.spec.model_data_url is not None:
+            s3.unpack(self._root / MODEL_ARCHIVE, root / "model")
+
+
+class Fleet:
+    """All variants of one endpoint config, running."""
+
+    def __init__(self, ctx: Context, endpoint: str, spec: FleetSpec, root: Path, settings: ServingSettings) -> None:
+        self.spec = spec
+        self.root = root / spec.id
+        self.capture = spec.capture_settings()
+        self.variants = {
+            variant.name: VariantFleet(ctx, endpoint, variant, self.root / variant.name, settings)
+            for variant in spec.variants
+        }
+
+    async def grow(self, capacity: float, *, give_up: bool = True) -> None:
+        """Have this share (in [0, 1]) of every variant's instances, at least one each.
+
+        Raises DeploymentError with the FailureReason when an instance cannot be had.
+        """
+        try:
+            await asyncio.gather(
+                *(variant.scale(_part(variant.spec, capacity), give_up=give_up) for variant in self.variants.values())
+            )
+        except (StartError, s3.DataError, s3.OutageError, ServiceError, OSError) as error:
+            raise DeploymentError(_reason(error)) from error
+
+    async def shrink(self, capacity: float) -> None:
+        """End all but this share of every variant's instances, each when its invocations are answered."""
+        await asyncio.gather(
+            *(
+                variant.scale(0 if capacity <= 0 else min(_part(variant.spec, capacity), variant.size))
+                for variant in self.variants.values()
+            )
+        )
+
+    async def resize(self, spec: FleetSpec) -> None:
+        """Take over other weights and instance counts of the same variants. Raises DeploymentError as `grow` does."""
+        self.spec = spec
+        for variant in spec.variants:
+            self.variants[variant.name].apply(variant)
+        await self.grow(1.0)
+
+    async def stop(self, *, keep_files: bool = False) -> None:
+        """End every instance now; without `keep_files` the directory goes too."""
+        await asyncio.gather(*(variant.stop() for variant in self.variants.values()))
+        if not keep_files:
+            await asyncio.to_thread(shutil.rmtree, self.root, True)
+
+
+class Traffic:
+    """Which fleet and variant takes an invocation. During a deployment `incoming` takes `share` of them."""
+
+    def __init__(self, draw: Callable[[], float] = random.random) -> None:
+        self.current: Fleet | None = None
+        self.incoming: Fleet | None = None
+        self.share = 0.0
+        self._draw = draw
+
+    def choose(self, target_variant: str | None = None) -> tuple[Fleet, VariantFleet] | None:
+        """Fleet and variant; None when there is no fleet, no such variant or no variant with a weight."""
+        candidates = [self.current, self.incoming]
+        if self.incoming is not None and (self.share >= 1.0 or self._draw() < self.share):
+            candidates.reverse()
+        if not 0.0 < self.share < 1.0:
+            del candidates[1:]  # the other fleet takes no traffic at all
+        for fleet in candidates:
+            if fleet is None:
+                continue
+            weights = {name: variant.weight for name, variant in fleet.variants.items()}
+            name = target_variant or choose_weighted(weights, self._draw())
+            if name in fleet.variants:
+                return fleet, fleet.variants[name]
+        return None
+
+
+def instance_log(ctx: Context, endpoint: str, variant: str, root: Path) -> LogShipper:
+    """Ships the log of the instance whose directory is `root`, named as the instance, to the endpoint's log group."""
+    return LogShipper(ctx, LOG_GROUP + endpoint, f"{variant}/{root.name}", root / LOG_FILE)
+
+
+def _part(spec: VariantSpec, capacity: float) -> int:
+    return min(spec.instance_count, max(1, math.ceil(spec.instance_count * capacity - 1e-9)))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "message", error))[:1024]

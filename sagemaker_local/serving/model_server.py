@@ -1,0 +1,295 @@
+"""One instance of a production variant: a model server process, kept healthy.
+
+The container contract: the image's `serve` command, the model unpacked under /opt/ml/model (here SM_ML_ROOT/model),
+GET /ping answers 200 when ready, POST /invocations answers, on the port SAGEMAKER_BIND_TO_PORT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sagemaker_local.processes import Container, Processes
+from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
+from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES, ServingSettings
+
+LOG = logging.getLogger(__name__)
+_RESTART_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_FIRST_PING_PAUSE, _LONGEST_PING_PAUSE = 0.02, 0.25
+_CHECK_LOGS = "Please check CloudWatch logs for this endpoint."
+
+
+class StartError(Exception):
+    """The model server did not become healthy; the message says why, as a FailureReason does."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class ModelServer:
+    """A model server process: started, watched, restarted when it exits or hangs, stopped.
+
+    Args:
+        variant: the variant's name, for messages.
+        instance_id: names the instance in logs.
+        command: the image's serve command.
+        environment: what the process gets on top of the service's environment; root and port are added.
+        root: the directory that stands for /opt/ml.
+        log: the file its output goes to.
+        startup_timeout: seconds until /ping must have answered 200.
+        on_health: called whenever `healthy` changes.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        instance_id: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        root: Path,
+        log: Path,
+        processes: Processes,
+        settings: ServingSettings,
+        startup_timeout: float,
+        on_health: Callable[[], None],
+    ) -> None:
+        self.variant = variant
+        self.instance_id = instance_id
+        self.log = log
+        self.outstanding = 0
+        self.healthy = False
+        self._command = list(command)
+        self._environment = {**environment, "SM_ML_ROOT": str(root)}
+        self._root = root
+        self._processes = processes
+        self._settings = settings
+        self._startup_timeout = startup_timeout
+        self._on_health = on_health
+        self._client: ModelClient | None = None
+        self._container: Container | None = None
+        self._exited: asyncio.Future[int] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
+        self._broken_client: ModelClient | None = None
+        self._load_when_broken = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._container.pid if self._container else None
+
+    def start(self, *, give_up: bool = True) -> asyncio.Future[None]:
+        """Start the process and keep it running; gives a future of its first good health check.
+
+        The future raises StartError when the process cannot be started, exits too often or answers no ping in
+        time. Without `give_up` (an endpoint that was InService comes back) it is tried for ever.
+        """
+        loop = asyncio.get_running_loop()
+        self._first = loop.create_future()
+        self._keeper = loop.create_task(self._keep(give_up=give_up), name=f"keep {self.instance_id}")
+        return self._first
+
+    async def invoke(self, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout: float) -> Response:
+        """POST /invocations. Raises ExchangeError as ModelClient.request does; then `failed_alone` says more."""
+        client = self._client
+        if client is None:
+            raise ExchangeError("the model server is not running", sent=False)
+        self.outstanding += 1
+        try:
+            return await client.request(b"POST", b"/invocations", headers, body, timeout)
+        except ExchangeError:
+            if self._broken_client is not client:
+                self._broken_client, self._load_when_broken = client, self.outstanding
+            raise
+        finally:
+            self.outstanding -= 1
+            if self.outstanding == 0:
+                self._idle.set()
+
+    async def drained(self, timeout: float) -> None:
+        """Return when no invocation is under way, or after `timeout` seconds."""
+        if self.outstanding:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout)
+
+    @property
+    def failed_alone(self) -> bool:
+        """Whether the server's last failure met a single invocation, which then is what broke it."""
+        return self._load_when_broken <= 1
+
+    async def exits_within(self, seconds: float) -> bool:
+        """Whether the process is gone, or goes within this time."""
+        if self._exited is None:
+            return True
+        await asyncio.wait({self._exited}, timeout=seconds)
+        return self._exited is None or self._exited.done()
+
+    async def restart_if_hung(self) -> None:
+        """Kill the process if it does not answer /ping either; its keeper starts another."""
+        container = self._container
+        if not await self._ping(self._settings.ping_timeout) and container and container is self._container:
+            self._note("The model server answers neither its invocation nor /ping: it is restarted.")
+            self._set_healthy(False)
+            container.signal(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """SIGTERM, the grace time, SIGKILL; returns when the process is gone."""
+        self._set_healthy(False)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        await self._end_process()
+        if self._first is not None and not self._first.done():
+            self._first.set_exception(StartError("The model server was stopped before it became healthy."))
+            self._first.exception()  # nobody may be waiting any more
+
+    # -- the keeper
+
+    async def _keep(self, *, give_up: bool) -> None:
+        assert self._first is not None
+        exits = 0
+        while True:
+            try:
+                await self._launch()
+                await self._become_healthy()
+            except StartError as error:
+                await self._end_process()
+                self._note(str(error))
+                exits += 1
+                if give_up and not self._first.done() and (error.final or exits >= self._settings.startup_attempts):
+                    self._first.set_exception(error)
+                    return
+            else:
+                exits = 0
+                self._set_healthy(True)
+                if not self._first.done():
+                    self._first.set_result(None)
+                reason = await self._watch()
+                self._set_healthy(False)
+                await self._end_process()
+                self._note(reason)
+                LOG.warning("%s of variant %s: %s", self.instance_id, self.variant, reason)
+            await asyncio.sleep(_RESTART_PAUSES[min(exits, len(_RESTART_PAUSES) - 1)])
+
+    async def _launch(self) -> None:
+        loop = asyncio.get_running_loop()
+        port = _free_port()
+        environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        try:
+            container = self._processes.spawn(self._command, env=environment, cwd=self._root, log=self.log)
+        except OSError as error:
+            raise StartError(
+                f"The primary container for production variant {self.variant} cannot be started: {error}.", final=True
+            ) from error
+        self._container = container
+        self._exited = exited = loop.create_future()
+
+        def report(code: int) -> None:
+            if not exited.done():
+                exited.set_result(code)
+            if self._exited is exited:
+                self._set_healthy(False)
+
+        def wait() -> None:
+            code = container.process.wait()
+            with contextlib.suppress(RuntimeError):  # the loop ended first
+                loop.call_soon_threadsafe(report, code)
+
+        threading.Thread(target=wait, name=f"wait {self.instance_id}", daemon=True).start()
+        self._client = ModelClient(
+            port, max_connections=self._settings.connections_per_instance, max_body=MAX_PAYLOAD_BYTES
+        )
+
+    async def _become_healthy(self) -> None:
+        """Ping ever less often until the first 200."""
+        loop, exited = asyncio.get_running_loop(), self._exited
+        assert exited is not None
+        deadline, pause = loop.time() + self._startup_timeout, _FIRST_PING_PAUSE
+        while True:
+            left = deadline - loop.time()
+            if left > 0 and await self._ping(min(left, self._settings.ping_timeout)):
+                return
+            if exited.done():
+                raise StartError(
+                    f"The primary container for production variant {self.variant} ended with {_exit(exited.result())} "
+                    f"before it passed the ping health check. {_CHECK_LOGS}"
+                )
+            if left <= 0:
+                raise StartError(
+                    f"The primary container for production variant {self.variant} did not pass the ping health check. "
+                    + _CHECK_LOGS,
+                    final=True,
+                )
+            await asyncio.wait({exited}, timeout=pause)
+            pause = min(pause * 1.5, _LONGEST_PING_PAUSE)
+
+    async def _watch(self) -> str:
+        """Wait until the process exits, or has answered no ping for as long as an invocation may take."""
+        loop, exited = asyncio.get_running_loop(), self._exited
+        assert exited is not None
+        last_good = loop.time()
+        while True:
+            await asyncio.wait({exited}, timeout=self._settings.ping_interval)
+            if exited.done():
+                return f"The model server ended with {_exit(exited.result())}: it is restarted."
+            if await self._ping(self._settings.ping_timeout):
+                last_good = loop.time()
+            elif loop.time() - last_good > self._settings.invocation_timeout and not exited.done():
+                return "The model server stopped answering /ping: it is restarted."
+
+    async def _ping(self, timeout: float) -> bool:
+        """One health check on a connection of its own: the pool may be full of invocations."""
+        if self._client is None:
+            return False
+        client = ModelClient(self._client.port, max_connections=1)
+        try:
+            response = await client.request(b"GET", b"/ping", (), b"", timeout)
+        except ExchangeError:
+            return False
+        finally:
+            client.close()
+        return response.status == 200
+
+    async def _end_process(self) -> None:
+        container, self._container = self._container, None
+        exited, self._exited = self._exited, None
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        if container is None or exited is None:
+            return
+        if not exited.done():
+            container.signal(signal.SIGTERM)
+            await asyncio.wait({exited}, timeout=self._settings.stop_grace)
+        container.signal(signal.SIGKILL)  # also what the server left behind in its group
+        await asyncio.wait({exited})
+
+    def _set_healthy(self, healthy: bool) -> None:
+        if healthy != self.healthy:
+            self.healthy = healthy
+            self._on_health()
+
+    def _note(self, message: str) -> None:
+        """Say it where the container's own output is, so that the CloudWatch log tells the whole story."""
+        with contextlib.suppress(OSError), self.log.open("a") as log:
+            log.write(message + "\n")
+
+
+def _exit(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
