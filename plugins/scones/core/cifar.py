@@ -4,8 +4,8 @@ The archive is read as a stream: nothing is ever extracted to disk, only the thr
 sum of everything unpacked is bounded, so a bomb ends in an error and not in a full disk or memory. The pickles are read
 by `scones.core.safe_pickle`.
 
-Format (https://www.cs.toronto.edu/~kriz/cifar.html): ``cifar-100-python.tar.gz`` with ``cifar-100-python/{train,test,meta}``;
-``data`` is uint8 (N, 3072): 1024 red, 1024 green, 1024 blue, row by row.
+Format (https://www.cs.toronto.edu/~kriz/cifar.html): ``cifar-100-python.tar.gz`` with
+``cifar-100-python/{train,test,meta}``; ``data`` is uint8 (N, 3072): 1024 red, 1024 green, 1024 blue, row by row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _ADVICE = "Take the archive from its official source and check its md5."
 
 @dataclass(frozen=True)
 class CifarSplit:
-    """Images of one member: ``images`` uint8 (N, 3, 32, 32), ``labels`` int64 (N,) fine label ids, ``names`` N file names."""
+    """Images of one member: ``images`` uint8 (N, 3, 32, 32), ``labels`` int64 (N,) fine label ids, ``names`` N
+    file names.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -69,7 +71,8 @@ class _BoundedReader:
         self._left -= len(block)
         if self._left < 0:
             raise UnsafeArchiveError(
-                f"The archive unpacks to more than {self._limit:,} bytes, CIFAR-100 to 187 million. Reading was stopped. {_ADVICE}"
+                f"The archive unpacks to more than {self._limit:,} bytes, CIFAR-100 to 187 million. "
+                f"Reading was stopped. {_ADVICE}"
             )
         return block
 
@@ -118,15 +121,16 @@ def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytearray:
 def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKED_BYTES) -> CifarArchive:
     """Both splits of a CIFAR-100 archive (path, or a binary stream at its start).
 
-    Raises ArchiveNotFoundError, CorruptArchiveError, UnsafeArchiveError or UnsafePickleError, each saying what was found
-    and what to do. Memory: the unpacked pickles once, no copies.
+    Raises ArchiveNotFoundError, CorruptArchiveError, UnsafeArchiveError or UnsafePickleError, each saying what was
+    found and what to do. Memory: the unpacked pickles once, no copies.
     """
     if isinstance(source, Path):
         try:
             stream = source.open("rb")
         except OSError as error:
             raise ArchiveNotFoundError(
-                f"There is no readable archive at {source} ({error.strerror}). Set CIFAR100_ARCHIVE to a file or URL that exists."
+                f"There is no readable archive at {source} ({error.strerror}). "
+                "Set CIFAR100_ARCHIVE to a file or URL that exists."
             ) from error
         with stream:
             return read_archive(stream, max_unpacked_bytes)
@@ -175,7 +179,8 @@ def _split(content: dict[str, Any], member: str, class_count: int) -> CifarSplit
         raise CorruptArchiveError(f"{member}: filenames is not a list of names. {_ADVICE}")
     if not len(data) == len(labels) == len(names):
         raise CorruptArchiveError(
-            f"{member}: {len(data)} images, {len(labels)} labels and {len(names)} file names do not belong together. {_ADVICE}"
+            f"{member}: {len(data)} images, {len(labels)} labels and {len(names)} file names do not belong "
+            f"together. {_ADVICE}"
         )
     return CifarSplit(data.reshape(-1, *IMAGE_SHAPE), np.asarray(labels, dtype=np.int64), names)
 

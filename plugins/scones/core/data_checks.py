@@ -1,4 +1,6 @@
-"""Look at the selected images before anything is paid for: counts, balance, duplicates, leaks, images without content."""
+"""Look at the selected images before anything is paid for: counts, balance, duplicates, leaks, images without
+content.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ def _aligned(rows: list[list[str]], right: bool = False) -> list[str]:
 
 def pixel_keys(source: np.ndarray, rows: np.ndarray) -> list[bytes]:
     """A key per image ``source[row]``, equal exactly when the pixels are."""
-    return [hashlib.sha256(np.ascontiguousarray(source[row])).digest() for row in rows.tolist()]
+    return [hashlib.sha256(source[row].tobytes()).digest() for row in rows.tolist()]
 
 
 def constant_images(source: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -99,8 +101,8 @@ def exclude_from_training(
     """Choose which of the training images ``source[rows]`` to keep.
 
     Left out: images that are also in the test set (the reported accuracy would be a lie), images that occur with two
-    labels, constant images, and all but the first of equal images with one label (a copy could land on both sides of the
-    validation split).
+    labels, constant images, and all but the first of equal images with one label (a copy could land on both sides
+    of the validation split).
     """
     keys, test_keys = pixel_keys(source, rows), set(pixel_keys(test_source, test_rows))
     leaked = np.fromiter((key in test_keys for key in keys), dtype=bool, count=len(keys))

@@ -1,7 +1,8 @@
-"""From an archive to a dataset: chosen classes, a validation split, file names, `.lst` files, one version and a manifest.
+"""From an archive to a dataset: chosen classes, a validation split, file names, `.lst` files, one version and a
+manifest.
 
-Everything here is deterministic: the same archive, classes, seed, share and accepted labels give the same version, names
-and order, whenever and wherever it runs.
+Everything here is deterministic: the same archive, classes, seed, share and accepted labels give the same version,
+names and order, whenever and wherever it runs.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
 
 
 def _select(part: cifar.CifarSplit, ids: Sequence[int], offset: int, taken: set[str]) -> Split:
-    position = np.full(max(max(ids), int(part.labels.max(initial=0))) + 1, -1)
+    position = np.full(max(*ids, int(part.labels.max(initial=0))) + 1, -1)
     position[list(ids)] = np.arange(len(ids))
     labels = position[part.labels] if len(part.labels) else part.labels
     rows = np.flatnonzero(labels >= 0)

@@ -131,8 +131,8 @@ def download(
 ) -> Path:
     """Fetch ``url`` into ``target`` (replaced whole, never half written) and return it.
 
-    What has arrived is kept in ``<target>.part`` and continued, also by a later process. With ``md5`` the file must have
-    it: a continued file that does not is fetched once more from the start.
+    What has arrived is kept in ``<target>.part`` and continued, also by a later process. With ``md5`` the file
+    must have it: a continued file that does not is fetched once more from the start.
     Raises DownloadError (worth another try later) and CorruptArchiveError (the host really serves another file).
     """
     if not url.lower().startswith(("http://", "https://")):

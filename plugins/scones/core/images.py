@@ -1,8 +1,8 @@
 """Encode images as PNG, quickly, and decode whatever people send, safely.
 
-The encoder writes exactly what the algorithm reads: 8-bit RGB, no alpha, no interlace, no metadata. Rows are filtered for
-the whole batch at once in numpy (filter type Up), then each image is one call of zlib: several times faster than one
-imaging library call per image, and the same bytes for the same pixels.
+The encoder writes exactly what the algorithm reads: 8-bit RGB, no alpha, no interlace, no metadata. Rows are
+filtered for the whole batch at once in numpy (filter type Up), then each image is one call of zlib: several times
+faster than one imaging library call per image, and the same bytes for the same pixels.
 
 PNG: https://www.w3.org/TR/png-3/ (signature, IHDR, IDAT, IEND; CRC-32 over type and data).
 """
@@ -89,7 +89,9 @@ def decode_rgb(data: bytes, name: str = "image") -> np.ndarray:
 
 
 def resize_rgb(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``image`` (H, W, 3) uint8 at the dataset's size: its middle square is kept, then scaled down with area weights."""
+    """``image`` (H, W, 3) uint8 at the dataset's size: its middle square is kept, then scaled down with area
+    weights.
+    """
     from PIL import Image
 
     if image.shape[:2] == (height, width):

@@ -5,7 +5,8 @@ One record is ``magic, flag << 29 | length, data, padding to 4 bytes``, little-e
 one. So a reader that starts anywhere finds the next record by its magic alone. The data of an image record is a header
 (flag u32 = 0, label f32, id u64, 0 u64) and the image file.
 
-Format: dmlc-core ``recordio.h``, MXNet ``image_recordio.h``. AWS takes one ``.rec`` file per channel, so one is written.
+Format: dmlc-core ``recordio.h``, MXNet ``image_recordio.h``. AWS takes one ``.rec`` file per channel, so one is
+written.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Read the CIFAR-100 pickles without Python's unpickler.
 
-A pickle is a program for a small stack machine, and Python's own machine calls whatever function the program names. This
-one is not able to: it knows strings, numbers, containers and one thing more, the few names with which numpy 1, numpy 2
-and Python 2 or 3 write a ``uint8`` array. Those names are answered with inert markers, never with the functions, so no
-code outside this module ever sees what a hostile file says. Everything else is refused by name.
+A pickle is a program for a small stack machine, and Python's own machine calls whatever function the program
+names. This one is not able to: it knows strings, numbers, containers and one thing more, the few names with which
+numpy 1, numpy 2 and Python 2 or 3 write a ``uint8`` array. Those names are answered with inert markers, never with
+the functions, so no code outside this module ever sees what a hostile file says. Everything else is refused by name.
 
-Large byte strings are returned as views into the input, not copies: the 154 MB pixel block of the full archive exists once.
+Large byte strings are returned as views into the input, not copies: the 154 MB pixel block of the full archive
+exists once.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 
 from scones.core.staging_errors import CorruptArchiveError, UnsafePickleError
 
-# The full training pickle needs about 260,000 operations. One byte of input can build one object, so this bound, not the
-# size of the file, keeps a hostile pickle from filling the memory.
+# The full training pickle needs about 260,000 operations. One byte of input can build one object, so this bound,
+# not the size of the file, keeps a hostile pickle from filling the memory.
 MAX_OPERATIONS = 2_000_000
 _VIEW_FROM_BYTES = 4096
 _MAX_LINE = 1024
@@ -141,7 +142,8 @@ class _Machine:
         marker = _ALLOWED_GLOBALS.get(full)
         if marker is None:
             raise UnsafePickleError(
-                f"{self.name}: the pickle asks for {full[:200]!r}, which no CIFAR-100 archive needs. Nothing was run. {_ADVICE}"
+                f"{self.name}: the pickle asks for {full[:200]!r}, which no CIFAR-100 archive needs. "
+                f"Nothing was run. {_ADVICE}"
             )
         return marker
 
@@ -160,9 +162,8 @@ class _Machine:
             array = _Array()
             array.fill(arguments[2], arguments[1], _text(arguments[3]) == "F", arguments[0], self.name)
             return array
-        if function is _ENCODE and len(arguments) == 2 and isinstance(arguments[0], str):
-            if arguments[1] in ("latin1", "latin-1"):
-                return arguments[0].encode("latin-1")
+        if function is _ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+            return arguments[0].encode("latin-1")
         called = f"numpy's {function.name}" if isinstance(function, _Marker) else type(function).__name__
         raise UnsafePickleError(
             f"{self.name}: the pickle calls {called} as no CIFAR-100 archive does. Nothing was run. {_ADVICE}"
@@ -288,7 +289,7 @@ class _Machine:
             stack.append(digits == b"01" if op == 0x49 and digits in (b"00", b"01") else int(digits))
         elif op == 0x53:  # S STRING
             line = self._line()
-            stack.append(codecs.escape_decode(line[1:-1])[0])  # type: ignore[attr-defined]
+            stack.append(codecs.escape_decode(line[1:-1])[0])
         elif op == 0x56:  # V UNICODE
             stack.append(self._line().decode("raw-unicode-escape"))
         elif op == 0x70:  # p PUT

@@ -1,4 +1,6 @@
-"""Get the CIFAR-100 archive: the one asked for, the official one, or (allowed and nothing else to be had) a drawn sample."""
+"""Get the CIFAR-100 archive: the one asked for, the official one, or (allowed and nothing else to be had) a drawn
+sample.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ OFFICIAL_BUDGET = DownloadBudget(stall_seconds=10.0, tries=3)
 
 @dataclass(frozen=True)
 class Archive:
-    """Where the archive is now and where it came from. ``kind``: "official", "archive" (asked for) or "sample" (drawn)."""
+    """Where the archive is now and where it came from. ``kind``: "official", "archive" (asked for) or "sample"
+    (drawn).
+    """
 
     path: Path
     kind: str
@@ -119,7 +123,7 @@ def _drawn(settings: Settings, classes: Sequence[str], seed: int, reason: str) -
     log.warning(
         "\n%s\nNO REAL DATA: the official CIFAR-100 archive could not be had (%s).\n"
         "The images of this run are a SAMPLE DRAWN BY THE PROJECT. Its accuracy says nothing about real photographs.\n"
-        "For real data set CIFAR100_ARCHIVE to a path or URL of cifar-100-python.tar.gz, or CIFAR100_MIRRORS to a mirror.\n%s",
+        "For real data set CIFAR100_ARCHIVE to a path or URL of cifar-100-python.tar.gz, or CIFAR100_MIRRORS.\n%s",
         "=" * 100,
         reason,
         "=" * 100,
@@ -156,9 +160,9 @@ def get_archive(
 ) -> Archive:
     """The archive to stage, as a local file, also kept in S3 as ``raw/<md5>/cifar-100-python.tar.gz``.
 
-    `settings.cifar100_archive` (path, http(s) or s3 URL) is used when set, and nothing else then. Otherwise the official
-    archive: from this machine's folder, from S3, then from each of `settings.archive_urls`. When none can be had, a
-    drawn sample if ``allow_sample``.
+    `settings.cifar100_archive` (path, http(s) or s3 URL) is used when set, and nothing else then. Otherwise the
+    official archive: from this machine's folder, from S3, then from each of `settings.archive_urls`. When none can
+    be had, a drawn sample if ``allow_sample``.
     Raises ArchiveNotFoundError, CorruptArchiveError, DownloadError.
     """
     if settings.cifar100_archive:
@@ -169,8 +173,8 @@ def get_archive(
         except DownloadError as error:
             if not allow_sample:
                 raise DownloadError(
-                    f"The official CIFAR-100 archive could not be had: {error}. Set CIFAR100_ARCHIVE to a path or URL of "
-                    "it, CIFAR100_MIRRORS to a mirror, or allow_sample to work with drawn images."
+                    f"The official CIFAR-100 archive could not be had: {error}. Set CIFAR100_ARCHIVE to a path or URL "
+                    "of it, CIFAR100_MIRRORS to a mirror, or allow_sample to work with drawn images."
                 ) from error
             archive = sample(settings, classes, seed, str(error))
     log.info("Archive: %s (%s), md5 %s", archive.uri, archive.kind, archive.md5)

@@ -10,8 +10,8 @@ The dataset lands under ``datasets/<dataset_version>/``:
     {train,validation}/<file>.png         when ``training_input`` is "png", or ``stage_train_pngs`` is set
     label_map.json, baseline/*.json, manifest.json (after all of these), then datasets/current.json
 
-The version depends on the images, labels and classes alone. Staging again what is there uploads nothing; what was broken
-off half-way is completed; asking for the other training form adds it to the same dataset.
+The version depends on the images, labels and classes alone. Staging again what is there uploads nothing; what was
+broken off half-way is completed; asking for the other training form adds it to the same dataset.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def stage_images(
     :param use_accepted_labels: add the images of ``labels/accepted.csv`` to the training images.
     :param settings: archive, mirrors and cache folder; from the environment by default.
     :param s3: boto3 S3 client; of ``aws_conn_id`` by default.
-    :return: ``dataset_version, bucket, prefix, manifest_uri, train_uri, validation_uri`` (None where no training PNGs are
-        staged), ``test_uri, train_lst_uri, validation_lst_uri, test_lst_uri, recordio_train_uri, recordio_validation_uri``
-        (None where RecordIO is not staged), ``label_map_uri, baseline_uri, training_input, classes, num_classes, counts``
-        ({"train": n, "validation": n, "test": n}), ``image_shape`` ("3,32,32"), ``source`` ({"kind": "official|archive|
-        sample", "uri", "md5"}), ``unchanged`` (nothing had to be written), ``uploaded`` (objects written). URIs of
-        folders end in "/".
+    :return: ``dataset_version, bucket, prefix, manifest_uri, train_uri, validation_uri`` (None where no training
+        PNGs are staged), ``test_uri, train_lst_uri, validation_lst_uri, test_lst_uri, recordio_train_uri,
+        recordio_validation_uri`` (None where RecordIO is not staged), ``label_map_uri, baseline_uri,
+        training_input, classes, num_classes, counts`` ({"train": n, "validation": n, "test": n}), ``image_shape``
+        ("3,32,32"), ``source`` ({"kind": "official|archive| sample", "uri", "md5"}), ``unchanged`` (nothing had to
+        be written), ``uploaded`` (objects written). URIs of folders end in "/".
     :raises BadInputError: anything about the input that a retry does not change (unknown class, corrupt or hostile
         archive, failed data check): fail the task at once.
     :raises DownloadError: the archive could not be fetched; a later try continues the download.

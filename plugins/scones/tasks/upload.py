@@ -147,7 +147,9 @@ def _chain(first: bytes, second: bytes, rest: Iterable[bytes]) -> Iterable[bytes
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Chunks joined into parts of exactly `PART_BYTES` (the last one shorter), so that the same content makes the same ETag."""
+    """Chunks joined into parts of exactly `PART_BYTES` (the last one shorter), so that the same content makes the
+    same ETag.
+    """
     held: list[bytes] = []
     size = 0
     for chunk in chunks:
