@@ -1,0 +1,146 @@
+"""
+### Train the courier model and put it into service
+
+Stages CIFAR-100, trains SageMaker's image-classification algorithm, measures the model on images it never saw, and, if
+it is good enough, registers it and deploys it to the endpoint. Runs every Monday at 04:00 UTC, when drift is reported,
+or by hand.
+
+**Writes** `datasets/`, `training/`, `evaluations/`, `reports/` in the stack's bucket; a SageMaker model, a version in
+the model package group `scones-courier`, an endpoint config, the endpoint.
+
+**Params**: the form describes each with its limits. The defaults train bicycles against motorcycles.
+
+**Safe to run again**: yes. Unchanged images are not uploaded again; unchanged data, hyperparameters and image reuse the
+earlier job (`force_retrain` trains anyway); a retried task re-attaches to its job; what is deployed is left alone.
+
+| the run ends as | meaning |
+|---|---|
+| success | the endpoint serves the new model, proven by its answers |
+| failed at `refuse_model` | the gate refused the model: see `refused/<job>.json`; the endpoint is untouched |
+| success, skipped after `approve_model` | a person rejected the model |
+| failed at `approve_model` | nobody answered in time; the package stays PendingManualApproval |
+| failed at `deploy_endpoint`, `verify_endpoint` | the log has SageMaker's reason; the earlier config serves again |
+
+**When it fails**: the last line of the failed task's log says what was wrong and what to do. Clear that task to go on
+from there. `rollback_endpoint` goes back to an earlier model. Failures, refusals and lateness go to the alert topic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, chain, dag, task_group
+
+from scones import defaults
+from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.operators.approval import ModelApprovalOperator
+from scones.operators.endpoint import EndpointDeployOperator
+from scones.operators.training import TrainingOperator
+from scones.operators.transform import TransformOperator
+from scones.tasks import training_flow as flow
+from scones.training_params import training_params
+
+BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
+ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
+FLEET: dict[str, Any] = {
+    "instance_type": "{{ params.endpoint_instance_type }}",
+    "instance_count": "{{ params.endpoint_instance_count }}",
+}
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("0 4 * * 1", timezone="UTC"), assets=[defaults.DRIFT_ASSET]
+    ),
+    start_date=defaults.START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    params=training_params(),
+    tags=[*defaults.TAGS, "training"],
+    doc_md=__doc__,
+    on_failure_callback=run_failed_notifier(),
+    deadline=late_after("train_and_deploy", hours=4),
+)
+def train_and_deploy() -> None:
+    resources = flow.resolve_resources()
+    dataset = flow.stage_images(resources)
+    training = TrainingOperator(
+        task_id="train_model",
+        dataset=dataset,
+        stack=resources,
+        training_image="{{ params.training_image }}",
+        instance_type="{{ params.training_instance_type }}",
+        max_runtime_s="{{ params.max_runtime_s }}",
+        input_kind="{{ params.input_kind }}",
+        hyperparameters={
+            name: f"{{{{ params.{name} }}}}" for name in ("epochs", "mini_batch_size", "learning_rate", "num_layers")
+        },
+        force_retrain="{{ params.force_retrain }}",
+        pool=defaults.TRAINING_POOL,
+    ).output
+    model = flow.create_model(training, resources)
+
+    @task_group
+    def evaluation() -> list:
+        answers = TransformOperator(
+            task_id="transform_test_images", model=model, dataset=dataset, pool=defaults.TRAINING_POOL
+        )
+        champion = TransformOperator(
+            task_id="transform_champion",
+            model=flow.choose_champion(model),
+            dataset=dataset,
+            pool=defaults.TRAINING_POOL,
+        )
+        return [answers.output, flow.evaluate_model(model, dataset, answers.output, champion.output)]
+
+    answers, evaluated = evaluation()
+    verdict = flow.check_quality(evaluated)
+    refused = flow.refuse_model(model, evaluated, verdict["decision"], resources)
+    registered = flow.register_model(model, dataset, evaluated, training)
+    approved = ModelApprovalOperator(
+        task_id="approve_model",
+        registration=registered,
+        required="{{ params.require_approval }}",
+        timeout_minutes="{{ params.approval_timeout_minutes }}",
+        subject="Deploy the model of {{ ti.xcom_pull(task_ids='train_model')['job_name'] }}?",
+        body="Test accuracy {{ ti.xcom_pull(task_ids='evaluation.evaluate_model')['test_accuracy'] }}",
+        execution_timeout=None,
+        retries=0,
+    )
+
+    @task_group
+    def candidate() -> None:
+        started = EndpointDeployOperator(
+            task_id="start_candidate",
+            endpoint_name=f"{ENDPOINT}-candidate",
+            model=model,
+            delete_on_failure=True,
+            **FLEET,
+        ).as_setup()
+        flow.smoke_test_candidate(started.output, dataset, answers) >> flow.delete_candidate(
+            started.output
+        ).as_teardown(setups=started)
+
+    deployed = EndpointDeployOperator(
+        task_id="deploy_endpoint",
+        endpoint_name=ENDPOINT,
+        model=model,
+        capture_uri=f"s3://{BUCKET}/capture",
+        capture_percent="{{ params.capture_percent }}",
+        strategy="{{ params.strategy }}",
+        canary_percent="{{ params.canary_percent }}",
+        bake_time_s="{{ params.bake_time_s }}",
+        alarms="{{ (params.alarms or []) | join(',') }}",
+        max_capacity="{{ params.max_capacity }}",
+        **FLEET,
+    )
+    checked = flow.verify_endpoint(deployed.output, dataset, answers, registered, evaluated)
+    captured = flow.await_capture(deployed.output, resources, checked)
+    chain(verdict, [registered, refused])
+    chain(registered, approved, candidate(), deployed, checked)
+    chain(checked, [captured, flow.retire_superseded(deployed.output), flow.publish_threshold(evaluated, resources)])
+    captured >> flow.write_report(deployed.output, resources)
+
+
+train_and_deploy()

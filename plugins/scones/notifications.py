@@ -1,0 +1,139 @@
+"""Messages to people over the alert topic of the stack, and the retry rules every DAG follows."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseNotifier
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
+
+from scones.defaults import AWS_CONN_ID
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+SUBJECT_MAX = 100  # SNS's limit
+
+
+class AlertTopicNotifier(BaseNotifier):
+    """Publish to the stack's AlertTopicArn, looked up when the message is sent.
+
+    The provider's SnsNotifier wants the topic's ARN while the DAG file is parsed, when nothing may call AWS; until it
+    takes a callable. A message that cannot be sent is logged: it must not hide the failure it tells of.
+
+    Args:
+        event: short name of what happened, e.g. "run_failed"; subscribers can filter on the attribute of that name.
+        subject: templated first line.
+        message: templated text.
+    """
+
+    template_fields = ("subject", "message")
+
+    def __init__(
+        self, *, event: str, subject: str, message: str, aws_conn_id: str = AWS_CONN_ID, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.event = event
+        self.subject = subject
+        self.message = message
+        self.aws_conn_id = aws_conn_id
+
+    def notify(self, context: Context) -> None:
+        """Send the message."""
+        try:
+            publish_alert(self.event, self.subject, {"text": self.message}, aws_conn_id=self.aws_conn_id)
+        except Exception:
+            log.exception("The alert %r could not be sent", self.subject)
+
+
+def publish_alert(
+    event: str, subject: str, document: dict[str, Any], *, topic_arn: str = "", aws_conn_id: str = AWS_CONN_ID
+) -> str:
+    """Publish a JSON document to the alert topic; return the message id.
+
+    Args:
+        topic_arn: the topic; looked up in the stack's outputs when empty.
+    """
+    from airflow.providers.amazon.aws.hooks.sns import SnsHook
+
+    from scones.hooks.resources import stack_outputs
+
+    arn = topic_arn or stack_outputs(aws_conn_id=aws_conn_id)["AlertTopicArn"]
+    answer = SnsHook(aws_conn_id=aws_conn_id).publish_to_target(
+        target_arn=arn,
+        message=json.dumps({"event": event, **document}, default=str),
+        subject=subject[:SUBJECT_MAX],
+        message_attributes={"event": event},
+    )
+    return str(answer["MessageId"])
+
+
+def run_failed_notifier() -> AlertTopicNotifier:
+    """Return what a DAG does when a run of it has failed."""
+    return AlertTopicNotifier(
+        event="run_failed",
+        subject="{{ dag.dag_id }} failed",
+        message="Run {{ dag_run.run_id }} of {{ dag.dag_id }} failed; the failed task's log says why.",
+    )
+
+
+def late_after(dag_id: str, *, hours: int) -> DeadlineAlert:
+    """Return the alert of a run that is not done ``hours`` after it was queued."""
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=hours),
+        callback=AsyncCallback(announce_missed_deadline, {"dag_id": dag_id, "hours": hours}),
+        name=f"done within {hours} h",
+    )
+
+
+async def announce_missed_deadline(dag_id: str, hours: int, **_: Any) -> None:
+    """Tell the topic that a run takes longer than it should. Runs in the triggerer (AsyncCallback)."""
+    from asgiref.sync import sync_to_async
+
+    text = f"A run of {dag_id} was not done {hours} hours after it was queued."
+    await sync_to_async(publish_alert)("deadline_missed", f"{dag_id} is late", {"text": text})
+
+
+class AwsRetryPolicy(RetryPolicy):
+    """Fail at once on what a retry cannot cure, wait longer when AWS throttles, else follow the task's own settings.
+
+    `ExceptionRetryPolicy` of Airflow 3.3 tells errors apart by class only; every AWS error is a ClientError and
+    differs by its code. Needed until it can match on codes.
+    """
+
+    THROTTLED_DELAY = timedelta(seconds=30)
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Decide by the error's code, or by its class for errors in the data or the params."""
+        from scones.core.endpoint import EndpointDeploymentError
+        from scones.hooks.errors import THROTTLING_CODES, code_of, is_transient
+
+        code = code_of(exception)
+        if code in THROTTLING_CODES:
+            return RetryDecision.retry(self.THROTTLED_DELAY * try_number, f"AWS throttles ({code})")
+        if code and not is_transient(exception):
+            return RetryDecision.fail(f"AWS refused the request ({code}): the same request would be refused again")
+        if isinstance(exception, EndpointDeploymentError):
+            return RetryDecision.fail("the same deployment would fail again")
+        if isinstance(exception, ValueError | TypeError | KeyError | FileNotFoundError):
+            return RetryDecision.fail(f"{type(exception).__name__}: wrong input stays wrong")
+        return RetryDecision(action=RetryAction.DEFAULT)
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the class path: the policy has no settings."""
+        return {"__type": f"{type(self).__module__}.{type(self).__qualname__}"}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> AwsRetryPolicy:
+        """Return the policy."""
+        return cls()

@@ -1,0 +1,1 @@
+"""Which states end a wait, and how often to look. Data, not code."""
