@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from sagemaker_local.serving.ids import fast_uuid4
 
 EVENT_VERSION = "0"
 
@@ -85,7 +86,7 @@ def record(settings: CaptureSettings, invocation: Invocation, event_id: str | No
         data["endpointInput"] = _side(settings, "INPUT", invocation.input_body, invocation.input_content_type)
     if settings.capture_output:
         data["endpointOutput"] = _side(settings, "OUTPUT", invocation.output_body, invocation.output_content_type)
-    metadata: dict[str, Any] = {"eventId": event_id or str(uuid.uuid4())}
+    metadata: dict[str, Any] = {"eventId": event_id or fast_uuid4()}
     if invocation.custom_attributes:
         metadata["customAttributes"] = [invocation.custom_attributes]
     if invocation.inference_id:

@@ -7,7 +7,6 @@ import logging
 import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from sagemaker_local.clients import account_id
 from sagemaker_local.serving.capture import CaptureSettings, Invocation, record
 from sagemaker_local.serving.controller import Endpoints
 from sagemaker_local.serving.fleet import LOG_GROUP, NoInstanceError, VariantFleet
+from sagemaker_local.serving.ids import fast_uuid4
 from sagemaker_local.serving.model_client import (
     ExchangeError,
     ExchangeTimeoutError,
@@ -59,7 +59,7 @@ class InvokeEndpoint:
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = str(uuid.uuid4())
+        request_id = fast_uuid4()
         try:
             status, headers, body = await self._answer(scope, receive)
         except RuntimeServiceError as error:
