@@ -1,4 +1,4 @@
-"""Checkpoints: fetched from S3 before a job starts, and changed files put there while it runs."""
+"""A directory mirrored to S3 while a container writes to it: checkpoints, continuous outputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 PERIOD = 2.0
 
 
-class CheckpointSync:
-    """Keeps the S3 prefix of a CheckpointConfig up to date with the container's checkpoint directory."""
+class FolderSync:
+    """Keeps an S3 prefix up to date with a directory that a container writes to."""
 
     def __init__(self, ctx: Context, uri: str, folder: Path) -> None:
         self._ctx = ctx
@@ -23,10 +23,10 @@ class CheckpointSync:
         self._folder = folder
         self._sent: dict[Path, tuple[int, int]] = {}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"checkpoints-{folder.parent.name}", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=f"sync-{folder.name}", daemon=True)
 
     def restore(self, cancelled: threading.Event) -> None:
-        """Fetch the checkpoints of an earlier job; files that are here already (an interrupted run's) win."""
+        """Fetch what is in S3 already; files that are here already (an interrupted run's) win."""
         self._folder.mkdir(parents=True, exist_ok=True)
         bucket, prefix = s3.split_uri(self._uri)
         prefix = prefix.rstrip("/") + "/" if prefix else ""
@@ -57,7 +57,7 @@ class CheckpointSync:
             try:
                 self._send_changes()
             except (s3.DataError, s3.OutageError, OSError) as error:
-                log.warning("checkpoints of %s wait: %s", self._folder, error)
+                log.warning("%s is not in S3 yet: %s", self._folder, error)
 
     def _send_changes(self) -> None:
         for path in self._files():

@@ -1,0 +1,153 @@
+"""What runs of every kind of job have in common: their row, their container, how they end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from sagemaker_local import s3
+from sagemaker_local.context import Context
+from sagemaker_local.jobs import Control
+from sagemaker_local.mlroot import MlRoot
+from sagemaker_local.processes import Container
+from sagemaker_local.store import Resource
+
+POLL = 0.2
+
+COMPLETED = "Completed"
+STOPPED = "Stopped"
+MAX_RUNTIME = "MaxRuntimeExceeded"
+
+
+class JobFailed(Exception):
+    """The job ends as Failed with this reason."""
+
+
+class ContainerRun(ABC):
+    """One attempt at one job; made anew for every attempt. `run` returns when the job is final.
+
+    Raises `jobs.Abandoned` from `run` when the service goes down; the job's row then stays as it is.
+    """
+
+    kind: ClassVar[str]
+    folder: ClassVar[str]
+
+    def __init__(self, ctx: Context, name: str, control: Control) -> None:
+        self.ctx = ctx
+        self.name = name
+        self.control = control
+        job = ctx.store.get(self.kind, name)
+        if job is None:
+            raise KeyError(name)
+        self.job = job
+        self.directory: Path = ctx.config.data_dir / self.folder / name
+        self.root = MlRoot(self.directory / "ml")
+        self.container: Container | None = None
+
+    @abstractmethod
+    def steps(self) -> str:
+        """Do the job and return COMPLETED, STOPPED or MAX_RUNTIME. Raises `JobFailed` and the errors of `s3`."""
+
+    @abstractmethod
+    def finish(self, outcome: str, reason: str) -> None:
+        """Write the final state; `reason` is empty unless the outcome is Failed."""
+
+    def release(self) -> None:  # noqa: B027 - most runs hold nothing else
+        """Let go of what the run holds besides its container."""
+
+    def run(self) -> None:
+        """Do the job, whatever is left of it."""
+        reason = ""
+        try:
+            outcome = self.steps()
+        except s3.Cancelled:
+            outcome = STOPPED
+        except JobFailed as error:
+            outcome, reason = "Failed", str(error)
+        except s3.DataError as error:
+            outcome, reason = "Failed", f"ClientError: {error}"
+        except s3.OutageError as error:
+            outcome, reason = "Failed", f"InternalServerError: {error}. Please try again."
+        except OSError as error:
+            outcome, reason = "Failed", f"InternalServerError: {error}"
+        finally:
+            self.kill_container()
+            self.release()
+        self.control.check_abandoned()
+        self.finish(outcome, reason[:1024])
+        self.root.remove()
+
+    def begin_attempt(self, on_restart: Callable[[Resource], None] | None = None, retries: int | None = None) -> None:
+        """Count the attempt. Raises `JobFailed` when the service was interrupted too often during this job."""
+        attempt = self.job.internal.get("attempt", 0) + 1
+        allowed = self.ctx.config.max_restarts if retries is None else retries
+        if attempt > 1 + allowed:
+            raise JobFailed(f"InternalServerError: the job was interrupted {attempt - 1} times. Please try again.")
+
+        def begin(job: Resource) -> None:
+            job.internal["attempt"] = attempt
+            if attempt > 1 and on_restart is not None:
+                on_restart(job)
+
+        self.save(begin)
+
+    def enter(self, change: Callable[[Resource], None]) -> None:
+        """Begin a step and note it in the row, unless the job is to end first."""
+        self.control.check_abandoned()
+        if self.control.cancelled.is_set():
+            raise s3.Cancelled
+        self.save(change)
+
+    def save(self, change: Callable[[Resource], None]) -> None:
+        """Change the job's row."""
+        job = self.ctx.store.update(self.kind, self.name, change)
+        if job is None:
+            raise s3.Cancelled
+        self.job = job
+
+    def spawn(self, command: list[str], environment: dict[str, str]) -> Container:
+        """Start the job's container. Raises `JobFailed`."""
+        try:
+            self.container = self.ctx.processes.spawn(
+                command, env=environment, cwd=self.root.path, log=self.directory / "log"
+            )
+        except OSError as error:
+            raise JobFailed(f"AlgorithmError: the container command {command} could not be started: {error}") from error
+        return self.container
+
+    def watch(self, container: Container, deadline: float, meanwhile: Callable[[], None] | None = None) -> str:
+        """Wait for the container: COMPLETED when it ended by itself, STOPPED or MAX_RUNTIME when it was made to.
+
+        `deadline` is in seconds since the epoch; `meanwhile` is called a few times a second.
+        """
+        while True:
+            ended = container.wait(POLL) is not None
+            self.control.check_abandoned()
+            if self.control.cancelled.is_set():
+                self.end_container(container)
+                return STOPPED
+            if ended:
+                return COMPLETED
+            if self.ctx.now() > deadline:
+                self.end_container(container)
+                return MAX_RUNTIME
+            if meanwhile is not None:
+                meanwhile()
+
+    def end_container(self, container: Container) -> None:
+        """SIGTERM, the grace in which a container saves its work, SIGKILL."""
+        container.signal(signal.SIGTERM)
+        limit = time.monotonic() + self.ctx.config.stop_grace_seconds
+        while container.wait(POLL) is None and time.monotonic() < limit:
+            self.control.check_abandoned()
+        if container.exit_code() is None:
+            container.kill()
+
+    def kill_container(self) -> None:
+        """End the container at once, if it still runs, and whatever it left in its process group."""
+        if self.container is not None:
+            self.container.kill()

@@ -1,0 +1,280 @@
+"""The model registry: groups of model packages, their versions, approval, metrics."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sagemaker_local import events
+from sagemaker_local.context import Context, Handler
+from sagemaker_local.errors import ConflictException, ValidationException, unsupported
+from sagemaker_local.listing import list_resources
+from sagemaker_local.models import model_data_url
+from sagemaker_local.store import AlreadyExists, Resource
+from sagemaker_local.tags import tag_dict
+
+GROUP = "model-package-group"
+PACKAGE = "model-package"
+_ARN = re.compile(r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]*:[0-9]{12}:(?P<kind>[a-z\-]+)/(?P<name>.+)")
+_PACKAGE_MEMBERS = (
+    "ModelPackageDescription",
+    "InferenceSpecification",
+    "SourceAlgorithmSpecification",
+    "ValidationSpecification",
+    "CertifyForMarketplace",
+    "MetadataProperties",
+    "ModelMetrics",
+    "Domain",
+    "Task",
+    "SamplePayloadUrl",
+    "CustomerMetadataProperties",
+    "DriftCheckBaselines",
+    "AdditionalInferenceSpecifications",
+    "SkipModelValidation",
+    "SourceUri",
+    "SecurityConfig",
+    "ModelCard",
+    "ModelLifeCycle",
+)
+
+
+# --- groups ---
+
+
+def create_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A group that numbers the versions of one model."""
+    tags = tag_dict(request.get("Tags"))
+    name = request["ModelPackageGroupName"]
+    arn = ctx.arn(GROUP, name.lower())
+    body = {
+        "ModelPackageGroupName": name,
+        "ModelPackageGroupDescription": request.get("ModelPackageGroupDescription"),
+        "ModelPackageGroupStatus": "Completed",
+        "CreatedBy": {},
+    }
+    try:
+        with ctx.store.transaction():
+            ctx.store.create(GROUP, name, arn, body, status="Completed")
+            ctx.store.set_tags(arn, tags)
+    except AlreadyExists as error:
+        raise ValidationException(f"Model Package Group already exists: {arn}") from error
+    return {"ModelPackageGroupArn": arn}
+
+
+def describe_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The group, by name or ARN."""
+    group = _group(ctx, request["ModelPackageGroupName"])
+    return {**group.body, "ModelPackageGroupArn": group.arn, "CreationTime": group.created}
+
+
+def list_model_package_groups(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Pages through the groups by name or time."""
+    if request.get("CrossAccountFilterOption") == "CrossAccount":
+        return {"ModelPackageGroupSummaryList": []}
+    groups, token = list_resources(ctx, GROUP, request, _group_summary)
+    return {"ModelPackageGroupSummaryList": groups, "NextToken": token}
+
+
+def delete_model_package_group(ctx: Context, request: dict[str, Any]) -> None:
+    """Removes an empty group; one with versions in it is refused."""
+    with ctx.store.transaction():
+        group = _group(ctx, request["ModelPackageGroupName"])
+        if ctx.store.count(PACKAGE, group.name):
+            raise ConflictException(f"Model Package Group {group.arn} cannot be deleted: it contains model packages.")
+        ctx.store.delete(GROUP, group.name)
+
+
+# --- packages ---
+
+
+def create_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """A numbered version in a group, or a named package; idempotent by ClientToken."""
+    for member in ("ManagedStorageType", "ModelPackageRegistrationType"):
+        if request.get(member) not in (None, "Registered"):
+            raise unsupported(member, f"{request[member]}")
+    grouped = "ModelPackageGroupName" in request
+    if grouped == ("ModelPackageName" in request):
+        raise ValidationException("Exactly one of ModelPackageName and ModelPackageGroupName must be provided.")
+    tags = tag_dict(request.get("Tags"))
+    _check_specification(ctx, request)
+    body = {member: request[member] for member in _PACKAGE_MEMBERS if member in request}
+    status: dict[str, Any] = {"ValidationStatuses": [], "ImageScanStatuses": []}
+    body.update(ModelPackageStatus="Completed", ModelPackageStatusDetails=status, CreatedBy={})
+    token = request.get("ClientToken")
+    with ctx.store.transaction():
+        if token and (known := ctx.store.fact(f"package-token/{token}")) and ctx.store.by_arn(known):
+            return {"ModelPackageArn": known}
+        package = _insert_version(ctx, request, body) if grouped else _insert_named(ctx, request, body)
+        ctx.store.set_tags(package.arn, tags)
+        if token:
+            ctx.store.remember(f"package-token/{token}", package.arn)
+    _announce(ctx, package)
+    return {"ModelPackageArn": package.arn}
+
+
+def describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """The package with its specification, metrics, properties and approval, by ARN or name."""
+    package = find_package(ctx, request["ModelPackageName"])
+    return {
+        # The service model requires a name, and a version's own (group/3) does not fit its pattern.
+        "ModelPackageName": package.parent or package.name,
+        **package.body,
+        "ModelPackageArn": package.arn,
+        "CreationTime": package.created,
+        "LastModifiedTime": package.modified,
+    }
+
+
+def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Pages through the versions of a group, or the packages without one, by approval, name or time."""
+    kind = request.get("ModelPackageType", "Unversioned")
+    parent: str | None = None if kind == "Both" else ""
+    if group := request.get("ModelPackageGroupName"):
+        parent = _group(ctx, group).name
+    elif kind == "Versioned":
+        raise ValidationException("ModelPackageGroupName is required to list versioned model packages.")
+    # The row's status column holds the approval, which is what this operation filters by.
+    filters = {**request, "StatusEquals": request.get("ModelApprovalStatus")}
+    packages, token = list_resources(ctx, PACKAGE, filters, _package_summary, parent=parent)
+    return {"ModelPackageSummaryList": packages, "NextToken": token}
+
+
+def update_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Approval (with an EventBridge event), customer properties, life cycle, card, source."""
+    package = find_package(ctx, request["ModelPackageArn"])
+    if request.get("InferenceSpecification"):
+        _check_specification(ctx, request)
+    before = package.status
+
+    def change(row: Resource) -> None:
+        _apply_update(row, request)
+
+    changed = ctx.store.update(PACKAGE, package.name, change)
+    if changed is None:
+        raise ValidationException(f"ModelPackage {package.arn} does not exist.")
+    if changed.status != before or "ModelLifeCycle" in request:
+        _announce(ctx, changed)
+    return {"ModelPackageArn": changed.arn}
+
+
+def delete_model_package(ctx: Context, request: dict[str, Any]) -> None:
+    """Removes a package; its number is not given out again while later ones exist."""
+    ctx.store.delete(PACKAGE, find_package(ctx, request["ModelPackageName"]).name)
+
+
+def find_package(ctx: Context, reference: str) -> Resource:
+    """A package by ARN or name. Raises `ValidationException` with AWS's words."""
+    found = ctx.store.by_arn(reference) if reference.startswith("arn:") else ctx.store.get(PACKAGE, reference)
+    if found is None or found.kind != PACKAGE:
+        arn = reference if reference.startswith("arn:") else ctx.arn(PACKAGE, reference.lower())
+        raise ValidationException(f"ModelPackage {arn} does not exist.")
+    return found
+
+
+def _insert_version(ctx: Context, request: dict[str, Any], body: dict[str, Any]) -> Resource:
+    group = _group(ctx, request["ModelPackageGroupName"])
+    last = max(ctx.store.last_version(PACKAGE, group.name), int(group.internal.get("last_version", 0)))
+    version = last + 1
+    approval = request.get("ModelApprovalStatus", "PendingManualApproval")
+    name = f"{group.name}/{version}"
+    body.update(ModelPackageGroupName=group.name, ModelPackageVersion=version, ModelApprovalStatus=approval)
+    arn = ctx.arn(PACKAGE, f"{group.name.lower()}/{version}")
+    # The number is remembered with the group, so that a deleted last version's number does not come back.
+    ctx.store.update(GROUP, group.name, lambda row: row.internal.update(last_version=version), touch=False)
+    return ctx.store.create(PACKAGE, name, arn, body, status=approval, parent=group.name, version=version)
+
+
+def _insert_named(ctx: Context, request: dict[str, Any], body: dict[str, Any]) -> Resource:
+    if "ModelApprovalStatus" in request:
+        raise ValidationException("ModelApprovalStatus is only for versioned packages: give ModelPackageGroupName.")
+    name = request["ModelPackageName"]
+    arn = ctx.arn(PACKAGE, name.lower())
+    body["ModelPackageName"] = name
+    try:
+        return ctx.store.create(PACKAGE, name, arn, body)
+    except AlreadyExists as error:
+        raise ConflictException(f"Model Package already exists: {arn}") from error
+
+
+def _apply_update(row: Resource, request: dict[str, Any]) -> None:
+    if "ModelApprovalStatus" in request:
+        if not row.parent:
+            raise ValidationException("ModelApprovalStatus is only for versioned packages.")
+        row.status = row.body["ModelApprovalStatus"] = request["ModelApprovalStatus"]
+        row.body["LastModifiedBy"] = {}
+    for member in (
+        "ApprovalDescription",
+        "InferenceSpecification",
+        "SourceUri",
+        "ModelCard",
+        "ModelLifeCycle",
+    ):
+        if member in request:
+            row.body[member] = request[member]
+    properties = {**row.body.get("CustomerMetadataProperties", {}), **request.get("CustomerMetadataProperties", {})}
+    for key in request.get("CustomerMetadataPropertiesToRemove", ()):
+        properties.pop(key, None)
+    if properties:
+        row.body["CustomerMetadataProperties"] = properties
+    else:
+        row.body.pop("CustomerMetadataProperties", None)
+    if added := request.get("AdditionalInferenceSpecificationsToAdd"):
+        row.body["AdditionalInferenceSpecifications"] = [
+            *row.body.get("AdditionalInferenceSpecifications", []),
+            *added,
+        ]
+
+
+def _check_specification(ctx: Context, request: dict[str, Any]) -> None:
+    for container in (request.get("InferenceSpecification") or {}).get("Containers", ()):
+        if "Image" not in container:
+            raise ValidationException("Each container of an InferenceSpecification needs an Image.")
+        ctx.images.find(container["Image"])
+        model_data_url(container)
+
+
+def _group(ctx: Context, reference: str) -> Resource:
+    found = _ARN.fullmatch(reference)
+    arn = reference if found else ctx.arn(GROUP, reference.lower())
+    group = ctx.store.by_arn(arn) if found else ctx.store.get(GROUP, reference)
+    if group is None or group.kind != GROUP:
+        raise ValidationException(f"ModelPackageGroup {arn} does not exist.")
+    return group
+
+
+def _announce(ctx: Context, package: Resource) -> None:
+    if not package.parent:
+        return
+    detail = {
+        "ModelPackageName": package.name,
+        "ModelPackageGroupName": package.parent,
+        "ModelPackageVersion": package.version,
+        "ModelPackageArn": package.arn,
+        "ModelPackageDescription": package.body.get("ModelPackageDescription"),
+        "CreationTime": package.created,
+        "ModelPackageStatus": package.body["ModelPackageStatus"],
+        "InferenceSpecification": package.body.get("InferenceSpecification"),
+        "ModelApprovalStatus": package.status,
+    }
+    events.publish(ctx, "SageMaker Model Package State Change", package.arn, detail)
+
+
+def _group_summary(group: Resource) -> dict[str, Any]:
+    return {**group.body, "ModelPackageGroupArn": group.arn, "CreationTime": group.created}
+
+
+def _package_summary(package: Resource) -> dict[str, Any]:
+    return {**package.body, "ModelPackageArn": package.arn, "CreationTime": package.created}
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreateModelPackageGroup": create_model_package_group,
+    "DescribeModelPackageGroup": describe_model_package_group,
+    "ListModelPackageGroups": list_model_package_groups,
+    "DeleteModelPackageGroup": delete_model_package_group,
+    "CreateModelPackage": create_model_package,
+    "DescribeModelPackage": describe_model_package,
+    "ListModelPackages": list_model_packages,
+    "UpdateModelPackage": update_model_package,
+    "DeleteModelPackage": delete_model_package,
+}
