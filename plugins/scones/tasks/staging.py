@@ -88,6 +88,7 @@ def stage_images(
     :raises DownloadError: the archive could not be fetched; a later try continues the download.
     """
     from scones.core import cifar
+    from scones.core.cifar_classes import FINE_NAMES
     from scones.core.dataset import build_dataset
     from scones.core.staging_errors import BadInputError
     from scones.tasks.archive import get_archive
@@ -95,10 +96,11 @@ def stage_images(
     if training_input not in TRAINING_INPUTS:
         raise BadInputError(f"training_input is {training_input!r}; choose one of {', '.join(TRAINING_INPUTS)}.")
     settings = settings or Settings.from_environ()
+    if not settings.cifar100_archive:
+        cifar.class_ids(classes, FINE_NAMES)  # a misspelt class is no reason to download anything
     s3 = s3 or s3_client(aws_conn_id, threads)
     found = get_archive(s3, bucket, classes, settings=settings, allow_sample=allow_sample, seed=seed)
     content = cifar.read_archive(found.path)
-    cifar.class_ids(classes, content.class_names)  # before anything else is read: the likeliest mistake
     accepted = read_accepted_images(s3, bucket, classes) if use_accepted_labels else []
     dataset = build_dataset(
         content,
