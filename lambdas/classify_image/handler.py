@@ -1,6 +1,7 @@
 """Lambda `classify_image`: asks the SageMaker endpoint what is in the image.
 
-Event: what `serialize_image` answers. The endpoint is the one named by ENDPOINT_NAME.
+Event: what `serialize_image` answers. The endpoint is the one named by ENDPOINT_NAME;
+ENDPOINT_READ_TIMEOUT (seconds, default 65) is how long one try waits for its answer.
 Answer: {"statusCode": 200, "body": {...the event without image_data, "inferences": [p0, p1, ...],
 "invoked_production_variant"}}.
 Errors, by class name: MalformedEventError, MissingImageDataError, NotAnImageError, InvalidInferenceIdError,
@@ -36,7 +37,11 @@ from .core import (
 )
 
 # A real-time endpoint must answer within 60 s; two tries and the waits between them stay below the function's timeout.
-_CONFIG = Config(connect_timeout=5, read_timeout=65, retries={"mode": "adaptive", "total_max_attempts": 2})
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=float(os.environ.get("ENDPOINT_READ_TIMEOUT", "65")),
+    retries={"mode": "adaptive", "total_max_attempts": 2},
+)
 _client: Any = None
 
 

@@ -1,0 +1,200 @@
+"""`classify_image`: the request it makes, what it makes of the answer, and which errors are worth another try."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+
+from lambdas.classify_image import core, handler
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = json.loads((Path(handler.__file__).parent / "event.json").read_text())
+JPEG = b"\xff\xd8\xff\xe0rest"
+
+
+class FakeRuntime:
+    """An endpoint that gives one answer, or raises."""
+
+    def __init__(self, answer: bytes = b"[0.98, 0.02]", fail: Exception | None = None) -> None:
+        self.answer, self.fail = answer, fail
+        self.requests: list[dict[str, Any]] = []
+
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        if self.fail:
+            raise self.fail
+        return {"Body": io.BytesIO(self.answer), "InvokedProductionVariant": "AllTraffic"}
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    fake = FakeRuntime()
+    monkeypatch.setattr(handler, "_client", fake)
+    monkeypatch.setenv("ENDPOINT_NAME", "scones-courier")
+    return fake
+
+
+def refusal(code: str, status: int, message: str = "", model_status: int | None = None) -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    if model_status is not None:
+        response["OriginalStatusCode"] = model_status
+    return ClientError(response, "InvokeEndpoint")
+
+
+def test_the_example_event_gives_the_documented_answer(runtime: FakeRuntime) -> None:
+    assert handler.handler(EXAMPLE, None) == {
+        "statusCode": 200,
+        "body": {
+            "s3_bucket": "scones-photographs",
+            "s3_key": "test/bicycle_s_000513.png",
+            "inferences": [0.98, 0.02],
+            "invoked_production_variant": "AllTraffic",
+            "threshold": 0.93,
+            "threshold_version": 1,
+            "inference_id": "7d0c1f9e",
+        },
+    }
+    assert runtime.requests == [
+        {
+            "EndpointName": "scones-courier",
+            "ContentType": "image/png",
+            "Accept": "application/json",
+            "Body": base64.b64decode(EXAMPLE["image_data"]),
+            "InferenceId": "7d0c1f9e",
+            "CustomAttributes": "test/bicycle_s_000513.png",
+        }
+    ]
+
+
+def test_a_jpeg_goes_as_one(runtime: FakeRuntime) -> None:
+    handler.handler(EXAMPLE | {"image_data": base64.b64encode(JPEG).decode()}, None)
+    assert runtime.requests[0]["ContentType"] == "image/jpeg"
+
+
+@pytest.mark.parametrize("key", ["a b+c.png", "å/日本.png", "x" * 1024, "%41.png"])
+def test_custom_attributes_are_ascii_and_lead_back_to_the_key(key: str) -> None:
+    attributes = core.invocation(EXAMPLE | {"s3_key": key}, "e")["CustomAttributes"]
+    assert attributes.isascii()
+    assert len(attributes) <= 1024
+    assert unquote(attributes) == key
+
+
+def test_a_key_too_long_for_custom_attributes_is_left_out() -> None:
+    assert "CustomAttributes" not in core.invocation(EXAMPLE | {"s3_key": "日" * 200}, "e")
+
+
+@pytest.mark.parametrize("text", [None, "", 5, "not base64!", "a", "é" * 4])
+def test_image_data_that_is_no_base64_is_refused(runtime: FakeRuntime, text: Any) -> None:
+    with pytest.raises(core.MissingImageDataError):
+        handler.handler(EXAMPLE | {"image_data": text}, None)
+    assert not runtime.requests
+
+
+def test_data_that_is_no_image_is_refused(runtime: FakeRuntime) -> None:
+    with pytest.raises(core.NotAnImageError):
+        handler.handler(EXAMPLE | {"image_data": base64.b64encode(b"GIF89a").decode()}, None)
+
+
+@pytest.mark.parametrize("value", ["", "x" * 65, "é", "a\nb", 7, ["a"]])
+def test_an_inference_id_sagemaker_would_refuse_is_refused(runtime: FakeRuntime, value: Any) -> None:
+    with pytest.raises(core.InvalidInferenceIdError):
+        handler.handler(EXAMPLE | {"inference_id": value}, None)
+
+
+def test_without_an_endpoint_name_it_says_so(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENDPOINT_NAME")
+    with pytest.raises(core.EndpointNotConfiguredError, match="ENDPOINT_NAME"):
+        handler.handler(EXAMPLE, None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (refusal("ModelNotReadyException", 429), core.EndpointNotReadyError),
+        (refusal("ThrottlingException", 429), core.EndpointThrottledError),
+        (refusal("ThrottlingException", 400), core.EndpointThrottledError),
+        (refusal("InternalFailure", 500), core.EndpointUnavailableError),
+        (refusal("ServiceUnavailable", 503), core.EndpointUnavailableError),
+        (refusal("InternalDependencyException", 530), core.EndpointUnavailableError),
+        (refusal("ModelError", 424, model_status=500), core.ModelUnavailableError),
+        (refusal("ModelError", 424, model_status=429), core.ModelUnavailableError),
+        (refusal("ModelError", 424, model_status=0), core.ModelUnavailableError),
+        (refusal("ModelError", 424), core.ModelUnavailableError),
+        (refusal("ModelError", 424, model_status=400), core.ModelRefusedImageError),
+        (refusal("ModelError", 424, model_status=415), core.ModelRefusedImageError),
+        (refusal("ValidationError", 400, "Endpoint e of account a not found."), core.EndpointNotFoundError),
+        (refusal("ValidationError", 400, "body too large"), core.ModelRefusedImageError),
+        (refusal("AccessDeniedException", 403), core.EndpointAccessDeniedError),
+        (EndpointConnectionError(endpoint_url="http://e"), core.EndpointUnavailableError),
+        (ReadTimeoutError(endpoint_url="http://e"), core.EndpointUnavailableError),
+        (ConnectTimeoutError(endpoint_url="http://e"), core.EndpointUnavailableError),
+        (ConnectionResetError("gone"), core.EndpointUnavailableError),
+        (NoCredentialsError(), NoCredentialsError),
+    ],
+)
+def test_each_failure_of_the_endpoint_has_its_name(
+    runtime: FakeRuntime, failure: Exception, error: type[Exception]
+) -> None:
+    runtime.fail = failure
+    with pytest.raises(error) as caught:
+        handler.handler(EXAMPLE, None)
+    assert type(caught.value) is error
+
+
+TRANSIENT = {"EndpointNotReadyError", "EndpointThrottledError", "EndpointUnavailableError", "ModelUnavailableError"}
+
+
+def test_exactly_the_transient_errors_are_retried_by_the_workflow() -> None:
+    state = json.loads((ROOT / "stepfunction.json").read_text())["States"]["ClassifyImage"]
+    named = {name for retry in state["Retry"] for name in retry["ErrorEquals"]}
+    ours = {name for name in vars(core) if name.endswith("Error")}
+    assert named & ours == TRANSIENT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"no json", b"{}", b"[]", b"null", b'"0.9"', b'["0.9", "0.1"]', b"[true, false]", b"[NaN, 0.1]", b"[1e999]"],
+)
+def test_an_answer_that_is_no_list_of_numbers_is_malformed(runtime: FakeRuntime, answer: bytes) -> None:
+    runtime.answer = answer
+    with pytest.raises(core.MalformedInferencesError):
+        handler.handler(EXAMPLE, None)
+
+
+def test_an_answer_in_the_form_of_batch_transform_is_read_as_well() -> None:
+    assert core.inferences(b'{"prediction": [0.25, 0.75]}') == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("hostile", [None, 7, [], "", "{", {"body": "no json"}, {"body": [1]}])
+def test_what_is_no_object_is_a_malformed_event(runtime: FakeRuntime, hostile: Any) -> None:
+    with pytest.raises(core.MalformedEventError):
+        handler.handler(hostile, None)
+
+
+def test_an_event_whose_body_is_json_text_is_read_as_well(runtime: FakeRuntime) -> None:
+    answer = handler.handler({"statusCode": 200, "body": json.dumps(EXAMPLE)}, None)
+    assert answer["body"]["inferences"] == [0.98, 0.02]
+
+
+def test_two_tries_at_the_endpoint_fit_into_the_functions_time() -> None:
+    import yaml
+
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
+    template = yaml.load((ROOT / "infrastructure" / "template.yaml").read_text(), loader)
+    timeout = template["Resources"]["ClassifyFunction"]["Properties"]["Timeout"]
+    config = handler._CONFIG
+    assert config.retries["total_max_attempts"] * (config.read_timeout + config.connect_timeout) < timeout

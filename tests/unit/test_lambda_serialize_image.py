@@ -1,0 +1,203 @@
+"""`serialize_image`: what it takes, what it refuses, and by which name."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lambdas.serialize_image import core, handler
+
+FOLDER = Path(handler.__file__).parent
+
+
+def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (32, 32)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 1).save(buffer, kind)
+    return buffer.getvalue()
+
+
+class FakeS3:
+    """S3 with some objects; `fail` is raised by the next calls."""
+
+    def __init__(self, objects: dict[str, bytes], fail: Exception | None = None) -> None:
+        self.objects, self.fail, self.read = objects, fail, 0
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+        if self.fail:
+            raise self.fail
+        if Key not in self.objects:
+            raise refusal("NoSuchKey", 404)
+        content = self.objects[Key]
+        outer = self
+
+        class Stream(io.BytesIO):
+            def read(self, amount: int | None = -1) -> bytes:
+                got = super().read(amount)
+                outer.read += len(got)
+                return got
+
+        return {"Body": Stream(content), "ContentLength": len(content)}
+
+
+def refusal(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    fake = FakeS3({"test/bicycle_s_000513.png": picture()})
+    monkeypatch.setattr(handler, "_client", fake)
+    return fake
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {"image_data": "", "s3_bucket": "b", "s3_key": "test/bicycle_s_000513.png"} | changes
+
+
+def test_the_example_event_gives_the_documented_answer(s3: FakeS3) -> None:
+    answer = handler.handler(json.loads((FOLDER / "event.json").read_text()), None)
+    assert answer["statusCode"] == 200
+    body = answer["body"]
+    assert base64.b64decode(body.pop("image_data")) == picture()
+    assert body == {
+        "s3_bucket": "scones-photographs",
+        "s3_key": "test/bicycle_s_000513.png",
+        "inferences": [],
+        "threshold": 0.93,
+        "threshold_version": 1,
+        "inference_id": "7d0c1f9e",
+    }
+    json.dumps(answer)
+
+
+def test_optional_fields_that_are_absent_or_null_stay_absent(s3: FakeS3) -> None:
+    assert set(handler.handler(event(threshold=None), None)["body"]) == {
+        "image_data",
+        "s3_bucket",
+        "s3_key",
+        "inferences",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda e: {"body": e},
+        lambda e: {"statusCode": 200, "body": json.dumps(e)},
+        lambda e: {"Payload": {"statusCode": 200, "body": json.dumps(e)}},
+        json.dumps,
+    ],
+)
+def test_an_event_in_a_body_is_read_as_well(s3: FakeS3, wrap: Any) -> None:
+    assert handler.handler(wrap(event()), None)["body"]["s3_key"] == "test/bicycle_s_000513.png"
+
+
+@pytest.mark.parametrize("hostile", [None, 7, [], "", "{", "[]", {"body": "no json"}, {"body": [1]}, {"Payload": 3}])
+def test_what_is_no_object_is_a_malformed_event(s3: FakeS3, hostile: Any) -> None:
+    with pytest.raises(core.MalformedEventError):
+        handler.handler(hostile, None)
+
+
+@pytest.mark.parametrize("field", ["s3_bucket", "s3_key"])
+@pytest.mark.parametrize("value", [None, "", 5, [], {}, True])
+def test_a_missing_or_unusable_location_names_the_field(s3: FakeS3, field: str, value: Any) -> None:
+    with pytest.raises(core.MissingKeyError, match=field):
+        handler.handler(event(**{field: value}), None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (refusal("NoSuchKey", 404), core.ImageNotFoundError),
+        (refusal("NoSuchBucket", 404), core.ImageNotFoundError),
+        (refusal("AccessDenied", 403), core.ImageAccessDeniedError),
+        (refusal("SlowDown", 503), core.StorageUnavailableError),
+        (refusal("InternalError", 500), core.StorageUnavailableError),
+        (refusal("RequestTimeout", 400), core.StorageUnavailableError),
+        (refusal("InvalidBucketName", 400), ClientError),
+        (EndpointConnectionError(endpoint_url="http://s3"), core.StorageUnavailableError),
+        (ConnectionResetError("gone"), core.StorageUnavailableError),
+    ],
+)
+def test_each_failure_of_s3_has_its_name(s3: FakeS3, failure: Exception, error: type[Exception]) -> None:
+    s3.fail = failure
+    with pytest.raises(error) as caught:
+        handler.handler(event(), None)
+    assert type(caught.value) is error
+
+
+def test_an_object_that_is_too_large_is_refused_unread(s3: FakeS3) -> None:
+    s3.objects["big.png"] = picture() + b"\0" * core.MAX_IMAGE_BYTES
+    with pytest.raises(core.ImageTooLargeError, match=str(core.MAX_IMAGE_BYTES)):
+        handler.handler(event(s3_key="big.png"), None)
+    assert s3.read == 0
+
+
+def test_the_largest_image_allowed_fits_into_a_state() -> None:
+    answer = core.serialized({}, "b" * 63, "k" * 1024, b"\xff" * core.MAX_IMAGE_BYTES)
+    assert len(json.dumps(answer).encode()) < core.STATE_PAYLOAD_BYTES - 8 * 1024
+
+
+@pytest.mark.parametrize(
+    "content",
+    [picture("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
+    + [picture("JPEG", mode) for mode in ("L", "RGB", "CMYK")]
+    + [picture("PNG", size=(1, 1)), picture("JPEG", size=(300, 200))],
+)
+def test_png_and_jpeg_of_every_kind_pass(content: bytes) -> None:
+    core.check_image(content, "k")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_image_cut_off_anywhere_is_none(kind: str) -> None:
+    whole = picture(kind)
+    for length in range(len(whole) - 2):
+        with pytest.raises(core.NotAnImageError):
+            core.check_image(whole[:length], "k")
+
+
+def test_a_png_with_a_flipped_bit_is_none() -> None:
+    whole = bytearray(picture())
+    for at in range(8, len(whole) - 12):
+        broken = bytearray(whole)
+        broken[at] ^= 1
+        with pytest.raises(core.NotAnImageError):
+            core.check_image(bytes(broken), "k")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", picture("GIF", "P"), picture("BMP"), b"<html>", b"\x89PNG\r\n\x1a\n"]
+)
+def test_anything_else_is_none(content: bytes) -> None:
+    with pytest.raises(core.NotAnImageError, match="'k'"):
+        core.check_image(content, "k")
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
+def test_no_bytes_make_it_fail_in_another_way(content: bytes, start: bytes) -> None:
+    with contextlib.suppress(core.NotAnImageError):
+        core.check_image(start + content, "k")
+
+
+def test_the_client_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(handler, "_client", None)
+
+    def client(name: str, config: Any) -> object:
+        made.append(name)
+        return object()
+
+    monkeypatch.setattr(handler.boto3, "client", client)
+    assert handler._s3() is handler._s3()
+    assert made == ["s3"]
+    assert handler._CONFIG.retries["mode"] == "adaptive"
