@@ -100,7 +100,9 @@ def _open(data: bytes, wanted: tuple[int, int]) -> tuple[Image.Image, tuple[int,
         raise
     except Exception as error:
         # Pillow raises many types on hostile data: OSError, ValueError, SyntaxError, struct.error, zlib.error.
-        raise UndecodableImageError(f"{type(error).__name__}: {str(error)[:160]}") from error
+        # "cannot identify image file <_io.BytesIO object at ...>": the address says nothing.
+        reason = str(error).partition(" <")[0][:160]
+        raise UndecodableImageError(f"{type(error).__name__}: {reason}") from error
 
 
 def thumbnail_uri(data: bytes, side: int = 96) -> str | None:

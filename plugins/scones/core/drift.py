@@ -49,7 +49,8 @@ DEFAULT_DRIFT: dict[str, Any] = {
 }
 #: Defaults of ``monitoring_config.service``: what is checked beside the distributions.
 DEFAULT_SERVICE: dict[str, Any] = {
-    "maximum_rejection_rate": 0.6,
+    "maximum_rejection_rate": 0.75,
+    "maximum_rejection_increase": 0.15,
     "minimum_capture_share": 0.95,
     "maximum_malformed_share": 0.01,
     "maximum_undecodable_share": 0.01,

@@ -138,6 +138,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> dict[str, Any
         "content_types": dict(summary.content_types.most_common(10)),
         "rejection_rate": summary.rejected / usable if usable else None,
         "class_mix": _class_mix(class_counts, inputs.baseline),
+        "expected_rejection_rate": expected_rejection_rate(inputs.evaluation, threshold),
         "confidence": _confidence(summary.column("confidence"), inputs.evaluation),
         "over_time": _over_time(summary, threshold),
         "latency": {
@@ -179,6 +180,17 @@ def current_statistics(summary: CaptureSummary, class_counts: Mapping[str, int])
 
 def _class_counts(summary: CaptureSummary, classes: Sequence[str]) -> dict[str, int]:
     return {name: summary.predicted_counts.get(index, 0) for index, name in enumerate(classes)}
+
+
+def expected_rejection_rate(evaluation: Mapping[str, Any] | None, threshold: float) -> float | None:
+    """Share of the test images below the threshold; None when the evaluation is not known."""
+    sweep = sorted(
+        (float(row["threshold"]), float(row["coverage"])) for row in (evaluation or {}).get("threshold_sweep") or []
+    )
+    if not sweep:
+        return None
+    thresholds, coverages = zip(*sweep, strict=True)
+    return 1 - float(np.interp(threshold, thresholds, coverages))
 
 
 def _with_confidence(
@@ -308,9 +320,10 @@ def _headline(report: Mapping[str, Any], checks: Sequence[Check]) -> str:
 
 def _next_steps(checks: Sequence[Check]) -> list[str]:
     steps: list[str] = []
-    for check in checks:
-        if check.status in ("violation", "attention", "unknown") and check.action and check.action not in steps:
-            steps.append(check.action)
+    for status in ("violation", "attention", "unknown"):
+        for check in checks:
+            if check.status == status and check.action and check.action not in steps:
+                steps.append(check.action)
     return steps or ["Nothing to do. The next report comes with the next run of monitor_endpoint."]
 
 

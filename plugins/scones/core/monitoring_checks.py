@@ -140,7 +140,7 @@ def _readable(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     detail = "; ".join(found) if found else "Every line, answer and image could be read"
     if not lines:
         return Check("readable", "Readable records", "unknown", "Nothing to read")
-    action = "See 'Problems' below: the first of each kind are quoted with file and line."
+    action = "Look at 'Problems with the captures': the first of each kind are quoted with file and line."
     status: Status = "violation" if entries else "attention" if found else "ok"
     return Check("readable", "Readable records", status, detail, action if found else "", tuple(entries))
 
@@ -212,12 +212,17 @@ def _words(feature: str) -> str:
 
 def _rejections(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     title, rate, counts = "Rejection rate", report["rejection_rate"], report["counts"]
-    maximum = service["maximum_rejection_rate"]
+    maximum, expected = service["maximum_rejection_rate"], report["expected_rejection_rate"]
+    if expected is not None:
+        # A threshold rejects a share of good answers too; the test images tell which share.
+        maximum = min(1.0, expected + service["maximum_rejection_increase"])
     threshold = report["threshold"]["threshold"]
     usable = counts["passed"] + counts["rejected"]
     if rate is None:
         return Check("rejections", title, "unknown", "No answers")
-    detail = f"{rate:.1%} of {usable} answers are below the threshold {threshold:g} (limit {maximum:.0%})"
+    detail = f"{rate:.1%} of {usable} answers are below the threshold {threshold:g}; the limit is {maximum:.0%}"
+    if expected is not None:
+        detail += f", as {expected:.0%} of the test images are"
     if rate <= maximum:
         return Check("rejections", title, "ok", detail)
     action = "Accept labels in the reject queue and retrain, or lower the threshold on the evaluation's sweep."

@@ -1,0 +1,349 @@
+"""What monitoring asks AWS for: the endpoint and where its model came from, its traffic, its captures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from scones.core.capture import CaptureFile, hour_prefixes, key_time
+from scones.core.lineage import training_job_of_artifact
+from scones.core.monitoring import Traffic
+from scones.defaults import AWS_CONN_ID
+from scones.hooks.errors import code_of
+from scones.hooks.objects import ObjectStore
+from scones.hooks.sagemaker import SageMakerResourcesHook
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+METRIC_NAMESPACE = "Scones/ModelMonitor"
+_CHUNK = 1 << 20
+_TRIES = 4
+_LARGEST_WINDOW = timedelta(days=14)
+
+
+class EndpointMissingError(RuntimeError):
+    """There is no such endpoint, so there is nothing to report on."""
+
+
+class ConflictError(RuntimeError):
+    """A document in S3 was changed by others at every try."""
+
+
+@dataclass(frozen=True)
+class MonitoringAws:
+    """The clients monitoring needs, all through one Airflow connection; tests pass their own."""
+
+    store: ObjectStore
+    sagemaker: SageMakerResourcesHook
+    cloudwatch: Any
+    sns: Any
+
+    @classmethod
+    def connect(cls, bucket: str, aws_conn_id: str = AWS_CONN_ID) -> MonitoringAws:
+        """Connect through Airflow's AWS connection."""
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+        return cls(
+            store=ObjectStore(bucket, aws_conn_id),
+            sagemaker=SageMakerResourcesHook(aws_conn_id=aws_conn_id),
+            cloudwatch=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudwatch").conn,
+            sns=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="sns").conn,
+        )
+
+
+# ---- endpoint and lineage
+
+
+def describe_endpoint(sagemaker: SageMakerResourcesHook, name: str) -> dict[str, Any]:
+    """The facts of an endpoint that a report shows.
+
+    Raises:
+        EndpointMissingError: there is no such endpoint.
+    """
+    endpoint = sagemaker.endpoint(name)
+    if endpoint is None:
+        raise EndpointMissingError(f"There is no endpoint named {name!r}. Run the train_and_deploy DAG first.")
+    config = sagemaker.endpoint_config(endpoint["EndpointConfigName"]) if endpoint.get("EndpointConfigName") else None
+    capture = (config or {}).get("DataCaptureConfig") or {}
+    summary = endpoint.get("DataCaptureConfig") or {}
+    created = endpoint["CreationTime"]
+    return {
+        "name": name,
+        "status": endpoint["EndpointStatus"],
+        "config_name": endpoint.get("EndpointConfigName"),
+        "created_at": created.astimezone(UTC).isoformat(),
+        "capture_enabled": bool(summary.get("EnableCapture", capture.get("EnableCapture", False))),
+        "capture_status": summary.get("CaptureStatus"),
+        "sampling_percentage": summary.get("CurrentSamplingPercentage", capture.get("InitialSamplingPercentage", 100)),
+        "destination": summary.get("DestinationS3Uri", capture.get("DestinationS3Uri")),
+        "variants": [
+            {"name": variant["VariantName"], "model_name": variant.get("ModelName")}
+            for variant in (config or {}).get("ProductionVariants", [])
+        ],
+    }
+
+
+def lineage_of(sagemaker: SageMakerResourcesHook, endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Model, model package, training job and data set behind the endpoint, as far as they are known."""
+    lineage: dict[str, Any] = {"endpoint_config_name": endpoint["config_name"]}
+    model_name = next((variant["model_name"] for variant in endpoint["variants"]), None)
+    model = sagemaker.model(model_name) if model_name else None
+    if model is None:
+        return lineage
+    container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
+    lineage.update(model_name=model_name, model_data_url=container.get("ModelDataUrl"))
+    package_name = container.get("ModelPackageName")
+    if package_name:
+        package = sagemaker.describe("describe_model_package", ModelPackageName=package_name) or {}
+        containers = package.get("InferenceSpecification", {}).get("Containers", [])
+        properties = package.get("CustomerMetadataProperties") or {}
+        lineage.update(
+            model_package_arn=package.get("ModelPackageArn", package_name),
+            model_package_version=package.get("ModelPackageVersion"),
+            model_data_url=next((c.get("ModelDataUrl") for c in containers), lineage["model_data_url"]),
+            dataset_version=properties.get("dataset_version"),
+            training_job_name=properties.get("training_job"),
+            git_revision=properties.get("git_revision"),
+        )
+    tags = _tags(sagemaker, model.get("ModelArn"))
+    for key in ("dataset_version", "git_revision"):
+        lineage[key] = lineage.get(key) or tags.get(f"scones:{key}")
+    package_arn = tags.get("scones:model_package_arn") or tags.get("scones:model_package")
+    if package_arn and not lineage.get("model_package_arn"):
+        lineage["model_package_arn"] = package_arn
+        lineage["model_package_version"] = _version_of(package_arn)
+    if not lineage.get("training_job_name"):
+        try:
+            lineage["training_job_name"] = training_job_of_artifact(lineage["model_data_url"] or "")
+        except ValueError:
+            lineage["training_job_name"] = tags.get("scones:training_job")
+    return lineage
+
+
+def _version_of(package_arn: str) -> int | None:
+    last = package_arn.rsplit("/", 1)[-1]
+    return int(last) if last.isdigit() else None
+
+
+def _tags(sagemaker: SageMakerResourcesHook, arn: str | None) -> dict[str, str]:
+    answer = sagemaker.describe("list_tags", ResourceArn=arn) if arn else None
+    return {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}
+
+
+# ---- traffic
+
+
+def traffic_of(cloudwatch: Any, endpoint: Mapping[str, Any], since: datetime, until: datetime) -> Traffic:
+    """Invocations, errors and latency of the endpoint in ``[since, until]``.
+
+    An endpoint without metrics has no invocations; when CloudWatch cannot be asked, invocations are None.
+    """
+    since = max(since, until - _LARGEST_WINDOW)
+    period = 60 if until - since <= timedelta(days=1) else 3600
+    # CloudWatch aligns periods to the hour; the end is past the last minute, or that minute would be left out.
+    start = since.replace(second=0, microsecond=0)
+    end = until.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    whole = 60 * math.ceil((end - start).total_seconds() / 60)
+    try:
+        invocations = _series(cloudwatch, endpoint, "Invocations", "Sum", period, start, end)
+        latency = _series(cloudwatch, endpoint, "ModelLatency", "Average", period, start, end)
+        errors = sum(
+            value
+            for metric in ("Invocation4XXErrors", "Invocation5XXErrors")
+            for _, value in _series(cloudwatch, endpoint, metric, "Sum", period, start, end)
+        )
+        means = _series(cloudwatch, endpoint, "ModelLatency", "Average", whole, start, end)
+        tails = _series(cloudwatch, endpoint, "ModelLatency", "p95", whole, start, end)
+    except (BotoCoreError, ClientError) as error:
+        log.warning("CloudWatch could not be asked about %s: %s", endpoint["name"], error)
+        return Traffic()
+    return Traffic(
+        invocations=invocations,
+        latency=latency,
+        latency_mean_ms=max(value for _, value in means) / 1000 if means else None,
+        latency_p95_ms=max(value for _, value in tails) / 1000 if tails else None,
+        errors=errors,
+    )
+
+
+def _series(
+    cloudwatch: Any, endpoint: Mapping[str, Any], metric: str, stat: str, period: int, start: datetime, end: datetime
+) -> list[tuple[datetime, float]]:
+    """Points of a metric over all variants, added up; averages are averaged."""
+    queries = [
+        {
+            "Id": f"m{index}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": "AWS/SageMaker",
+                    "MetricName": metric,
+                    "Dimensions": [
+                        {"Name": "EndpointName", "Value": endpoint["name"]},
+                        {"Name": "VariantName", "Value": variant["name"]},
+                    ],
+                },
+                "Period": period,
+                "Stat": stat,
+            },
+        }
+        for index, variant in enumerate(endpoint["variants"] or [{"name": "AllTraffic"}])
+    ]
+    values: dict[datetime, list[float]] = {}
+    token: dict[str, str] = {}
+    while True:
+        answer = cloudwatch.get_metric_data(
+            MetricDataQueries=queries, StartTime=start, EndTime=end, ScanBy="TimestampAscending", **token
+        )
+        for result in answer["MetricDataResults"]:
+            for at, value in zip(result["Timestamps"], result["Values"], strict=True):
+                values.setdefault(at.astimezone(UTC), []).append(value)
+        if not answer.get("NextToken"):
+            break
+        token = {"NextToken": answer["NextToken"]}
+    combine: Callable[[list[float]], float] = sum if stat == "Sum" else lambda found: sum(found) / len(found)
+    return [(at, combine(values[at])) for at in sorted(values)]
+
+
+def put_report_metrics(cloudwatch: Any, report: Mapping[str, Any]) -> int:
+    """Publish a report's numbers to CloudWatch, drift under Model Monitor's names. Return how many."""
+    dimensions = [{"Name": "Endpoint", "Value": report["endpoint_name"]}]
+    numbers: dict[str, float | None] = {
+        "captured_records": report["captured_records"],
+        "violations": len(report["violations"]),
+        "rejection_rate": report["rejection_rate"],
+        "mean_confidence": report["confidence"]["mean"],
+    }
+    for result in report["drift"]:
+        if result["decisive"]:
+            numbers[f"feature_baseline_drift_{result['feature']}"] = result["value"]
+    at = datetime.fromisoformat(report["created_at"])
+    data = [
+        {"MetricName": name, "Dimensions": dimensions, "Timestamp": at, "Value": float(value)}
+        for name, value in numbers.items()
+        if value is not None
+    ]
+    cloudwatch.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
+    return len(data)
+
+
+# ---- captures
+
+
+def list_captures(store: ObjectStore, prefix: str, since: datetime | None, until: datetime) -> list[CaptureFile]:
+    """Capture files of an endpoint whose hour lies in ``[since, until]``, or all when ``since`` is None.
+
+    Only the hours in question are listed, so that a year of captures does not slow the hourly report.
+    """
+    hours = hour_prefixes(since, until) if since is not None else None
+    if hours is None:
+        prefixes = [prefix]
+    else:
+        variants = list(_folders(store, prefix))
+        prefixes = [variant + hour for variant in variants for hour in hours]
+    files = []
+    for one in prefixes:
+        for item in store.objects(one):
+            at = key_time(item["Key"])
+            if at is None or (since is not None and at < since.replace(minute=0, second=0, microsecond=0)):
+                continue
+            files.append(CaptureFile(item["Key"], item["Size"], item["LastModified"].astimezone(UTC)))
+    return sorted(files, key=lambda file: file.key)
+
+
+def _folders(store: ObjectStore, prefix: str) -> Iterator[str]:
+    pages = store.client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=prefix, Delimiter="/")
+    for page in pages:
+        for common in page.get("CommonPrefixes", []):
+            yield common["Prefix"]
+
+
+def fetcher(store: ObjectStore) -> Callable[[CaptureFile], Iterator[bytes]]:
+    """A function that streams a capture file; a broken connection goes on where it stopped.
+
+    A file that was deleted meanwhile is empty.
+    """
+
+    def fetch(file: CaptureFile) -> Iterator[bytes]:
+        offset = 0
+        for left in reversed(range(_TRIES)):
+            try:
+                arguments = {"Range": f"bytes={offset}-"} if offset else {}
+                body = store.client.get_object(Bucket=store.bucket, Key=file.key, **arguments)["Body"]
+                for chunk in body.iter_chunks(_CHUNK):
+                    offset += len(chunk)
+                    yield chunk
+            except ClientError as error:
+                if code_of(error) in ("NoSuchKey", "404"):
+                    log.warning("%s was deleted while the report was being written", file.key)
+                    return
+                if code_of(error) == "InvalidRange":
+                    return
+                raise
+            except (BotoCoreError, HTTPError, OSError) as error:
+                if not left:
+                    raise
+                log.warning("Reading %s broke off at byte %d (%s); going on from there", file.key, offset, error)
+            else:
+                return
+
+    return fetch
+
+
+# ---- shared documents
+
+
+def update_json(
+    store: ObjectStore, key: str, change: Callable[[dict[str, Any]], dict[str, Any]], tries: int = 20
+) -> dict[str, Any]:
+    """Change a JSON document so that no concurrent change is lost (conditional writes). Return the new document.
+
+    Raises:
+        ConflictError: others changed it at every try.
+    """
+    for attempt in range(tries):
+        condition: dict[str, str]
+        try:
+            answer = store.client.get_object(Bucket=store.bucket, Key=key)
+            document, condition = json.loads(answer["Body"].read()), {"IfMatch": answer["ETag"]}
+        except ClientError as error:
+            if code_of(error) not in ("NoSuchKey", "404"):
+                raise
+            document, condition = {}, {"IfNoneMatch": "*"}
+        changed = change(document)
+        body = json.dumps(changed, separators=(",", ":")).encode()
+        try:
+            store.client.put_object(
+                Bucket=store.bucket, Key=key, Body=body, ContentType="application/json", **condition
+            )
+        except ClientError as error:
+            if code_of(error) not in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                raise
+            # Somebody else was quicker: read theirs and change it again.
+            time.sleep(min(1.0, 0.02 * 2**attempt))
+            continue
+        return changed
+    raise ConflictError(f"s3://{store.bucket}/{key} was changed by others {tries} times in a row")
+
+
+def write_objects(store: ObjectStore, folder: str, documents: Sequence[tuple[str, bytes, str]]) -> None:
+    """Write ``(name, content, content type)`` under a folder."""
+    for name, content, content_type in documents:
+        store.client.put_object(
+            Bucket=store.bucket,
+            Key=f"{folder}/{name}",
+            Body=content,
+            ContentType=content_type,
+            CacheControl="private, no-cache",
+        )

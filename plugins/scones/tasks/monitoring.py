@@ -1,0 +1,551 @@
+"""Tasks of the monitoring report: wait for the captures, write the report, raise the alarm, ask for retraining."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from scones.core.naming import content_hash
+from scones.defaults import AWS_CONN_ID, DEFAULT_CLASSES, DEFAULT_THRESHOLD
+
+if TYPE_CHECKING:
+    from scones.core.capture import CaptureFile, Watermark
+    from scones.core.capture_summary import CaptureSummary, ReadSettings
+    from scones.hooks.monitoring import MonitoringAws
+    from scones.hooks.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+#: A capture file that arrives later than this after its hour is not looked for.
+LATE = timedelta(hours=24)
+#: Reports kept in index.json; the objects of older ones stay until cleaned up.
+KEPT_IN_INDEX = 500
+
+Clock = Callable[[], datetime]
+
+
+class CaptureDestinationError(RuntimeError):
+    """The endpoint captures to another bucket than the project's; the message says how to bring them together."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def report_folder(endpoint_name: str) -> str:
+    """Key prefix of an endpoint's reports, without a slash at the end."""
+    return f"reports/{endpoint_name}"
+
+
+def report_id_of(endpoint_name: str, dag_id: str, run_id: str) -> str:
+    """A DAG run has one report per endpoint, however often its task is tried."""
+    return "report-" + content_hash([endpoint_name, dag_id, run_id])
+
+
+def write_report(
+    resources: Mapping[str, str],
+    endpoint_name: str,
+    run_id: str,
+    *,
+    dag_id: str = "monitor_endpoint",
+    since: str | None = None,
+    until: str | None = None,
+    aws: MonitoringAws | None = None,
+    aws_conn_id: str = AWS_CONN_ID,
+    clock: Clock = _now,
+) -> dict[str, Any]:
+    """Report on what an endpoint captured and write it to ``reports/<endpoint>/<report_id>/``.
+
+    Without ``since`` the report covers what arrived after the last report of the same DAG: each DAG keeps its own
+    place (``watermark.json``), so that one's report takes nothing from another's. With ``since`` it covers the
+    records whose inference time lies in ``[since, until)`` and moves no place. Tried again for the same run, it
+    covers the same records and what came since, and overwrites the same objects.
+
+    :param resources: outputs of the stack; ``BucketName`` is used.
+    :param endpoint_name: the endpoint.
+    :param run_id: id of the DAG run, with ``dag_id`` the identity of the report.
+    :param since, until: ISO 8601 times; naive ones are UTC.
+    :param aws: clients; None connects through ``aws_conn_id``.
+    :return: ``report_id, endpoint_name, html_uri, json_uri, captured_records, violations, status, headline,
+        rejection_rate, needs_retraining``.
+    :raises scones.hooks.monitoring.EndpointMissingError: there is no such endpoint.
+    :raises ValueError: ``since`` or ``until`` is no time, or they are the wrong way round.
+    """
+    from scones.core.monitoring import ReportInputs, build_report, index_entry
+    from scones.core.monitoring_checks import needs_retraining
+    from scones.core.report.page import render_page
+    from scones.hooks.monitoring import MonitoringAws, describe_endpoint, lineage_of, traffic_of, write_objects
+
+    aws = aws or MonitoringAws.connect(resources["BucketName"], aws_conn_id)
+    now = clock()
+    first, last = _times(since, until, now)
+    store, folder = aws.store, report_folder(endpoint_name)
+    report_id = report_id_of(endpoint_name, dag_id, run_id)
+    endpoint = describe_endpoint(aws.sagemaker, endpoint_name)
+    lineage = lineage_of(aws.sagemaker, endpoint)
+    documents = _Documents.read(store, lineage)
+    index = store.read_json(f"{folder}/index.json") or {}
+    place = _Place.find(store, folder, dag_id, report_id, index)
+
+    files = _files(store, endpoint, endpoint_name, place, first, last)
+    settings = _settings(documents, first, last if until else None)
+    summary = _read(store, files, settings)
+    began = first or place.since or datetime.fromisoformat(endpoint["created_at"])
+    if first is None and summary.minutes:
+        # A first report may find captures older than the endpoint, of one with the same name.
+        began = min(began, datetime.fromtimestamp(min(summary.minutes) * 60, UTC))
+    previous = _previous(store, folder, index, report_id)
+    quality, ground_truth = _quality(store, endpoint, endpoint_name, documents, place)
+    report = build_report(
+        summary,
+        ReportInputs(
+            report_id=report_id,
+            endpoint=endpoint,
+            classes=documents.classes,
+            threshold=documents.threshold,
+            since=began,
+            until=last,
+            created_at=now,
+            baseline=documents.baseline,
+            constraints=documents.constraints,
+            evaluation=documents.evaluation,
+            traffic=traffic_of(aws.cloudwatch, endpoint, began, last),
+            quality=quality,
+            lineage=lineage | {"dataset_version": documents.dataset_version},
+            previous=previous,
+            run={"dag_id": dag_id, "run_id": run_id},
+        ),
+    )
+    page = render_page(report, summary.least_confident, summary.most_unlike)
+    violations = {"violations": report["violations"]}
+    write_objects(
+        store,
+        f"{folder}/{report_id}",
+        [
+            ("report.html", page.encode(), "text/html; charset=utf-8"),
+            ("statistics.json", json.dumps(report["statistics"]).encode(), "application/json"),
+            ("constraint_violations.json", json.dumps(violations, indent=2).encode(), "application/json"),
+            ("report.json", json.dumps(report).encode(), "application/json"),
+        ],
+    )
+    # The index makes the report visible and the watermark ends it: a crash before either repeats the whole report.
+    entry = index_entry(report) | {"place_before": place.as_dict()}
+    _add_to_index(store, folder, endpoint_name, entry)
+    if first is None:
+        place.advance(store, folder, dag_id, files, last, ground_truth)
+    base = f"s3://{store.bucket}/{folder}/{report_id}"
+    log.info("%s %s", report["headline"], f"{base}/report.html")
+    return {
+        "report_id": report_id,
+        "endpoint_name": endpoint_name,
+        "html_uri": f"{base}/report.html",
+        "json_uri": f"{base}/report.json",
+        "captured_records": report["captured_records"],
+        "violations": len(report["violations"]),
+        "status": report["status"],
+        "headline": report["headline"],
+        "rejection_rate": report["rejection_rate"],
+        "needs_retraining": needs_retraining(report["violations"]),
+    }
+
+
+def _times(since: str | None, until: str | None, now: datetime) -> tuple[datetime | None, datetime]:
+    found: list[datetime | None] = []
+    for name, value in (("since", since), ("until", until)):
+        if not value:
+            found.append(None)
+            continue
+        try:
+            time_given = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is {value!r}, not an ISO 8601 time such as 2026-01-31T08:00:00Z") from error
+        found.append(time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC))
+    first, last = found[0], found[1] or now
+    if found[1] is not None and first is None:
+        raise ValueError("until is given without since: give both, or neither to report on what is new")
+    if first is not None and first >= last:
+        raise ValueError(f"since ({first.isoformat()}) is not before until ({last.isoformat()})")
+    return first, last
+
+
+class _Documents:
+    """Baseline, constraints, threshold and evaluation that belong to the live model."""
+
+    def __init__(self) -> None:
+        self.baseline: dict[str, Any] | None = None
+        self.constraints: dict[str, Any] | None = None
+        self.evaluation: dict[str, Any] | None = None
+        self.threshold: dict[str, Any] = {"threshold": DEFAULT_THRESHOLD, "version": 0}
+        self.classes: list[str] = list(DEFAULT_CLASSES)
+        self.dataset_version: str | None = None
+
+    @classmethod
+    def read(cls, store: ObjectStore, lineage: Mapping[str, Any]) -> _Documents:
+        found = cls()
+        current = store.read_json("datasets/current.json") or {}
+        found.dataset_version = lineage.get("dataset_version") or current.get("dataset_version")
+        if found.dataset_version:
+            folder = f"datasets/{found.dataset_version}"
+            found.baseline = store.read_json(f"{folder}/baseline/statistics.json")
+            found.constraints = store.read_json(f"{folder}/baseline/constraints.json")
+            label_map = store.read_json(f"{folder}/label_map.json")
+            if label_map:
+                found.classes = [label_map[str(index)] for index in range(len(label_map))]
+        job = lineage.get("training_job_name")
+        if job:
+            found.evaluation = store.read_json(f"evaluations/{job}/evaluation.json")
+        found.threshold = store.read_json("config/threshold.json") or found.threshold
+        return found
+
+
+class _Place:
+    """How far a DAG has read: the watermarks of captures and ground truth, and the end of its last report."""
+
+    def __init__(self, captures: Watermark, ground_truth: Watermark, since: datetime | None) -> None:
+        self.captures = captures
+        self.ground_truth = ground_truth
+        self.since = since
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> _Place:
+        from scones.core.capture import Watermark
+
+        since = value.get("until")
+        return cls(
+            Watermark.from_dict(value.get("captures", {})),
+            Watermark.from_dict(value.get("ground_truth", {})),
+            datetime.fromisoformat(since) if since else None,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "captures": self.captures.as_dict(),
+            "ground_truth": self.ground_truth.as_dict(),
+            "until": self.since.isoformat() if self.since else None,
+        }
+
+    @classmethod
+    def find(cls, store: ObjectStore, folder: str, dag_id: str, report_id: str, index: Mapping[str, Any]) -> _Place:
+        """Where this report starts: for a report that was written before, where it started then."""
+        for entry in index.get("reports", []):
+            if entry["report_id"] == report_id:
+                return cls.from_dict(entry["place_before"])
+        return cls.from_dict((store.read_json(f"{folder}/watermark.json") or {}).get(dag_id, {}))
+
+    def advance(
+        self,
+        store: ObjectStore,
+        folder: str,
+        dag_id: str,
+        files: list[CaptureFile],
+        until: datetime,
+        ground_truth: list[CaptureFile],
+    ) -> None:
+        from scones.hooks.monitoring import update_json
+
+        reached = _Place(self.captures.advance(files), self.ground_truth.advance(ground_truth), until).as_dict()
+
+        def change(document: dict[str, Any]) -> dict[str, Any]:
+            known = document.get(dag_id, {}).get("until")
+            # An old run that is tried again must not take a newer place back.
+            return document if known and known > reached["until"] else {**document, dag_id: reached}
+
+        update_json(store, f"{folder}/watermark.json", change)
+
+
+def _capture_prefix(store: ObjectStore, endpoint: Mapping[str, Any], endpoint_name: str) -> str:
+    from scones.core.capture import endpoint_prefix
+
+    bucket, prefix = endpoint_prefix(endpoint["destination"] or f"s3://{store.bucket}/capture", endpoint_name)
+    if bucket != store.bucket:
+        raise CaptureDestinationError(
+            f"Endpoint {endpoint_name!r} captures to bucket {bucket!r}, but the project's is {store.bucket!r}. Set "
+            "DataCaptureConfig.DestinationS3Uri to the project's bucket (train_and_deploy does) and deploy again."
+        )
+    return prefix
+
+
+def _files(
+    store: ObjectStore,
+    endpoint: Mapping[str, Any],
+    endpoint_name: str,
+    place: _Place,
+    first: datetime | None,
+    last: datetime,
+) -> list[CaptureFile]:
+    from scones.hooks.monitoring import list_captures
+
+    prefix = _capture_prefix(store, endpoint, endpoint_name)
+    # A clock ahead of ours may have named files for the next hour.
+    end = last + timedelta(hours=1)
+    if first is not None:
+        return list_captures(store, prefix, first - timedelta(hours=1), end)
+    start = place.captures.arrived - LATE if place.captures.arrived else None
+    return place.captures.select(list_captures(store, prefix, start, end))
+
+
+def _settings(documents: _Documents, first: datetime | None, until: datetime | None) -> ReadSettings:
+    from scones.core.capture_summary import ReadSettings
+    from scones.core.image_statistics import NoveltyScale, categorical_counts, features_by_name
+
+    width, height, scale = 32, 32, None
+    if documents.baseline:
+        size = next(iter(categorical_counts(features_by_name(documents.baseline)["size"])))
+        width, height = (int(side) for side in size.split("x"))
+        scale = NoveltyScale.of(documents.baseline)
+    return ReadSettings(
+        classes=tuple(documents.classes),
+        width=width,
+        height=height,
+        scale=scale,
+        threshold=float(documents.threshold["threshold"]),
+        since=first.timestamp() if first else None,
+        until=until.timestamp() if until else None,
+    )
+
+
+def _read(store: ObjectStore, files: list[CaptureFile], settings: ReadSettings) -> CaptureSummary:
+    from scones.core.capture_reader import read_capture
+    from scones.hooks.monitoring import fetcher
+
+    log.info("Reading %d capture files, %.1f MB", len(files), sum(file.size for file in files) / 1e6)
+    summary = read_capture(files, fetcher(store), settings)
+    log.info("Read %d records; %d malformed lines", summary.records, summary.malformed)
+    return summary
+
+
+def _previous(store: ObjectStore, folder: str, index: Mapping[str, Any], report_id: str) -> dict[str, Any] | None:
+    """The latest other report that had records; one without says nothing to compare with."""
+    for entry in index.get("reports", []):
+        if entry["report_id"] != report_id and entry["captured_records"]:
+            return store.read_json(f"{folder}/{entry['report_id']}/report.json")
+    return None
+
+
+def _quality(
+    store: ObjectStore, endpoint: Mapping[str, Any], endpoint_name: str, documents: _Documents, place: _Place
+) -> tuple[dict[str, Any] | None, list[CaptureFile]]:
+    """Accuracy on ground truth that arrived since the last report.
+
+    The labels lie under the hour of their prediction, so only those hours of the captures are read again.
+    """
+    from scones.core.capture import CaptureFile
+    from scones.core.capture_reader import read_capture
+    from scones.core.capture_summary import ReadSettings
+    from scones.core.ground_truth import model_quality, parse_ground_truth
+    from scones.hooks.monitoring import fetcher
+
+    prefix = f"ground-truth/{endpoint_name}/"
+    listed = [
+        CaptureFile(item["Key"], item["Size"], item["LastModified"].astimezone(UTC)) for item in store.objects(prefix)
+    ]
+    files = place.ground_truth.select(listed)
+    labels: dict[str, int] = {}
+    hours: set[str] = set()
+    for file in files:
+        found, problems = parse_ground_truth(store.read(file.key) or b"", documents.classes)
+        labels.update(found)
+        hours.add(file.key.removeprefix(prefix).rpartition("/")[0])
+        for problem in problems[:5]:
+            log.warning("Ground truth %s, %s", file.key, problem)
+    if not labels:
+        return None, files
+    captures = _capture_prefix(store, endpoint, endpoint_name)
+    chosen = [
+        CaptureFile(item["Key"], item["Size"], item["LastModified"].astimezone(UTC))
+        for item in store.objects(captures)
+        if "/".join(item["Key"].removeprefix(captures).split("/")[1:5]) in hours
+    ]
+    settings = ReadSettings(classes=tuple(documents.classes), inference_ids=frozenset(labels), images=False)
+    predictions = read_capture(chosen, fetcher(store), settings, workers=0).labelled
+    threshold = float(documents.threshold["threshold"])
+    return model_quality(predictions, labels, documents.classes, threshold), files
+
+
+def _add_to_index(store: ObjectStore, folder: str, endpoint_name: str, entry: dict[str, Any]) -> None:
+    from scones.hooks.monitoring import update_json
+
+    def change(document: dict[str, Any]) -> dict[str, Any]:
+        before = document.get("reports", [])
+        same: dict[str, Any] = next((old for old in before if old["report_id"] == entry["report_id"]), {})
+        kept = {key: same[key] for key in ("alarm_sent_at", "retraining_requested_at") if key in same}
+        others = [old for old in before if old["report_id"] != entry["report_id"]]
+        reports = sorted([*others, entry | kept], key=lambda one: one["created_at"], reverse=True)
+        return {"endpoint_name": endpoint_name, "reports": reports[:KEPT_IN_INDEX]}
+
+    update_json(store, f"{folder}/index.json", change)
+
+
+# ---- waiting, alarm, retraining
+
+
+def wait_for_capture(
+    resources: Mapping[str, str],
+    endpoint_name: str,
+    expected: int | None = None,
+    *,
+    dag_id: str = "monitor_endpoint",
+    timeout_s: float = 120,
+    poll_s: float = 2,
+    aws: MonitoringAws | None = None,
+    aws_conn_id: str = AWS_CONN_ID,
+    clock: Clock = _now,
+) -> dict[str, Any]:
+    """Wait until the unread captures hold as many records as were invoked.
+
+    Captures are delivered some time after the answer: a second on one machine, minutes on AWS.
+
+    :param expected: records to wait for; None asks CloudWatch how many invocations there were since the last report
+        of this DAG, times the sampling percentage.
+    :param timeout_s: after this many seconds the report is written with what there is, and tells of the gap.
+    :return: ``{"expected", "captured", "complete", "waited_s"}``.
+    :raises scones.hooks.monitoring.EndpointMissingError: there is no such endpoint.
+    """
+    from scones.core.monitoring import invocations_before
+    from scones.hooks.monitoring import MonitoringAws, describe_endpoint, fetcher, traffic_of
+
+    aws = aws or MonitoringAws.connect(resources["BucketName"], aws_conn_id)
+    endpoint = describe_endpoint(aws.sagemaker, endpoint_name)
+    place = _Place.find(aws.store, report_folder(endpoint_name), dag_id, "", {})
+    began = time.monotonic()
+    wanted = expected
+    if wanted is None:
+        now = clock()
+        since = place.since or datetime.fromisoformat(endpoint["created_at"])
+        invocations = invocations_before(traffic_of(aws.cloudwatch, endpoint, since, now).invocations, now)
+        wanted = int((invocations or 0) * (endpoint["sampling_percentage"] or 100) / 100)
+    fetch = fetcher(aws.store)
+    lines: dict[str, int] = {}
+    while True:
+        for file in _files(aws.store, endpoint, endpoint_name, place, None, clock()):
+            if file.key not in lines:
+                lines[file.key] = sum(chunk.count(b"\n") for chunk in fetch(file))
+        captured = sum(lines.values())
+        waited = time.monotonic() - began
+        if captured >= wanted or waited >= timeout_s:
+            break
+        time.sleep(min(poll_s, max(0.0, timeout_s - waited)))
+    complete = captured >= wanted
+    if not complete:
+        log.warning(
+            "After %.0f s there are %d of %d records; the report will tell of the gap", waited, captured, wanted
+        )
+    return {"expected": wanted, "captured": captured, "complete": complete, "waited_s": round(waited, 1)}
+
+
+def publish_metrics(
+    resources: Mapping[str, str],
+    written: Mapping[str, Any],
+    *,
+    aws: MonitoringAws | None = None,
+    aws_conn_id: str = AWS_CONN_ID,
+) -> int:
+    """Publish the numbers of a written report to CloudWatch. Return how many."""
+    from scones.hooks.monitoring import MonitoringAws, put_report_metrics
+
+    aws = aws or MonitoringAws.connect(resources["BucketName"], aws_conn_id)
+    return put_report_metrics(aws.cloudwatch, _report(aws.store, written))
+
+
+def send_alarm(
+    resources: Mapping[str, str],
+    written: Mapping[str, Any],
+    *,
+    report_url: str = "",
+    aws: MonitoringAws | None = None,
+    aws_conn_id: str = AWS_CONN_ID,
+    clock: Clock = _now,
+) -> dict[str, Any]:
+    """Tell the alert topic of a report's violations, once per report.
+
+    :param written: what :func:`write_report` returned.
+    :param report_url: where people can open the report; the S3 address when empty.
+    :return: ``{"sent": bool, "subject", "message_id"}``.
+    """
+    from scones.core.report.alarm import alarm_message
+    from scones.hooks.monitoring import MonitoringAws
+
+    aws = aws or MonitoringAws.connect(resources["BucketName"], aws_conn_id)
+    report = _report(aws.store, written)
+    subject, message = alarm_message(report, report_url or written["html_uri"])
+    entry = _index_entry(aws.store, written)
+    if not report["violations"] or entry.get("alarm_sent_at"):
+        return {"sent": False, "subject": subject, "message_id": None}
+    answer = aws.sns.publish(TopicArn=resources["AlertTopicArn"], Subject=subject, Message=message)
+    _mark(aws.store, written, "alarm_sent_at", clock())
+    return {"sent": True, "subject": subject, "message_id": answer["MessageId"]}
+
+
+def request_retraining(
+    resources: Mapping[str, str],
+    written: Mapping[str, Any],
+    *,
+    cooldown_hours: float = 24,
+    aws: MonitoringAws | None = None,
+    aws_conn_id: str = AWS_CONN_ID,
+    clock: Clock = _now,
+) -> dict[str, Any] | None:
+    """Decide whether a report's violations ask for retraining.
+
+    The same model is not asked to be retrained again within ``cooldown_hours``: drifted traffic drifts every hour,
+    and one retraining answers it.
+
+    :return: what the drift asset's event carries: ``{"report_id", "endpoint_name", "features", "reason"}``;
+        None when nothing is asked for.
+    """
+    from scones.core.drift import RETRAINING_CHECKS
+    from scones.hooks.monitoring import MonitoringAws
+
+    if not written["needs_retraining"]:
+        log.info("No violation asks for retraining")
+        return None
+    aws = aws or MonitoringAws.connect(resources["BucketName"], aws_conn_id)
+    report = _report(aws.store, written)
+    now = clock()
+    index = aws.store.read_json(f"{report_folder(written['endpoint_name'])}/index.json") or {}
+    for entry in index.get("reports", []):
+        asked = entry.get("retraining_requested_at")
+        if not asked or entry["report_id"] == written["report_id"]:
+            continue
+        same_model = entry["training_job_name"] == report["lineage"].get("training_job_name")
+        if same_model and now - datetime.fromisoformat(asked) < timedelta(hours=cooldown_hours):
+            log.info("Retraining of the live model was asked for at %s by report %s", asked, entry["report_id"])
+            return None
+    _mark(aws.store, written, "retraining_requested_at", now)
+    asking = [entry for entry in report["violations"] if entry["constraint_check_type"] in RETRAINING_CHECKS]
+    return {
+        "report_id": written["report_id"],
+        "endpoint_name": written["endpoint_name"],
+        "features": [entry["feature_name"] for entry in asking],
+        "reason": "; ".join(entry["description"] for entry in asking)[:1000],
+    }
+
+
+def _report(store: ObjectStore, written: Mapping[str, Any]) -> dict[str, Any]:
+    key = f"{report_folder(written['endpoint_name'])}/{written['report_id']}/report.json"
+    report = store.read_json(key)
+    if report is None:
+        raise FileNotFoundError(f"s3://{store.bucket}/{key} is gone; clear the task write_report to write it again")
+    return report
+
+
+def _index_entry(store: ObjectStore, written: Mapping[str, Any]) -> dict[str, Any]:
+    index = store.read_json(f"{report_folder(written['endpoint_name'])}/index.json") or {}
+    return next((one for one in index.get("reports", []) if one["report_id"] == written["report_id"]), {})
+
+
+def _mark(store: ObjectStore, written: Mapping[str, Any], name: str, at: datetime) -> None:
+    from scones.hooks.monitoring import update_json
+
+    def change(document: dict[str, Any]) -> dict[str, Any]:
+        reports = [
+            one | {name: at.isoformat()} if one["report_id"] == written["report_id"] else one
+            for one in document.get("reports", [])
+        ]
+        return {**document, "reports": reports}
+
+    update_json(store, f"{report_folder(written['endpoint_name'])}/index.json", change)
