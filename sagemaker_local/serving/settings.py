@@ -40,7 +40,7 @@ class ServingSettings:
     drain_timeout: float = 60.0
     connections_per_instance: int = 32
     capture_flush_age: float = 1.0
-    capture_flush_bytes: int = 1024 * 1024
+    capture_flush_bytes: int = 4 * 1024 * 1024
     metrics_period: float = 10.0
     alarm_poll: float = 2.0
     max_instances: int = 40
