@@ -1,0 +1,310 @@
+"""Tasks of `batch_inference` before the chunks: find the resources, freeze the plan."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from scones.core.batch import layout
+from scones.core.batch.items import Item
+from scones.core.batch.names import batch_id_for, check_batch_id
+from scones.core.batch.outcomes import WITHOUT_ANSWER
+from scones.core.batch.planning import (
+    IMAGE_SUFFIXES,
+    BatchInputError,
+    Candidate,
+    Filters,
+    candidate_of,
+    chunk_size_for,
+    cut,
+    folder_prefix,
+    parse_date,
+    parse_manifest,
+    sample_lines,
+    spool,
+)
+from scones.defaults import AWS_CONN_ID
+from scones.hooks.batch_store import THRESHOLD_KEY, BatchStore, open_store
+
+log = logging.getLogger(__name__)
+
+FAN_OUTS = ("executions", "distributed_map", "express")
+# A parent execution reads its whole chunk by itself, so its chunks can be larger.
+MAP_CHUNK_SIZE = 10_000
+
+
+def resolve_resources() -> dict[str, str | None]:
+    """Find the deployed resources that a batch uses.
+
+    Returns:
+        ``{"bucket", "endpoint_name", <fan-out>: state machine ARN or None}``.
+
+    Raises:
+        ResourcesNotDeployedError: the stack is absent or incomplete.
+    """
+    from scones.hooks.resources import stack_outputs
+
+    outputs = stack_outputs()
+    return {
+        "bucket": outputs["BucketName"],
+        "endpoint_name": outputs["EndpointName"],
+        "executions": outputs["StateMachineArn"],
+        "distributed_map": outputs.get("DistributedMapStateMachineArn"),
+        "express": outputs.get("ExpressStateMachineArn"),
+    }
+
+
+def plan_batch(
+    resources: dict[str, Any],
+    params: dict[str, Any] = {},  # noqa: B006 Airflow fills these in by name and needs the defaults
+    run_id: str = "",
+    dag: Any = None,
+) -> list[dict[str, Any]]:
+    """Freeze what the run scores, as chunk files and plan.json in S3; a retry finds the same plan again.
+
+    Returns:
+        One ``{"batch_id", "number", "images", "title"}`` per chunk: what the mapped tasks get. The images stay in S3.
+
+    Raises:
+        AirflowFailException: the input cannot be used; a retry would not help.
+    """
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from scones.hooks.batch_endpoint import serving_model
+
+    store = open_store(resources["bucket"], AWS_CONN_ID)
+    batch_id = batch_id_for(dag.dag_id, run_id)
+    plan = store.read_json(layout.plan_key(batch_id))
+    if plan is None:
+        try:
+            model = serving_model(resources["endpoint_name"])
+            plan = make_plan(store, batch_id, dict(params), resources, model)
+        except BatchInputError as error:
+            raise AirflowFailException(str(error)) from error
+    else:
+        log.info("Batch %s was planned before: it goes on with the same %d images", batch_id, plan["images"])
+    log.info("Batch %s: %d images in %d chunks. Counts: %s", batch_id, plan["images"], plan["chunks"], plan["counts"])
+    return chunk_references(plan)
+
+
+def chunk_references(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what identifies each chunk of a plan, in order."""
+    size, images = plan["chunk_size"], plan["images"]
+    references = []
+    for number in range(plan["chunks"]):
+        first, last = number * size + 1, min(images, (number + 1) * size)
+        references.append(
+            {
+                "batch_id": plan["batch_id"],
+                "number": number,
+                "images": last - first + 1,
+                "title": f"images {first} to {last}",
+            }
+        )
+    return references
+
+
+def make_plan(
+    store: BatchStore,
+    batch_id: str,
+    params: dict[str, Any],
+    resources: Mapping[str, Any],
+    model: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """List, filter, sample and cut the images; write the chunks and, last, the plan. Memory does not grow with them.
+
+    Raises:
+        BatchInputError: the params contradict each other, or no image is left.
+    """
+    fan_out = params["fan_out"]
+    if not resources.get(fan_out):
+        raise BatchInputError(
+            f"The stack has no state machine for fan_out {fan_out!r}: deploy the current template with `make deploy`."
+        )
+    source = find_source(store, params)
+    threshold, threshold_version = find_threshold(store, params["threshold"])
+    filters = Filters(
+        tuple(suffix.lower() for suffix in params["suffixes"]) or IMAGE_SUFFIXES,
+        parse_date(params["modified_after"], "modified_after"),
+        parse_date(params["modified_before"], "modified_before"),
+    )
+    skip = store.scored_before(batch_id) if params["only_new"] else None
+    try:
+        with tempfile.TemporaryFile("w+", encoding="ascii") as file:
+            counts = spool(source.candidates, filters, skip, file)
+            if not counts["items"] and not counts["already_scored"]:
+                raise BatchInputError(source.nothing_left(counts, filters))
+            images = min(counts["items"], params["sample_size"] or counts["items"])
+            wanted = MAP_CHUNK_SIZE if fan_out == "distributed_map" else params["chunk_size"]
+            size = chunk_size_for(images, wanted)
+            file.seek(0)
+            chunks = 0
+            for lines in cut(sample_lines(file, counts["items"], images, params["sample_seed"]), size):
+                store.write_text(layout.chunk_key(batch_id, chunks), "".join(lines), "application/x-ndjson")
+                chunks += 1
+    finally:
+        if skip is not None:
+            skip.close()
+    plan = {
+        "batch_id": batch_id,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bucket": store.bucket,
+        "source": source.name,
+        "mode": fan_out,
+        "state_machine_arn": resources[fan_out],
+        "images": images,
+        "chunks": chunks,
+        "chunk_size": size,
+        "counts": counts,
+        "classes": source.classes,
+        "threshold": threshold,
+        "threshold_version": threshold_version,
+        "execution_timeout_seconds": params["execution_timeout_seconds"],
+        "model": dict(model),
+        "params": params,
+    }
+    store.write_json(layout.plan_key(batch_id), plan)
+    return plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a batch's images come from."""
+
+    name: str
+    candidates: Iterable[Candidate]
+    advice: str
+    classes: list[str] = field(default_factory=list)
+
+    def nothing_left(self, counts: Mapping[str, int], filters: Filters) -> str:
+        """Say why there is nothing to score, and what to do."""
+        if not counts["listed"]:
+            return f"There is nothing in {self.name}. {self.advice}"
+        return (
+            f"None of the {counts['listed']} entries of {self.name} is wanted: images must end in"
+            f" {', '.join(filters.suffixes)}"
+            + (" and be in the given dates" if filters.modified_after or filters.modified_before else "")
+            + ". Change the filters, or name the folder that holds the images."
+        )
+
+
+def find_source(store: BatchStore, params: Mapping[str, Any]) -> Source:
+    """Return the source that the params name; by default the test images of the current dataset.
+
+    Raises:
+        BatchInputError: several sources are named, or the one named cannot be read.
+    """
+    named = [name for name in ("prefix", "manifest", "keys", "rerun_failed_of") if params[name]]
+    if len(named) > 1:
+        raise BatchInputError(f"Give one source of images, not {' and '.join(named)}: leave the others empty.")
+    kind = named[0] if named else "dataset"
+    dataset = store.dataset_manifest()
+    classes = tuple(dataset["classes"]) if dataset else ()
+    if kind in ("dataset", "prefix"):
+        return _listed_source(store, params["prefix"], dataset)
+    labels = _labels(dataset)
+    if kind == "rerun_failed_of":
+        earlier = check_batch_id_param(params["rerun_failed_of"])
+        return Source(
+            f"what got no answer in batch {earlier}",
+            store.without_answer(earlier, WITHOUT_ANSWER),
+            "Every image of that batch got an answer: there is nothing to run again.",
+            list(classes),
+        )
+    if kind == "keys":
+        keys = [key.strip() for key in params["keys"] if key.strip()]
+        candidates: Iterable[Candidate] = (candidate_of({"key": key}, "keys", classes) for key in keys)
+        return Source("the given keys", _labelled(candidates, labels), "Give at least one key.", list(classes))
+    manifest = _object_key(params["manifest"], store.bucket)
+    try:
+        lines = _checked(store.lines(manifest))
+    except FileNotFoundError as error:
+        raise BatchInputError(f"{error}: give the manifest's key in the bucket.") from error
+    candidates = parse_manifest(lines, manifest, classes)
+    return Source(
+        f"the manifest {store.uri(manifest)}",
+        _labelled(candidates, labels),
+        "Write one key per line: JSONL objects with `key`, or CSV with a header.",
+        list(classes),
+    )
+
+
+def check_batch_id_param(text: str) -> str:
+    """Return the id of the earlier batch; as BatchInputError when it cannot be one."""
+    try:
+        return check_batch_id(text.strip())
+    except ValueError as error:
+        raise BatchInputError(f"rerun_failed_of: {error}") from error
+
+
+def _listed_source(store: BatchStore, prefix: str, dataset: dict[str, Any] | None) -> Source:
+    if prefix:
+        prefix = folder_prefix(prefix, store.bucket)
+        version = prefix.split("/")[1] if prefix.startswith("datasets/") and prefix.count("/") > 1 else None
+        if version and (dataset is None or version != dataset["dataset_version"]):
+            dataset = store.dataset_manifest(version) or dataset
+    elif dataset is None:
+        raise BatchInputError(
+            f"No dataset is staged in s3://{store.bucket}, so there are no test images: run the DAG train_and_deploy"
+            " first, or give a prefix with images."
+        )
+    else:
+        prefix = f"datasets/{dataset['dataset_version']}/test/"
+    return Source(
+        f"s3://{store.bucket}/{prefix}",
+        store.listed(prefix, _labels(dataset)),
+        "Check the prefix for typing errors, upload images there, or leave it empty to score the test images of the"
+        " current dataset.",
+        list(dataset["classes"]) if dataset else [],
+    )
+
+
+def _labels(dataset: Mapping[str, Any] | None) -> dict[str, int]:
+    if dataset is None:
+        return {}
+    folder = f"datasets/{dataset['dataset_version']}/"
+    return {folder + entry["key"]: entry["label"] for entry in dataset["files"]}
+
+
+def _labelled(candidates: Iterable[Candidate], labels: Mapping[str, int]) -> Iterator[Candidate]:
+    for candidate in candidates:
+        item: Item = candidate.item
+        known = labels.get(item.key) if item.label is None else None
+        yield candidate if known is None else replace(candidate, item=replace(item, label=known))
+
+
+def _object_key(text: str, bucket: str) -> str:
+    key = text.strip()
+    if key.startswith("s3://"):
+        other, _, key = key[5:].partition("/")
+        if other != bucket:
+            raise BatchInputError(f"The manifest is in bucket {other!r}; put it into {bucket!r}.")
+    return key.lstrip("/")
+
+
+def _checked(lines: Iterator[str]) -> Iterator[str]:
+    """Open the object now, so that an absent one is an error of the params and not of some later line."""
+    from itertools import chain
+
+    first = next(lines, None)
+    return iter(()) if first is None else chain([first], lines)
+
+
+def find_threshold(store: BatchStore, asked: float | None) -> tuple[float, int | None]:
+    """Return the threshold (and its version) that the whole batch is judged by.
+
+    Raises:
+        BatchInputError: none was asked for and none is set in the bucket.
+    """
+    if asked is not None:
+        return float(asked), None
+    found = store.read_json(THRESHOLD_KEY)
+    if not found:
+        raise BatchInputError(
+            f"s3://{store.bucket}/{THRESHOLD_KEY} is missing: run `make deploy`, or give the param threshold."
+        )
+    return float(found["threshold"]), int(found["version"])

@@ -1,0 +1,42 @@
+"""The trigger that follows one chunk of a batch in the triggerer, while no worker slot is held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from scones.core.batch.transport import TransportError
+from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
+
+
+class BatchChunkTrigger(BaseTrigger):
+    """Starts and follows the executions of one chunk; fires once, when its part of the results is in S3.
+
+    A triggerer that dies or hands the trigger over loses nothing: the next ``run`` adopts what was started. Killing the
+    task (mark failed, clear) stops what it had running.
+    """
+
+    def __init__(self, **request: Any) -> None:
+        super().__init__()
+        self.request = ChunkRequest(**request)
+        self._follower = ChunkFollower(self.request)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{type(self).__module__}.{type(self).__qualname__}", asdict(self.request)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            report = await self._follower.run()
+        except (TransportError, LookupError, BotoCoreError, ClientError) as error:
+            yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
+        else:
+            yield TriggerEvent({"status": "success", "report": report})
+
+    async def on_kill(self) -> None:
+        stopped = await self._follower.stop()
+        self.log.info("Killed: stopped %d executions of chunk %d", stopped, self.request.number)
