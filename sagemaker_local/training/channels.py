@@ -7,8 +7,8 @@ from typing import Any
 
 from sagemaker_local import s3
 from sagemaker_local.context import Context
+from sagemaker_local.input_files import find_files
 from sagemaker_local.mlroot import MlRoot
-from sagemaker_local.training.checks import no_objects, parse_manifest
 
 
 def channel_config(channels: list[dict[str, Any]], job_mode: str) -> dict[str, Any]:
@@ -33,17 +33,5 @@ def download_channels(
     """Fetch every channel. With one instance ShardedByS3Key is the whole of it. Raises as `s3.download` does."""
     for channel in channels:
         source = channel["DataSource"]["S3DataSource"]
-        if source["S3DataType"] == "ManifestFile":
-            bucket, files = _manifest_files(ctx, source["S3Uri"], cancelled)
-        else:
-            bucket, prefix = s3.split_uri(source["S3Uri"])
-            files = s3.under_prefix(s3.list_keys(ctx, bucket, prefix, cancelled), prefix)
-            if not files:
-                raise s3.DataError(no_objects(source["S3Uri"], ctx.config.region, role, bucket))
+        bucket, files = find_files(ctx, source["S3DataType"], source["S3Uri"], role, cancelled)
         s3.download(ctx, bucket, files, root.channel(channel["ChannelName"]), cancelled)
-
-
-def _manifest_files(ctx: Context, uri: str, cancelled: threading.Event) -> tuple[str, dict[str, str]]:
-    prefix, relative = parse_manifest(s3.get_bytes(ctx, uri, cancelled), uri)
-    bucket, start = s3.split_uri(prefix)
-    return bucket, {start + key: key for key in relative}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -10,6 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sagemaker_local import s3
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException, unsupported
+from sagemaker_local.input_files import SERVED_TYPES, no_objects
 from sagemaker_local.metrics import compile_definitions
 
 DEFAULT_MAX_RUNTIME = 86_400
@@ -100,7 +100,7 @@ def _check_channel(channel: dict[str, Any], job_mode: str) -> None:
     source = channel["DataSource"].get("S3DataSource")
     if source is None:
         raise unsupported(f"DataSource of channel {name}", "anything but S3DataSource")
-    if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+    if source["S3DataType"] not in SERVED_TYPES:
         raise unsupported(f"S3DataType of channel {name}", f"{source['S3DataType']}; use S3Prefix or ManifestFile")
     if source.get("AttributeNames"):
         raise unsupported(f"AttributeNames of channel {name}", "augmented manifests")
@@ -125,24 +125,3 @@ def _check_data_exists(ctx: Context, channel: dict[str, Any], role: str) -> None
         return
     if not found.get("KeyCount", len(found.get("Contents", ()))):
         raise ValidationException(no_objects(uri, ctx.config.region, role, bucket))
-
-
-def no_objects(uri: str, region: str, role: str, bucket: str) -> str:
-    """AWS's text for a channel with nothing in it."""
-    return (
-        f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket exists in '
-        f"the selected region ({region}), that objects exist under that S3 prefix, and that the role "
-        f'"{role}" has "s3:ListBucket" permissions on bucket "{bucket}".'
-    )
-
-
-def parse_manifest(text: bytes, uri: str) -> tuple[str, list[str]]:
-    """A ManifestFile, `[{"prefix": "s3://b/p/"}, "a", "b/c"]`, as prefix and relative keys. Raises `DataError`."""
-    try:
-        first, *relative = json.loads(text)
-        prefix = str(first["prefix"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise s3.DataError(f'{uri} is not a manifest of the form [{{"prefix": "s3://..."}}, "key", ...]') from error
-    if not relative or not all(isinstance(key, str) for key in relative):
-        raise s3.DataError(f"{uri} lists no keys after its prefix")
-    return prefix, relative

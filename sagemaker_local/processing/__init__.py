@@ -1,0 +1,5 @@
+"""Processing jobs: any command over S3 inputs and outputs."""
+
+from sagemaker_local.processing.operations import OPERATIONS, start, stop
+
+__all__ = ["OPERATIONS", "start", "stop"]

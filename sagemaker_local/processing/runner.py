@@ -1,0 +1,126 @@
+"""One processing job: inputs from S3, the command, outputs to S3."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sagemaker_local import s3
+from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, ContainerRun, JobFailed
+from sagemaker_local.context import Context
+from sagemaker_local.folder_sync import FolderSync
+from sagemaker_local.input_files import find_files
+from sagemaker_local.job_kind import JobKind
+from sagemaker_local.jobs import Control
+from sagemaker_local.logs import PROCESSING_GROUP, LogShipper
+from sagemaker_local.mlroot import HOST, container_environment, exit_status, resource_config
+from sagemaker_local.processes import Container
+from sagemaker_local.store import Resource
+
+PROCESSING = JobKind("Processing")
+DEFAULT_MAX_RUNTIME = 86_400
+
+
+class ProcessingRun(ContainerRun):
+    """Runs one processing job."""
+
+    kind = PROCESSING.kind
+    folder = "processing"
+
+    def __init__(self, ctx: Context, name: str, control: Control) -> None:
+        super().__init__(ctx, name, control)
+        self._continuous: list[FolderSync] = []
+        outputs: list[dict[str, Any]] = (self.job.body.get("ProcessingOutputConfig") or {}).get("Outputs", [])
+        self._outputs = [output["S3Output"] for output in outputs]
+
+    def steps(self) -> str:
+        """Fetch, run, store."""
+        if self.job.status == "Stopping":
+            raise s3.Cancelled
+        self.begin_attempt()
+        self.enter(self._begin)
+        self.root.prepare(keep_checkpoints=False)
+        self._fetch_inputs()
+        self._write_config()
+        outcome = self._run_container()
+        for sync in self._continuous:
+            sync.finish()
+        if outcome == COMPLETED:
+            for output in self._outputs:
+                if output["S3UploadMode"] == "EndOfJob":
+                    folder = self.root.local(output["LocalPath"], "LocalPath")
+                    s3.upload_tree(self.ctx, output["S3Uri"], folder, self.control.cancelled)
+        return outcome
+
+    def finish(self, outcome: str, reason: str) -> None:
+        """The final status with the container's exit message."""
+        if outcome == MAX_RUNTIME:
+            limit = self.job.body["StoppingCondition"]["MaxRuntimeInSeconds"]
+            outcome, reason = "Stopped", f"MaxRuntimeExceeded: the job ran longer than {limit} s"
+        message = self._exit_message()
+        PROCESSING.finish(self.ctx, self.name, outcome, reason, **({"ExitMessage": message} if message else {}))
+
+    def release(self) -> None:
+        """Stop sending continuous outputs."""
+        for sync in self._continuous:
+            sync.abandon()
+
+    def _begin(self, job: Resource) -> None:
+        now = self.ctx.now()
+        PROCESSING.started(job, now)
+        job.internal.setdefault("log_stream", f"{self.name}/{HOST}-{int(now)}")
+
+    def _fetch_inputs(self) -> None:
+        role = self.job.body["RoleArn"]
+        cancelled = self.control.cancelled
+        for item in self.job.body.get("ProcessingInputs", ()):
+            source = item["S3Input"]
+            bucket, files = find_files(self.ctx, source["S3DataType"], source["S3Uri"], role, cancelled)
+            folder = self.root.local(source["LocalPath"], f"LocalPath of {item['InputName']}")
+            s3.download(self.ctx, bucket, files, folder, cancelled)
+
+    def _write_config(self) -> None:
+        cluster = self.job.body["ProcessingResources"]["ClusterConfig"]
+        config = self.root.path / "config"
+        config.mkdir(parents=True)
+        (config / "resourceconfig.json").write_text(json.dumps(resource_config(cluster["InstanceType"])))
+        described = {**self.job.body, "ProcessingJobArn": self.job.arn}
+        (config / "processingjobconfig.json").write_text(json.dumps(described))
+
+    def _run_container(self) -> str:
+        shipper = LogShipper(
+            self.ctx, PROCESSING_GROUP, self.job.internal["log_stream"], self.directory / "log"
+        ).start()
+        limit = self.job.body["StoppingCondition"]["MaxRuntimeInSeconds"]
+        try:
+            container = self._start_container()
+            outcome = self.watch(container, self.job.body["ProcessingStartTime"] + limit)
+        finally:
+            self.kill_container()
+            self.control.check_abandoned()
+            shipper.finish()
+        if outcome == COMPLETED and (code := container.exit_code()):
+            raise JobFailed(f"AlgorithmError: {self.root.failure()[:980]}, exit code: {exit_status(code)}")
+        return outcome
+
+    def _start_container(self) -> Container:
+        app = self.job.body["AppSpecification"]
+        image = self.ctx.images.find(app["ImageUri"])
+        words = [*(app.get("ContainerEntrypoint") or image.command), *app.get("ContainerArguments", ())]
+        for output in self._outputs:
+            folder = self.root.local(output["LocalPath"], "LocalPath")
+            folder.mkdir(parents=True, exist_ok=True)
+            if output["S3UploadMode"] == "Continuous":
+                self._continuous.append(FolderSync(self.ctx, output["S3Uri"], folder))
+        own = {"PROCESSING_JOB_NAME": self.name, "PROCESSING_JOB_ARN": self.job.arn}
+        environment = container_environment(self.ctx, self.root, image, own, self.job.body.get("Environment"))
+        container = self.spawn([self.root.translate(word) for word in words], environment)
+        for sync in self._continuous:
+            sync.start()
+        return container
+
+    def _exit_message(self) -> str:
+        try:
+            return (self.root.output / "message").read_text(errors="replace").strip()[:1024]
+        except OSError:
+            return ""

@@ -1,0 +1,67 @@
+"""A model server for the length of one transform job, and plain HTTP calls to it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+
+from sagemaker_local.container_run import JobFailed
+from sagemaker_local.processes import Container
+
+START_SECONDS = 300.0
+_POLL = 0.05
+
+
+class ModelServer:
+    """A started `serve` container. Each thread keeps a connection of its own."""
+
+    def __init__(self, container: Container, port: int, timeout: float) -> None:
+        self._container = container
+        self._port = port
+        self._timeout = timeout
+        self._local = threading.local()
+
+    def wait_ready(self, cancelled: threading.Event) -> None:
+        """Wait until `/ping` answers 200, the container ends (`JobFailed`) or the job is cancelled."""
+        deadline = time.monotonic() + START_SECONDS
+        while not cancelled.is_set():
+            if (code := self._container.exit_code()) is not None:
+                raise JobFailed(
+                    f"AlgorithmError: the model server ended with exit code {code} before it answered /ping"
+                )
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+                connection.request("GET", "/ping")
+                if connection.getresponse().status == http.client.OK:
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+            if time.monotonic() > deadline:
+                raise JobFailed(f"AlgorithmError: the model server did not answer /ping within {START_SECONDS:.0f} s")
+            cancelled.wait(_POLL)
+
+    def invoke(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Status and body of one `/invocations`. Raises OSError or HTTPException when there is no whole answer."""
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout)
+            self._local.connection = connection
+        try:
+            connection.request("POST", "/invocations", body, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            self._local.connection = None
+            raise
+
+
+def unused_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
