@@ -144,26 +144,11 @@ def test_without_a_bucket_it_says_so(s3: FakeS3, monkeypatch: pytest.MonkeyPatch
         handler.handler(event(), None)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        None,
-        [],
-        [1.0],
-        "",
-        "nonsense",
-        "[",
-        {"0": 1},
-        ["0.9", "0.1"],
-        [True, False],
-        [0.9, None],
-        [1.2, -0.2],
-        [float("nan"), 1],
-        [float("inf"), 0],
-        [0.5, 0.4],
-        [0.9, 0.9],
-    ],
-)
+BAD_SHAPES: list[Any] = [None, [], [1.0], "", "nonsense", "[", {"0": 1}, ["0.9", "0.1"], [True, False], [0.9, None]]
+BAD_NUMBERS: list[Any] = [[1.2, -0.2], [float("nan"), 1], [float("inf"), 0], [0.5, 0.4], [0.9, 0.9]]
+
+
+@pytest.mark.parametrize("values", [*BAD_SHAPES, *BAD_NUMBERS])
 def test_inferences_that_are_no_probabilities_are_malformed(s3: FakeS3, values: Any) -> None:
     with pytest.raises(core.MalformedInferencesError, match=r"k\.png"):
         handler.handler(event(inferences=values), None)
