@@ -1,0 +1,188 @@
+"""Training: one basis from a sample, then sums over chunks, so time grows with the images and memory does not."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np  # noqa: TID253
+import scipy.linalg  # noqa: TID253
+
+from sagemaker_local.algorithms.image_classification.basis import Basis, Points
+from sagemaker_local.algorithms.image_classification.calibration import fit_calibration
+from sagemaker_local.algorithms.image_classification.features import Features
+from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
+from sagemaker_local.algorithms.image_classification.model import Parameters, gaussian, softmax
+from sagemaker_local.algorithms.image_classification.scattering import Array
+
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What cross-validation on training images chose (docs/algorithm.md has the numbers)."""
+
+    folds: int = 10
+    sample: int = 2048
+    linear_components: int = 1024
+    kernel_components: int = 320
+    landmarks: int = 1024
+    knee: float = 0.1
+    kernel_width: float = 0.15
+    largest_shift: int = 1
+    linear_strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    kernel_strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model's numbers, and what it says of its training images when it has not seen them."""
+
+    parameters: Parameters
+    held_out: Array  # (images, classes) probabilities from heads trained without the image's fold
+    strengths: tuple[float, float]
+
+
+class Trainer:
+    """Learns from passes over the training images; a model can be fitted after each pass.
+
+    Args:
+        canvases: uint8 (images, CANVAS, CANVAS, 3), possibly memory-mapped.
+        labels: class indices (images,).
+        classes: number of classes; those without an image only get a small probability.
+        scratch: existing folder for the projected images, deleted by the caller.
+        seed: everything random follows from it.
+        decay: multiplies the ridge strengths that are tried.
+        threads: number of threads that compute features.
+    """
+
+    def __init__(
+        self, canvases: Array, labels: Array, classes: int, scratch: Path, *,
+        seed: int = 0, decay: float = 1.0, threads: int = 2, settings: Settings | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = settings or Settings()
+        self.canvases = canvases
+        self.labels = np.asarray(labels, dtype=np.intp)
+        self.classes = classes
+        self.decay = decay
+        self.threads = threads
+        self.passes = 0
+        self._generator = np.random.default_rng(seed)
+        self.features = Features()
+        count = len(canvases)
+        sizes = np.bincount(self.labels, minlength=classes)
+        smallest = int(sizes[sizes > 0].min())
+        self._folds = stratified_folds(self.labels, max(2, min(self.settings.folds, smallest)), self._generator)
+        self._targets = 2 * (np.eye(classes) - sizes / count)
+        sample = np.sort(self._generator.permutation(count)[: self.settings.sample])
+        raw = np.concatenate(list(self._raw(sample, 0)))
+        s = self.settings
+        self.basis = Basis(raw, self.features.mirror, s.knee, s.linear_components, s.kernel_components)
+        picked = np.sort(self._generator.permutation(len(sample))[: s.landmarks])
+        self._landmarks = self.basis.project(raw[picked]).kernel
+        self._width = s.kernel_width / self.features.size
+        between = gaussian(self._landmarks, self._landmarks, self.basis.symmetric, self._width).astype(np.float64)
+        values, vectors = scipy.linalg.eigh(between, check_finite=False)
+        keep = values > 1e-5 * values[-1]
+        # Kernel rows times this have the landmarks' kernel as their products: the ridge becomes a plain one.
+        self._whiten = (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
+        folds = int(self._folds.max()) + 1
+        self._linear = RidgeSums(folds, self.basis.even.shape[1], classes)
+        self._kernel = RidgeSums(folds, self._whiten.shape[1], classes)
+        self._rows = [
+            np.lib.format.open_memmap(scratch / f"{name}.npy", mode="w+", dtype=np.float32, shape=(count, width))
+            for name, width in (("linear", self.basis.even.shape[1]), ("kernel", self._whiten.shape[1]))
+        ]
+
+    def _raw(self, indices: Array, largest_shift: int) -> Iterator[Array]:
+        """Features of chunks of images, in order, each image moved by up to `largest_shift` pixels either way."""
+        chunks = [indices[start : start + CHUNK // 8] for start in range(0, len(indices), CHUNK // 8)]
+        moves = [self._generator.integers(-largest_shift, largest_shift + 1, (len(chunk), 2)) for chunk in chunks]
+
+        def compute(task: tuple[Array, Array]) -> Array:
+            return self.features(_moved(self.canvases[task[0]], task[1], largest_shift))
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            group: list[Array] = []
+            for raw in pool.map(compute, zip(chunks, moves, strict=True)):
+                group.append(raw)
+                if len(group) == 8:
+                    yield np.concatenate(group)
+                    group = []
+            if group:
+                yield np.concatenate(group)
+
+    def _design(self, points: Points) -> tuple[Array, Array]:
+        kernel = gaussian(points.kernel, self._landmarks, self.basis.symmetric, self._width) @ self._whiten
+        return points.linear / np.float32(np.sqrt(self.features.size)), kernel
+
+    def add_pass(self) -> None:
+        """See every training image once more: the first time as it is, then each moved by a random pixel or none."""
+        first = self.passes == 0
+        start = 0
+        for raw in self._raw(np.arange(len(self.labels)), 0 if first else self.settings.largest_shift):
+            part = slice(start, start + len(raw))
+            targets = self._targets[self.labels[part]]
+            for rows, sums, kept in zip(
+                self._design(self.basis.project(raw)), (self._linear, self._kernel), self._rows, strict=True
+            ):
+                sums.add(rows, targets, self._folds[part])
+                if first:
+                    kept[part] = rows
+            start += len(raw)
+        self.passes += 1
+
+    def _held_out(self, head: int, sums: RidgeSums, strength: float) -> Array:
+        weights = sums.solve_without_each(strength)
+        scores = np.empty((len(self.labels), self.classes))
+        for start in range(0, len(scores), CHUNK):
+            part = slice(start, start + CHUNK)
+            for fold in np.unique(self._folds[part]):
+                chosen = start + np.flatnonzero(self._folds[part] == fold)
+                scores[chosen] = self._rows[head][chosen] @ weights[fold]
+        return scores
+
+    def fit(self) -> Fitted:
+        """Solve both heads on everything seen so far and calibrate them on images held out of them."""
+        settings = self.settings
+        scores, strengths = [], []
+        for head, (sums, tried) in enumerate(
+            ((self._linear, settings.linear_strengths), (self._kernel, settings.kernel_strengths))
+        ):
+            found = []
+            for strength in tried:
+                held = self._held_out(head, sums, strength * self.decay)
+                found.append((fit_calibration([held], self.labels)[2], strength * self.decay, held))
+            best = min(found, key=lambda candidate: candidate[0])
+            strengths.append(best[1])
+            scores.append(best[2])
+        blend, shift, _ = fit_calibration(scores, self.labels)
+        linear = self.basis.even @ (self._linear.solve(strengths[0]) / np.sqrt(self.features.size)).astype(np.float32)
+        parameters = Parameters(
+            knee=self.basis.knee,
+            centre=self.basis.centre,
+            scale=self.basis.scale,
+            linear=linear,
+            components=self.basis.kernel_directions.astype(np.float16),
+            landmarks=self._landmarks,
+            kernel=(self._whiten @ self._kernel.solve(strengths[1])).astype(np.float32),
+            width=np.array(self._width, dtype=np.float32),
+            symmetric=np.array(self.basis.symmetric),
+            blend=blend,
+            shift=shift,
+        )
+        return Fitted(
+            parameters, softmax(blend[0] * scores[0] + blend[1] * scores[1] + shift), (strengths[0], strengths[1])
+        )
+
+
+def _moved(canvases: Array, moves: Array, largest: int) -> Array:
+    """Canvases moved by (down, right) pixels each, their borders mirrored."""
+    if largest == 0:
+        return canvases
+    side = canvases.shape[1]
+    padded = np.pad(canvases, ((0, 0), (largest, largest), (largest, largest), (0, 0)), "reflect")
+    rows = (moves[:, :1] + largest + np.arange(side))[:, :, None]
+    columns = (moves[:, 1:] + largest + np.arange(side))[:, None, :]
+    result: Array = padded[np.arange(len(canvases))[:, None, None], rows, columns]
+    return result

@@ -1,0 +1,137 @@
+"""The trained model: features, two ridge heads over them, calibrated probabilities; numpy alone, no pickle.
+
+With f the compressed, standardised features and Pf those of the mirrored image, the linear head reads f + Pf. The
+kernel head reads the leading principal components of f + Pf and of f - Pf (a mirror only changes the sign of the
+latter), compares them with landmark images by a Gaussian kernel, averaged over the image and its mirror. A softmax over
+both heads' scores, scaled and shifted as fitted on images the heads had not seen, gives the probabilities.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np  # noqa: TID253
+
+from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
+from sagemaker_local.algorithms.image_classification.features import Features
+from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
+from sagemaker_local.algorithms.image_classification.scattering import Array
+
+FORMAT = "scones-image-classification/1"
+PARAMETERS = "image-classification-parameters.npz"
+SHAPES = "model-shapes.json"
+
+
+@dataclass
+class Parameters:
+    """Every learned number. D features, S and A symmetric and antisymmetric components, M landmarks, C classes."""
+
+    knee: Array  # (D,) where the logarithm bends
+    centre: Array  # (D,)
+    scale: Array  # (D,)
+    linear: Array  # (D, C)
+    components: Array  # (D, S + A), float16
+    landmarks: Array  # (M, S + A)
+    kernel: Array  # (M, C)
+    width: Array  # () inverse squared kernel width
+    symmetric: Array  # () S
+    blend: Array  # (2,) weight of the linear and of the kernel scores
+    shift: Array  # (C,)
+
+
+def compress(raw: Array, knee: Array) -> Array:
+    """Signed logarithm: linear below `knee`, so that rare large responses do not drown the rest."""
+    return np.sign(raw) * np.log1p(np.abs(raw) / knee)
+
+
+def gaussian(points: Array, landmarks: Array, symmetric: int, width: float) -> Array:
+    """Mean Gaussian kernel of each point and of its mirror image with each landmark: (points, landmarks)."""
+    squares = (points**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1)[None, :]
+    even = 2 * points[:, :symmetric] @ landmarks[:, :symmetric].T
+    odd = 2 * points[:, symmetric:] @ landmarks[:, symmetric:].T
+    result: Array = (np.exp(width * (even + odd - squares)) + np.exp(width * (even - odd - squares))) / 2
+    return result
+
+
+def softmax(scores: Array) -> Array:
+    """Rows that sum to one, in float64."""
+    shifted = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    result: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+class Model:
+    """Predicts class probabilities for encoded images or canvases."""
+
+    def __init__(self, parameters: Parameters, geometry: Geometry, image_shape: tuple[int, int, int]) -> None:
+        self.parameters = parameters
+        self.geometry = geometry
+        self.image_shape = image_shape
+        self.features = Features()
+        self._components = parameters.components.astype(np.float32)
+        if self.features.size != len(parameters.centre):
+            raise AlgorithmError(
+                f"the model was trained on {len(parameters.centre)} features, this version computes {self.features.size}:"
+                " train it again"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.parameters.shift)
+
+    def probabilities(self, canvases: Array) -> Array:
+        """Class probabilities (images, classes) of uint8 canvases."""
+        p = self.parameters
+        values = (compress(self.features(canvases), p.knee) - p.centre) / p.scale
+        points = values @ self._components
+        linear = values @ p.linear
+        kernel = gaussian(points, p.landmarks, int(p.symmetric), float(p.width)) @ p.kernel
+        return softmax(p.blend[0] * linear + p.blend[1] * kernel + p.shift)
+
+    def predict(self, content: bytes, name: str = "the request body") -> list[float]:
+        """Class probabilities of one PNG or JPEG; AlgorithmError when it is not one."""
+        canvas = decode_image(content, self.geometry, name)
+        return [float(value) for value in self.probabilities(canvas[None])[0]]
+
+    def warm_up(self) -> None:
+        """Pay for first-time set-up (FFT plans, memory) before the first request."""
+        self.probabilities(np.zeros((1, CANVAS, CANVAS, 3), dtype=np.uint8))
+
+    def save(self, folder: Path) -> None:
+        """Write the artefact: parameters as .npz and `model-shapes.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {field.name: getattr(self.parameters, field.name) for field in fields(Parameters)}
+        with (folder / PARAMETERS).open("wb") as handle:
+            np.savez_compressed(handle, **arrays)
+        shapes = {
+            "format": FORMAT,
+            "data_shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "resize": self.geometry.resize,
+            "arrays": {name: list(array.shape) for name, array in arrays.items()},
+        }
+        (folder / SHAPES).write_text(json.dumps(shapes, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Model":
+        """Read what `save` wrote.
+
+        Raises:
+            AlgorithmError: the artefact is missing, corrupt, or of another kind (the built-in algorithm's MXNet files).
+        """
+        try:
+            shapes: dict[str, Any] = json.loads((folder / SHAPES).read_text(encoding="utf-8"))
+            if not isinstance(shapes, dict) or shapes.get("format") != FORMAT:
+                raise AlgorithmError(f"{SHAPES} is not of the format {FORMAT}: the model is another algorithm's")
+            with np.load(folder / PARAMETERS, allow_pickle=False) as archive:
+                arrays = {field.name: archive[field.name] for field in fields(Parameters)}
+            for name, shape in shapes["arrays"].items():
+                if list(arrays[name].shape) != shape:
+                    raise AlgorithmError(f"the model's {name} has shape {list(arrays[name].shape)} instead of {shape}")
+            channels, height, width = (int(side) for side in shapes["data_shape"])
+            return cls(Parameters(**arrays), Geometry(height, width, shapes["resize"]), (channels, height, width))
+        except FileNotFoundError as error:
+            raise AlgorithmError(f"the model artefact lacks {Path(error.filename).name}") from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise AlgorithmError(f"the model artefact cannot be read: {error}") from error

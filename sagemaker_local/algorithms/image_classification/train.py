@@ -1,0 +1,253 @@
+"""`train`: read the channels, learn in passes, write the model, in the log lines of the built-in algorithm."""
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np  # noqa: TID253
+
+from sagemaker_local.algorithms.image_classification import calibration
+from sagemaker_local.algorithms.image_classification.channels import MODEL_TYPE, Channel, open_channel
+from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
+from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
+from sagemaker_local.algorithms.image_classification.hyperparameters import Hyperparameters, read_hyperparameters
+from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
+from sagemaker_local.algorithms.image_classification.model import Model
+from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
+from sagemaker_local.algorithms.image_classification.scattering import Array
+
+LOG = logging.getLogger("image_classification")
+
+REPORT = "training-report.json"
+
+# More passes change nothing that can be measured (docs/algorithm.md, learning curve); the log says so when asked for.
+MOST_EPOCHS = 4
+
+
+def main() -> int:
+    """Train under $SM_ML_ROOT; 0 on success, 1 with one line in `output/failure`."""
+    _log_as_the_built_in()
+    paths = ContainerPaths.from_environment()
+    try:
+        train(paths)
+    except AlgorithmError as error:
+        return _fail(paths, f"ClientError: {error}")
+    except MemoryError:
+        return _fail(paths, "ClientError: Out of memory; use a machine with more, or fewer or smaller images")
+    except Exception as error:  # noqa: BLE001  (a training container reports whatever ends it)
+        LOG.exception("Training ended unexpectedly")
+        return _fail(paths, f"AlgorithmError: {type(error).__name__}: {error}")
+    return 0
+
+
+def _log_as_the_built_in() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    line = f"[%(asctime)s %(levelname)s {threading.get_ident()}] %(message)s"
+    handler.setFormatter(logging.Formatter(line, datefmt="%m/%d/%Y %H:%M:%S"))
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+
+
+def _fail(paths: ContainerPaths, reason: str) -> int:
+    line = " ".join(reason.split())[:1024]  # SageMaker shows the first 1024 characters
+    LOG.error("%s", line)
+    paths.failure.parent.mkdir(parents=True, exist_ok=True)
+    paths.failure.write_text(line + "\n", encoding="utf-8")
+    return 1
+
+
+def train(paths: ContainerPaths) -> None:
+    """The whole job.
+
+    Raises:
+        AlgorithmError: hyperparameters, channels or images that cannot be used.
+    """
+    started = time.monotonic()
+    raw = paths.configuration("hyperparameters")
+    LOG.info("Reading provided configuration from input/config/hyperparameters.json: %s", raw)
+    chosen = read_hyperparameters(raw)
+    LOG.info("Final configuration: %s", chosen.values)
+    for name, reason in chosen.without_effect.items():
+        LOG.warning("Hyperparameter %s has no effect here: %s", name, reason)
+    channels = paths.configuration("inputdataconfig")
+    earlier = _earlier_model(paths, channels, chosen)
+    with tempfile.TemporaryDirectory(prefix="image-classification-") as folder:
+        scratch = Path(folder)
+        geometry = Geometry(chosen.image_shape[1], chosen.image_shape[2], chosen.resize)
+        images, labels = _load(paths, channels, "train", chosen, geometry, scratch)
+        _check_training(labels, chosen)
+        validation = _load(paths, channels, "validation", chosen, geometry, scratch)
+        _learn(paths, chosen, geometry, (images, labels), validation, scratch, started, earlier)
+    LOG.info("Training finished in %.1f s", time.monotonic() - started)
+
+
+def _earlier_model(paths: ContainerPaths, channels: dict[str, Any], chosen: Hyperparameters) -> Model | None:
+    """The model to go on from, where the job has a channel `model`."""
+    if "model" not in channels:
+        return None
+    given = str(channels["model"].get("ContentType") or MODEL_TYPE).split(";")[0].strip()
+    if given != MODEL_TYPE:
+        raise AlgorithmError(f"The channel 'model' has content type {given!r}; use {MODEL_TYPE}")
+    folder = paths.channel("model")
+    packed = folder / "model.tar.gz"
+    with tempfile.TemporaryDirectory() as unpacked:
+        if packed.is_file():
+            import tarfile
+
+            try:
+                with tarfile.open(packed, "r:gz") as archive:
+                    archive.extractall(unpacked, filter="data")
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise AlgorithmError(f"The channel 'model': model.tar.gz cannot be unpacked: {error}") from error
+            folder = Path(unpacked)
+        try:
+            model = Model.load(folder)
+        except AlgorithmError as error:
+            raise AlgorithmError(f"The channel 'model': {error}") from error
+    if model.num_classes != chosen.num_classes or model.image_shape != chosen.image_shape:
+        raise AlgorithmError(
+            f"The channel 'model' holds a model of {model.num_classes} classes and image_shape {model.image_shape};"
+            f" this job has {chosen.num_classes} and {chosen.image_shape}: both must agree to train on from it"
+        )
+    return model
+
+
+def _load(
+    paths: ContainerPaths,
+    channels: dict[str, Any],
+    name: str,
+    chosen: Hyperparameters,
+    geometry: Geometry,
+    scratch: Path,
+) -> tuple[Array, Array]:
+    """Canvases (images, CANVAS, CANVAS, 3), mapped from a file so that memory does not grow, and labels."""
+    channel: Channel = open_channel(paths, channels, name, chosen.num_classes)
+    shape = (len(channel), CANVAS, CANVAS, 3)
+    canvases = np.lib.format.open_memmap(scratch / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        for index in range(len(channel)):
+            canvases[index] = decode_image(channel.content(index), geometry, channel.describe(index))
+    finally:
+        channel.close()
+    labels = np.array(channel.labels, dtype=np.intp)
+    LOG.info(
+        "Read %d %s images: %s per class", len(labels), name, np.bincount(labels, minlength=chosen.num_classes).tolist()
+    )
+    return canvases, labels
+
+
+def _check_training(labels: Array, chosen: Hyperparameters) -> None:
+    if len(labels) < chosen.mini_batch_size:
+        raise AlgorithmError("The number of input images must be bigger or equal to the mini_batch_size.")
+    if len(labels) != chosen.num_training_samples:
+        LOG.warning(
+            "num_training_samples is %d but the channel has %d images", chosen.num_training_samples, len(labels)
+        )
+    counts = np.bincount(labels, minlength=chosen.num_classes)
+    if (counts > 0).sum() < 2:
+        raise AlgorithmError(
+            f"All {len(labels)} training images are of class {int(counts.argmax())}; at least 2 are needed"
+        )
+    if (counts < 2).any():
+        scarce = ", ".join(str(label) for label in np.flatnonzero(counts < 2)[:20])
+        raise AlgorithmError(f"Each class needs at least 2 training images; too few of class {scarce}")
+
+
+def _learn(
+    paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Array, Array],
+    validation: tuple[Array, Array], scratch: Path, started: float, earlier: Model | None,
+) -> None:  # fmt: skip
+    trainer = Trainer(*training, chosen.num_classes, scratch, decay=max(chosen.weight_decay, 1e-8) / 1e-4)
+    epochs = min(chosen.epochs, MOST_EPOCHS)
+    if epochs < chosen.epochs:
+        LOG.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
+    history: list[dict[str, Any]] = []
+    best: tuple[float, Model, Fitted, dict[str, Any]] | None = None
+    for epoch in range(epochs):
+        begun = time.monotonic()
+        trainer.add_pass()
+        fitted = trainer.fit()
+        model = Model(fitted.parameters, geometry, chosen.image_shape)
+        on_training = _evaluate(model, *training)
+        LOG.info("Epoch[%d] Train-accuracy=%.6f", epoch, calibration.accuracy(on_training, training[1]))
+        if chosen.top_k:
+            top = calibration.top_k_accuracy(on_training, training[1], chosen.top_k)
+            LOG.info("Epoch[%d] Train-top_k_accuracy_%d=%.6f", epoch, chosen.top_k, top)
+        LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
+        on_validation = _evaluate(model, *validation)
+        LOG.info("Epoch[%d] Validation-accuracy=%.6f", epoch, calibration.accuracy(on_validation, validation[1]))
+        if chosen.top_k:
+            top = calibration.top_k_accuracy(on_validation, validation[1], chosen.top_k)
+            LOG.info("Epoch[%d] Validation-top_k_accuracy_%d=%.6f", epoch, chosen.top_k, top)
+        figures = {
+            "epoch": epoch,
+            "train": calibration.report(on_training, training[1]),
+            "cross_validation": calibration.report(fitted.held_out, training[1]),
+            "validation": calibration.report(on_validation, validation[1]),
+            "seconds": time.monotonic() - begun,
+        }
+        history.append(figures)
+        # Log loss over all images not trained on: a handful of validation images more or less right is chance.
+        loss = calibration.log_loss(
+            np.concatenate([fitted.held_out, on_validation]), np.concatenate([training[1], validation[1]])
+        )
+        if best is None or loss < best[0]:
+            best = (loss, model, fitted, figures)
+            LOG.info("Storing the best model with validation accuracy: %.6f", figures["validation"]["accuracy"])
+        if _stop_early(chosen, [entry["validation"]["accuracy"] for entry in history]):
+            LOG.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
+            break
+    assert best is not None
+    _, model, fitted, figures = best
+    _write(paths.model, model, scratch)
+    report = {
+        "best_epoch": figures["epoch"],
+        "metrics": {
+            "train:accuracy": figures["train"]["accuracy"],
+            "validation:accuracy": figures["validation"]["accuracy"],
+        },
+        "train": figures["train"],
+        "cross_validation": figures["cross_validation"],
+        "validation": figures["validation"],
+        "calibration": {
+            "cross_validation": calibration.reliability(fitted.held_out, training[1]),
+            "validation": calibration.reliability(_evaluate(model, *validation), validation[1]),
+        },
+        "epochs": history,
+        "ridge_strengths": {"linear": fitted.strengths[0], "kernel": fitted.strengths[1]},
+        "training_images": np.bincount(training[1], minlength=chosen.num_classes).tolist(),
+        "seconds": time.monotonic() - started,
+        "without_effect": chosen.without_effect,
+    }
+    (paths.model / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _evaluate(model: Model, canvases: Array, labels: Array) -> Array:
+    """Probabilities (images, classes), in chunks."""
+    return np.concatenate([model.probabilities(canvases[start : start + 256]) for start in range(0, len(labels), 256)])
+
+
+def _stop_early(chosen: Hyperparameters, accuracies: list[float]) -> bool:
+    if not chosen.early_stopping or len(accuracies) < chosen.early_stopping_min_epochs:
+        return False
+    if len(accuracies) <= chosen.early_stopping_patience:
+        return False
+    before = max(accuracies[: -chosen.early_stopping_patience])
+    recent = max(accuracies[-chosen.early_stopping_patience :])
+    return recent <= before + chosen.early_stopping_tolerance
+
+
+def _write(folder: Path, model: Model, scratch: Path) -> None:
+    """Write aside first: a job stopped in the middle leaves no half model."""
+    aside = scratch / "model"
+    model.save(aside)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in aside.iterdir():
+        shutil.move(str(file), folder / file.name)
