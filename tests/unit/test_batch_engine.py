@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from typing import Any
 
@@ -23,7 +22,7 @@ STRANGE_KEYS = [
     "photos/a+b.png",
     "photos/Fahrräder/自転車.png",
     "photos/" + "x" * 1000 + ".png",
-    "photos/<>{}[]?*\"#%\\^|~`$&,;:.png",
+    'photos/<>{}[]?*"#%\\^|~`$&,;:.png',
     "photos/\u0007bell\u2028line.png",
     "photos/emoji 🚲.jpg",
 ]
@@ -33,17 +32,22 @@ def input_of(item: Item) -> str:
     return workflow_input(item, batch_id="batch-1", bucket="bucket", threshold=0.9, threshold_version=3)
 
 
+def flow_for(fake: FakeStepFunctions, concurrency: int, starts_per_second: float) -> FlowControl:
+    return FlowControl(concurrency, starts_per_second, clock=fake.clock, rng=random.Random(5))
+
+
 def engine_for(fake: FakeStepFunctions, endings: list[Ending], **options: Any) -> BatchEngine:
     concurrency, rate = options.pop("concurrency", 64), options.pop("starts_per_second", 10_000.0)
-    flow = options.pop("flow", None) or FlowControl(concurrency, rate, rng=random.Random(5))
+    flow = options.pop("flow", None) or flow_for(fake, concurrency, rate)
     options.setdefault("deadline_s", 60.0)
     options.setdefault("input_of", input_of)
-    return BatchEngine(fake, flow, batch_id="batch-1", on_ending=endings.append, **options)
+    clocks = {"clock": fake.clock, "now": fake.clock}
+    return BatchEngine(fake, flow, batch_id="batch-1", on_ending=endings.append, **clocks, **options)
 
 
 def score(fake: FakeStepFunctions, keys: list[str], **options: Any) -> list[Ending]:
     endings: list[Ending] = []
-    asyncio.run(engine_for(fake, endings, **options).run([Item(key) for key in keys]))
+    fake.clock.run(engine_for(fake, endings, **options).run([Item(key) for key in keys]))
     return endings
 
 
@@ -93,10 +97,11 @@ def test_the_window_is_never_exceeded() -> None:
 
 
 def test_starts_per_second_is_kept() -> None:
-    began = time.monotonic()
-    score(FakeStepFunctions(), keys_of(60), starts_per_second=60.0)
+    fake = FakeStepFunctions()
+    began = fake.clock()
+    score(fake, keys_of(600), starts_per_second=60.0)
     # A quarter of a second's worth may go at once.
-    assert time.monotonic() - began >= 60 / 60 - 0.3
+    assert 9.7 <= fake.clock() - began <= 10.5
 
 
 def test_strange_keys() -> None:
@@ -111,23 +116,23 @@ def test_strange_keys() -> None:
 @pytest.mark.parametrize("others", [0.0, 0.3])
 def test_starts_throttled_half_of_the_time(others: float) -> None:
     fake = FakeStepFunctions(throttle_start=0.5, throttle=others)
-    flow = FlowControl(64, 500.0, rng=random.Random(5))
-    endings = score(fake, keys_of(200), flow=flow)
-    assert outcomes(endings) == {"classified": 200}
-    assert len(fake.runs) == 200
-    assert flow.throttled > 100
+    flow = flow_for(fake, 64, 2000.0)
+    endings = score(fake, keys_of(500), flow=flow)
+    assert outcomes(endings) == {"classified": 500}
+    assert len(fake.runs) == 500
+    assert flow.throttled > 250
 
 
 def test_it_finds_the_rate_the_service_takes() -> None:
     fake = FakeStepFunctions(starts_per_second=100.0)
-    flow = FlowControl(64, 2000.0, rng=random.Random(5))
-    began = time.monotonic()
-    endings = score(fake, keys_of(300), flow=flow)
-    seconds = time.monotonic() - began
-    assert len(endings) == 300
-    assert flow.rate < 500
-    # 300 images at 100 starts a second take 3 s; slower than three times that would be no recovery.
-    assert seconds < 9
+    flow = flow_for(fake, 64, 2000.0)
+    began = fake.clock()
+    endings = score(fake, keys_of(3000), flow=flow)
+    assert len(endings) == 3000
+    assert flow.rate < 300
+    # At 100 starts a second they take 30 s.
+    assert fake.clock() - began < 45
+    assert fake.calls["start"] < 3000 * 1.5
 
 
 def test_lost_answers_start_nothing_twice() -> None:
@@ -176,8 +181,8 @@ def test_killed_ten_times_at_random_moments() -> None:
             kept[ending.item.key] = ending
 
     for _ in range(10):
-        asyncio.run(one_life(chance.uniform(0.02, 0.25)))
-    asyncio.run(one_life(None))
+        fake.clock.run(one_life(chance.uniform(0.02, 0.25)))
+    fake.clock.run(one_life(None))
     assert sorted(kept) == keys_of(300)
     assert len(fake.runs) == 300
     assert fake.most_running_of_one_image == 1
@@ -197,7 +202,7 @@ def test_a_kill_stops_what_runs_and_the_next_run_starts_it_again() -> None:
             await life
         return await engine.stop_unfinished(fake, "killed")
 
-    assert asyncio.run(kill()) == 10
+    assert fake.clock.run(kill()) == 10
     assert fake.running_now() == []
     fake.seconds = 0.02
     endings = score(fake, [item.key for item in items])
@@ -218,7 +223,7 @@ def test_nothing_is_started_after_a_kill() -> None:
         with pytest.raises(TransportError, match="killed"):
             await life
 
-    asyncio.run(kill())
+    fake.clock.run(kill())
     assert len(fake.runs) == 5
 
 
@@ -249,9 +254,10 @@ def test_a_call_refused_for_good_ends_the_run_at_once() -> None:
         async def describe(self, arn: str) -> Any:
             raise TransportError("AccessDeniedException: states:DescribeExecution")
 
-    flow = FlowControl(64, 1000.0)
+    fake = Denied()
+    flow = flow_for(fake, 64, 1000.0)
     with pytest.raises(TransportError, match="AccessDenied"):
-        score(Denied(), keys_of(20), flow=flow)
+        score(fake, keys_of(20), flow=flow)
     assert flow.in_use == 0
 
 
@@ -259,10 +265,11 @@ def test_chunks_of_a_batch_share_its_limits() -> None:
     fake = FakeStepFunctions(seconds=0.05)
 
     async def both() -> list[Ending]:
-        flow, endings = FlowControl(10, 10_000.0), []
+        endings: list[Ending] = []
+        flow = flow_for(fake, 10, 10_000.0)
         halves = [Item(key) for key in keys_of(50)], [Item(f"other/{index:05d}.png") for index in range(50)]
         await asyncio.gather(*(engine_for(fake, endings, flow=flow).run(half) for half in halves))
         return endings
 
-    assert len(asyncio.run(both())) == 100
+    assert len(fake.clock.run(both())) == 100
     assert fake.most_running <= 10

@@ -60,8 +60,8 @@ def resolve_resources() -> dict[str, str | None]:
 
 def plan_batch(
     resources: dict[str, Any],
-    params: dict[str, Any] = {},  # noqa: B006 Airflow fills these in by name and needs the defaults
-    run_id: str = "",
+    params: Any = None,
+    run_id: Any = None,
     dag: Any = None,
 ) -> list[dict[str, Any]]:
     """Freeze what the run scores, as chunk files and plan.json in S3; a retry finds the same plan again.

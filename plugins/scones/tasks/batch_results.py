@@ -38,7 +38,7 @@ class IncompleteResultsError(RuntimeError):
     """The parts of the results do not hold every image of the plan exactly once."""
 
 
-def collect_results(resources: dict[str, Any], run_id: str = "", dag: Any = None) -> str:
+def collect_results(resources: dict[str, Any], run_id: Any = None, dag: Any = None) -> str:
     """Write what follows from the parts of results: Parquet, rejected.csv, summary.json and report.html.
 
     Returns:
@@ -55,8 +55,8 @@ def collect_results(resources: dict[str, Any], run_id: str = "", dag: Any = None
 
 def summarize_batch(
     resources: dict[str, Any],
-    params: dict[str, Any] = {},  # noqa: B006 Airflow fills these in by name and needs the defaults
-    run_id: str = "",
+    params: Any = None,
+    run_id: Any = None,
     dag: Any = None,
 ) -> dict[str, Any]:
     """Hold the batch against the limits of its params.

@@ -15,8 +15,9 @@ from time import monotonic
 INITIAL_WINDOW = 16
 WINDOW_CUT = 0.7
 WINDOW_FLOOR = 0.125
-RATE_CUT = 0.6
-RATE_FLOOR = 1.0
+RATE_CUT = 0.7
+RATE_FLOOR = 0.05
+RATE_GROWTH_PER_S = 0.25
 COOL_DOWN_S = 1.0
 
 
@@ -52,7 +53,9 @@ class FlowControl:
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._next_start = clock()
-        self._last_cut = {"window": -COOL_DOWN_S, "rate": -COOL_DOWN_S}
+        self._last_start = self._next_start
+        self._last_cut = {"window": self._next_start - COOL_DOWN_S, "rate": self._next_start - COOL_DOWN_S}
+        self._accepted = 0
 
     async def acquire(self) -> None:
         """Wait for a place in the window and for the next start to be due; in order of asking."""
@@ -80,8 +83,11 @@ class FlowControl:
         self._freed.set()
 
     def started(self) -> None:
-        """A start was accepted: the rate recovers."""
-        self.rate = min(self.max_rate, self.rate + max(0.5, 0.02 * self.rate))
+        """A start was accepted: the rate recovers, by a quarter each second whatever it is."""
+        now = self._clock()
+        self.rate = min(self.max_rate, self.rate * (1 + RATE_GROWTH_PER_S * min(1.0, now - self._last_start)))
+        self._last_start = now
+        self._accepted += 1
 
     def finished(self) -> None:
         """An execution came to its end: the window recovers."""
@@ -93,11 +99,14 @@ class FlowControl:
         """The service throttled ``operation``: starts slow the rate, everything else narrows the window."""
         self.throttled += 1
         what, now = ("rate" if operation == "start" else "window"), self._clock()
-        if now - self._last_cut[what] < COOL_DOWN_S:
+        since = now - self._last_cut[what]
+        if since < COOL_DOWN_S:
             return
         self._last_cut[what] = now
         if what == "rate":
-            self.rate = max(min(RATE_FLOOR, self.max_rate), self.rate * RATE_CUT)
+            # What was accepted of late is what the service takes: no need to find it step by step.
+            self.rate = max(self.max_rate * RATE_FLOOR, min(self.rate * RATE_CUT, 1.1 * self._accepted / since))
+            self._accepted = 0
         else:
             self.window = max(1.0, self.max_window * WINDOW_FLOOR, self.window * WINDOW_CUT)
             self._slow_start_until = self.window
