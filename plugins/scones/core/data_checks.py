@@ -125,7 +125,7 @@ def exclude_from_training(
 
 def _graded(name: str, count: int, of: int, what: str, advice: str) -> Check:
     if not count:
-        return Check(name, OK, f"no {what}")
+        return Check(name, OK, "none")
     level = ERROR if count > _MAX_BAD_SHARE * of else WARNING
     return Check(name, level, f"{count} of {of} training images are {what}, left out", advice)
 
