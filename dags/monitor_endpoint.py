@@ -1,0 +1,105 @@
+"""
+### Watch the endpoint: a report over what it captured, an alarm and retraining when the images drift
+
+Runs every hour, and by hand whenever you want to know. Open the result in the tab **Report** of the run, or under
+**Scones monitor** in the navigation.
+
+**Reads** the captures under `capture/<endpoint>/` (every record of every line of every file; each run what arrived
+since the last), `datasets/<version>/baseline/`, the live model's `evaluation.json`, `config/threshold.json`, ground
+truth under `ground-truth/<endpoint>/`, and CloudWatch.
+**Writes** `reports/<endpoint>/<report_id>/report.html`, `report.json`, `statistics.json` and
+`constraint_violations.json` (Model Monitor's forms), `index.json` and `watermark.json` beside them; metrics in the
+namespace `Scones/ModelMonitor`.
+
+**On a violation** the alert topic gets one message per report. Drift of the images, of the class mix or of the
+confidence, and a loss of accuracy, emit the asset `scones_drift`, which starts `train_and_deploy`; the same model is
+asked to be retrained once in `retrain_cooldown_hours`. What counts as a violation is set in
+`datasets/<version>/baseline/constraints.json`.
+
+**Safe to run again**: yes. A task tried again writes the same report over the same records. A run by hand with `since`
+reports on that window and leaves the hourly reports as they are.
+
+**When it fails**: the log of the failed task says why. *Skipped at `resolve_resources`*: there is no endpoint yet, run
+`train_and_deploy`. *Capture broken* is a report, not a failure: it says what to check.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, Param, chain, dag
+
+from scones import defaults
+from scones.notifications import run_failed_notifier
+from scones.tasks import monitoring_flow as flow
+
+WINDOW, ACTION = "What to report on", "What follows"
+
+PARAMS = {
+    "endpoint_name": Param(
+        "",
+        type="string",
+        pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$",
+        title="Endpoint",
+        section=WINDOW,
+        description="Name of the endpoint; empty for the stack's.",
+    ),
+    "since": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="Since",
+        section=WINDOW,
+        description="Report on records inferred at or after this time; empty for what is new since the last report.",
+    ),
+    "until": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="Until",
+        section=WINDOW,
+        description="Report on records inferred before this time; only together with Since, empty for now.",
+    ),
+    "capture_timeout_s": Param(
+        60,
+        type="integer",
+        minimum=0,
+        maximum=1500,
+        title="Wait for captures (s)",
+        section=WINDOW,
+        description="How long to wait for records that were invoked but not captured yet (minutes on AWS).",
+    ),
+    "retrain_cooldown_hours": Param(
+        24,
+        type="number",
+        minimum=0,
+        maximum=8760,
+        title="Retrain once in (h)",
+        section=ACTION,
+        description="Drift asks for retraining of the same model once in so many hours; 0 for at every report.",
+    ),
+}
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 * * * *", timezone="UTC"),
+    start_date=defaults.START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**defaults.DAG_DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},
+    params=PARAMS,
+    tags=[*defaults.TAGS, "monitoring"],
+    doc_md=__doc__,
+    on_failure_callback=run_failed_notifier(),
+)
+def monitor_endpoint() -> None:
+    resources = flow.resolve_resources()
+    captured = flow.await_capture(resources)
+    written = flow.write_report(resources)
+    chain(captured, written)
+    flow.publish_metrics(resources, written)
+    flow.send_alarm(resources, written)
+    flow.report_drift(resources, written)
+
+
+monitor_endpoint()

@@ -1,0 +1,316 @@
+"""The monitoring tasks against a real S3, CloudWatch and SNS (MiniStack)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scones.core.capture import Watermark
+from scones.hooks.monitoring import EndpointMissingError, MonitoringAws, update_json
+from scones.hooks.objects import ObjectStore
+from scones.tasks.monitoring import report_id_of, wait_for_capture, write_report
+from scones.tasks.monitoring_actions import publish_metrics, request_retraining, send_alarm
+from tests.contract import monitoring_world as world
+
+
+class World:
+    """One bucket and endpoint of its own for each test."""
+
+    def __init__(self, aws: Callable[..., Any]) -> None:
+        self.s3, self.cloudwatch = aws("s3"), aws("cloudwatch")
+        self.bucket = f"monitor-{uuid.uuid4().hex[:12]}"
+        self.endpoint = f"courier-{uuid.uuid4().hex[:8]}"
+        self.s3.create_bucket(Bucket=self.bucket)
+        sns = aws("sns")
+        topic = sns.create_topic(Name=self.endpoint)["TopicArn"]
+        sqs = aws("sqs")
+        self.queue = sqs.create_queue(QueueName=self.endpoint)["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        self.sqs = sqs
+        self.start = world.now() - timedelta(minutes=30)
+        self.sagemaker = world.FakeSageMaker(self.bucket, self.endpoint, self.start - timedelta(minutes=5))
+        self.aws = MonitoringAws(
+            store=ObjectStore(self.bucket, client=self.s3),
+            sagemaker=self.sagemaker,  # type: ignore[arg-type]
+            cloudwatch=self.cloudwatch,
+            sns=sns,
+        )
+        self.resources = {"BucketName": self.bucket, "AlertTopicArn": topic, "EndpointName": self.endpoint}
+        world.put_documents(self.s3, self.bucket)
+
+    def traffic(self, images: np.ndarray, minutes: int = 0, seed: int = 1) -> list[str]:
+        return world.put_traffic(
+            self.s3,
+            self.bucket,
+            self.endpoint,
+            images,
+            world.confidences(len(images), seed),
+            self.start + timedelta(minutes=minutes),
+        )
+
+    def invocations(self, count: int, minutes: int = 1) -> None:
+        world.put_invocations(self.cloudwatch, self.endpoint, self.start + timedelta(minutes=minutes), count)
+
+    def write(self, run_id: str, **options: Any) -> dict[str, Any]:
+        return write_report(self.resources, self.endpoint, run_id, aws=self.aws, **options)
+
+    def document(self, written: dict[str, Any], name: str = "report.json") -> Any:
+        key = f"reports/{self.endpoint}/{written['report_id']}/{name}"
+        return json.loads(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def messages(self) -> list[dict[str, Any]]:
+        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        return [json.loads(message["Body"]) for message in found.get("Messages", [])]
+
+
+@pytest.fixture
+def place(ministack: str, aws: Callable[..., Any]) -> World:
+    return World(aws)
+
+
+def test_report_reads_every_record_and_raises_no_alarm_for_usual_traffic(place: World) -> None:
+    place.traffic(world.vehicles(220, seed=2))
+    place.invocations(220)
+    written = place.write("run-1")
+    assert written["captured_records"] == 220
+    assert (written["violations"], written["status"]) == (0, "ok"), place.document(written)["checks"]
+    report = place.document(written)
+    assert report["counts"]["invocations"] == 220
+    assert report["counts"]["files"] == 9
+    assert report["latency"]["p95_ms"] == pytest.approx(1.5)
+    assert report["latency"]["mean_ms"] == pytest.approx(1.5)
+    assert report["lineage"]["training_job_name"] == world.JOB
+    assert report["lineage"]["dataset_version"] == world.DATASET
+    assert place.document(written, "constraint_violations.json") == {"violations": []}
+    assert {feature["name"] for feature in place.document(written, "statistics.json")["features"]} >= {"brightness"}
+    page = place.s3.get_object(Bucket=place.bucket, Key=written["html_uri"].split("/", 3)[3])["Body"].read().decode()
+    assert "Everything checked is within its limits" in page
+    assert len(page) < 2_000_000
+    assert send_alarm(place.resources, written, aws=place.aws)["sent"] is False
+    assert request_retraining(place.resources, written, aws=place.aws) is None
+    assert place.messages() == []
+
+
+def test_next_report_reads_only_what_is_new_and_a_late_file(place: World) -> None:
+    place.traffic(world.vehicles(50, seed=3))
+    assert place.write("run-1")["captured_records"] == 50
+    assert place.write("run-2")["captured_records"] == 0
+    place.traffic(world.vehicles(40, seed=4), minutes=10)
+    # Arrives now, with a key and times of five hours ago.
+    place.traffic(world.vehicles(5, seed=5), minutes=-300)
+    written = place.write("run-3")
+    assert written["captured_records"] == 45
+    assert place.document(written)["previous"]["report_id"] == report_id_of(place.endpoint, "monitor_endpoint", "run-1")
+
+
+def test_a_report_tried_again_is_the_same_report_over_the_same_records(place: World) -> None:
+    place.traffic(world.vehicles(60, seed=6))
+    first = place.write("run-1")
+    again = place.write("run-1")
+    assert again == first
+    index = place.aws.store.read_json(f"reports/{place.endpoint}/index.json")
+    assert index is not None
+    assert [entry["report_id"] for entry in index["reports"]] == [first["report_id"]]
+
+
+def test_each_dag_keeps_its_own_place(place: World) -> None:
+    place.traffic(world.vehicles(30, seed=7))
+    assert place.write("run-1", dag_id="train_and_deploy")["captured_records"] == 30
+    assert place.write("run-1")["captured_records"] == 30
+
+
+def test_window_reports_on_inference_times_and_moves_no_place(place: World) -> None:
+    place.traffic(world.vehicles(120, seed=8))
+    since, until = place.start + timedelta(seconds=30), place.start + timedelta(seconds=50)
+    written = place.write("run-w", since=since.isoformat(), until=until.isoformat())
+    assert written["captured_records"] == 20
+    assert place.write("run-1")["captured_records"] == 120
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "words"),
+    [
+        ("yesterday", None, "not an ISO 8601 time"),
+        (None, "2026-01-01T00:00:00Z", "until is given without since"),
+        ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "is not before until"),
+    ],
+)
+def test_bad_window_says_what_is_wrong(place: World, since: str | None, until: str | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        place.write("run-1", since=since, until=until)
+
+
+def test_drift_becomes_violation_alarm_and_one_request_to_retrain(place: World) -> None:
+    night = (world.vehicles(200, seed=9) * 0.35).astype(np.uint8)
+    place.traffic(night)
+    written = place.write("run-1")
+    assert written["status"] == "alarm"
+    assert written["needs_retraining"] is True
+    violations = place.document(written, "constraint_violations.json")["violations"]
+    assert {"feature_name", "constraint_check_type", "description"} <= set(violations[0])
+    assert "brightness" in {entry["feature_name"] for entry in violations}
+
+    sent = send_alarm(place.resources, written, report_url="https://airflow/scones/x", aws=place.aws)
+    assert sent["sent"] is True
+    assert send_alarm(place.resources, written, aws=place.aws)["sent"] is False
+    (message,) = place.messages()
+    assert message["Subject"].startswith("[Scones]")
+    assert "brightness" in message["Message"]
+    assert "https://airflow/scones/x" in message["Message"]
+
+    asked = request_retraining(place.resources, written, aws=place.aws)
+    assert asked is not None
+    assert "brightness" in asked["features"]
+    # A retry of the same run asks again (its event may be lost); the next hour's report does not.
+    assert request_retraining(place.resources, written, aws=place.aws) is not None
+    place.traffic(night, minutes=5)
+    later = place.write("run-2")
+    assert later["needs_retraining"] is True
+    assert request_retraining(place.resources, later, aws=place.aws) is None
+    assert request_retraining(place.resources, later, cooldown_hours=0, aws=place.aws) is not None
+
+
+def test_no_traffic_is_told_from_a_broken_capture(place: World) -> None:
+    assert place.write("run-1")["status"] == "no_traffic"
+    place.invocations(40)
+    written = place.write("run-2", since=place.start.isoformat())
+    assert written["status"] == "capture_broken"
+    assert place.document(written)["violations"][0]["constraint_check_type"] == "capture_broken_check"
+    place.sagemaker.capture_enabled = False
+    report = place.document(place.write("run-3", since=place.start.isoformat()))
+    assert "switched off" in report["checks"][0]["detail"]
+
+
+def test_missing_records_are_worth_a_look(place: World) -> None:
+    place.traffic(world.vehicles(100, seed=10))
+    place.invocations(200)
+    report = place.document(place.write("run-1"))
+    assert report["checks"][0]["status"] == "attention"
+    assert "50% missing" in report["checks"][0]["detail"]
+
+
+def test_ground_truth_that_arrives_later_gives_the_accuracy(place: World) -> None:
+    identifiers = place.traffic(world.vehicles(100, seed=11))
+    place.write("run-1")
+    answers = world.confidences(100, 1).argmax(axis=1)
+    truth = np.where(np.arange(100) < 40, 1 - answers, answers)
+    lines = [
+        json.dumps(
+            {
+                "groundTruthData": {"data": str(label), "encoding": "CSV"},
+                "eventMetadata": {"eventId": identifier},
+                "eventVersion": "0",
+            }
+        )
+        for identifier, label in zip(identifiers, truth, strict=True)
+    ]
+    lines += ["not json", lines[0].replace(identifiers[0], "nobody")]
+    hours: dict[str, list[str]] = {}
+    for index, line in enumerate(lines):
+        at = place.start + timedelta(seconds=min(index, 99))
+        hours.setdefault(f"{at:%Y/%m/%d/%H}", []).append(line)
+    for hour, part in hours.items():
+        place.s3.put_object(
+            Bucket=place.bucket, Key=f"ground-truth/{place.endpoint}/{hour}/labels.jsonl", Body="\n".join(part).encode()
+        )
+    report = place.document(place.write("run-2"))
+    quality = report["quality"]
+    assert quality["dataset"] == {"item_count": 100, "labels": 101, "unmatched_labels": 1}
+    assert quality["accuracy"] == pytest.approx(0.6)
+    assert quality["binary_classification_metrics"]["accuracy"]["value"] == pytest.approx(0.6)
+    assert [entry["constraint_check_type"] for entry in report["violations"]] == ["model_quality_check"]
+    # The same labels are not counted a second time.
+    assert place.document(place.write("run-3"))["quality"] is None
+
+
+def test_wait_for_capture_returns_when_the_records_are_there(place: World) -> None:
+    place.traffic(world.vehicles(30, seed=12))
+    place.invocations(30)
+    waited = wait_for_capture(place.resources, place.endpoint, aws=place.aws, timeout_s=20)
+    assert (waited["expected"], waited["captured"], waited["complete"]) == (30, 30, True)
+    late = wait_for_capture(place.resources, place.endpoint, 31, aws=place.aws, timeout_s=0.3, poll_s=0.1)
+    assert (late["captured"], late["complete"]) == (30, False)
+
+
+def test_metrics_reach_cloudwatch(place: World) -> None:
+    place.traffic(world.vehicles(40, seed=13))
+    written = place.write("run-1")
+    assert publish_metrics(place.resources, written, aws=place.aws) > 5
+    listed = place.cloudwatch.list_metrics(
+        Namespace="Scones/ModelMonitor", Dimensions=[{"Name": "Endpoint", "Value": place.endpoint}]
+    )["Metrics"]
+    assert {"captured_records", "violations", "feature_baseline_drift_brightness"} <= {m["MetricName"] for m in listed}
+
+
+def test_a_missing_endpoint_says_what_to_do(place: World) -> None:
+    with pytest.raises(EndpointMissingError, match="train_and_deploy"):
+        write_report(place.resources, "nobody", "run-1", aws=place.aws)
+
+
+def test_malformed_lines_and_hostile_payloads_are_counted_and_harmless(place: World) -> None:
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    at = place.start
+    lines = [
+        world.capture_line(world.png(world.vehicles(1)[0]), [0.5, 0.5], at, source=hostile, event_id=hostile),
+        world.capture_line(b"<svg onload=alert(3)>", [0.6, 0.4], at),
+        '{"captureData": "' + hostile,
+        "null",
+    ]
+    key = world.capture_key(place.endpoint, at)
+    place.s3.put_object(Bucket=place.bucket, Key=key, Body="\n".join(lines).encode())
+    written = place.write("run-1")
+    report = place.document(written)
+    assert report["captured_records"] == 2
+    assert report["counts"]["malformed_lines"] == 2
+    assert report["counts"]["undecodable_images"] == 1
+    assert key in report["problems"]["malformed_lines"][0]
+    page = place.s3.get_object(Bucket=place.bucket, Key=written["html_uri"].split("/", 3)[3])["Body"].read().decode()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_concurrent_changes_of_a_document_are_all_kept(place: World) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def add(number: int) -> None:
+        update_json(place.aws.store, "shared.json", lambda document: {**document, str(number): True}, tries=60)
+
+    with ThreadPoolExecutor(6) as executor:
+        list(executor.map(add, range(12)))
+    assert len(place.aws.store.read_json("shared.json") or {}) == 12
+
+
+def test_captures_made_by_aws_are_read(place: World, shared_data: Path) -> None:
+    root = shared_data / "captured"
+    for file in root.rglob("*.jsonl"):
+        key = f"capture/{place.endpoint}/{file.relative_to(root).as_posix()}"
+        place.s3.put_object(Bucket=place.bucket, Key=key, Body=file.read_bytes())
+    report = place.document(place.write("run-1"))
+    assert report["captured_records"] == 22
+    assert report["counts"]["files"] == 12
+    assert report["counts"]["rejected"] == 7
+    assert report["counts"]["undecodable_images"] == 0
+
+
+def test_watermark_survives_json_and_a_retry_does_not_take_it_back(place: World) -> None:
+    place.traffic(world.vehicles(10, seed=14))
+    place.write("run-1")
+    stored = place.aws.store.read_json(f"reports/{place.endpoint}/watermark.json")
+    assert stored is not None
+    mark = Watermark.from_dict(stored["monitor_endpoint"]["captures"])
+    assert Watermark.from_dict(mark.as_dict()) == mark
+    place.traffic(world.vehicles(10, seed=15), minutes=3)
+    place.write("run-2")
+    earlier: datetime = world.now() - timedelta(hours=1)
+    write_report(place.resources, place.endpoint, "run-1", aws=replace(place.aws), clock=lambda: earlier)
+    assert place.write("run-3")["captured_records"] == 0
