@@ -1,4 +1,8 @@
-"""State changes as EventBridge events, in the form SageMaker sends them (`source: aws.sagemaker`)."""
+"""State changes as EventBridge events, in the form SageMaker sends them.
+
+EventBridge lets nobody but AWS itself send as `aws.sagemaker`, and emulators keep that rule. Where it is refused the
+source is `local.sagemaker`, so a rule for both places says `"source": ["aws.sagemaker", "local.sagemaker"]`.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,25 @@ from sagemaker_local.context import Context
 
 log = logging.getLogger(__name__)
 
+SOURCES = ("aws.sagemaker", "local.sagemaker")
+
 
 def publish(ctx: Context, detail_type: str, arn: str, detail: dict[str, Any]) -> None:
     """Put one event on the default bus. EventBridge being away is logged and costs the event, never the operation."""
     entry = {
         "Time": datetime.fromtimestamp(ctx.now(), UTC),
-        "Source": "aws.sagemaker",
         "DetailType": detail_type,
         "Resources": [arn],
-        "Detail": json.dumps(detail, default=str),
+        "Detail": json.dumps(detail),
     }
     try:
-        ctx.clients.get("events").put_events(Entries=[entry])
+        for source in SOURCES:
+            answer = ctx.clients.get("events").put_events(Entries=[{**entry, "Source": source}])
+            refused = answer["Entries"][0].get("ErrorCode")
+            if refused != "NotAuthorizedForSourceException":
+                break
     except (BotoCoreError, ClientError) as error:
         log.warning("event %r of %s was not published: %s", detail_type, arn, error)
+        return
+    if refused:
+        log.warning("event %r of %s was refused: %s", detail_type, arn, refused)
