@@ -41,8 +41,8 @@ def engine_for(fake: FakeStepFunctions, endings: list[Ending], **options: Any) -
     flow = options.pop("flow", None) or flow_for(fake, concurrency, rate)
     options.setdefault("deadline_s", 60.0)
     options.setdefault("input_of", input_of)
-    clocks = {"clock": fake.clock, "now": fake.clock}
-    return BatchEngine(fake, flow, batch_id="batch-1", on_ending=endings.append, **clocks, **options)
+    options |= {"clock": fake.clock, "now": fake.clock}
+    return BatchEngine(fake, flow, batch_id="batch-1", on_ending=endings.append, **options)
 
 
 def score(fake: FakeStepFunctions, keys: list[str], **options: Any) -> list[Ending]:
