@@ -1,4 +1,4 @@
-"""A stack of its own whose classify function asks a scripted SageMaker Runtime, so that every fault can be had at will."""
+"""A stack of its own whose classify function asks a scripted SageMaker Runtime: every fault can be had at will."""
 
 from __future__ import annotations
 

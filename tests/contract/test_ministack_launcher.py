@@ -1,0 +1,349 @@
+"""Each behaviour that embedded/ministack_launcher.py adds to MiniStack, in a MiniStack of its own with two slots."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from embedded import ministack_launcher as launcher
+from embedded import services
+from embedded.processes import stop_all
+from embedded.settings import EmbeddedSettings, free_port
+
+SLOTS = 2
+
+HANDLER = """
+import os, time
+calls = 0
+
+class BUSINESS_OUTCOME(Exception):
+    pass
+
+def handler(event, context):
+    global calls
+    calls += 1
+    if event.get("exit"):
+        os._exit(3)
+    if "sleep" in event:
+        open(event["file"], "a").write(f"start {os.getpid()}\\n")
+        time.sleep(event["sleep"])
+        open(event["file"], "a").write(f"end {os.getpid()}\\n")
+    if event.get("raise"):
+        raise BUSINESS_OUTCOME(event["raise"])
+    return {"pid": os.getpid(), "calls": calls}
+"""
+
+
+class Platform:
+    """A MiniStack and clients of it."""
+
+    def __init__(self, settings: EmbeddedSettings) -> None:
+        self.settings, self.service = settings, services.ministack(settings)
+
+    @property
+    def process(self) -> psutil.Process:
+        assert self.service.process
+        return psutil.Process(self.service.process.pid)
+
+    def client(self, name: str) -> Any:
+        session = boto3.Session("test", "test", region_name=self.settings.region)
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=20)
+        return session.client(name, endpoint_url=self.settings.aws_url, config=config)
+
+    @property
+    def role(self) -> str:
+        account = self.client("sts").get_caller_identity()["Account"]
+        return f"arn:aws:iam::{account}:role/unused"
+
+    def function(self, name: str) -> str:
+        package = io.BytesIO()
+        with zipfile.ZipFile(package, "w") as content:
+            content.writestr("code.py", HANDLER)
+        arn: str = self.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Role=self.role,
+            Handler="code.handler",
+            Timeout=60,
+            Code={"ZipFile": package.getvalue()},
+        )["FunctionArn"]
+        return arn
+
+    def invoke(self, name: str, event: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        answer = self.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
+        return answer.get("FunctionError"), json.loads(answer["Payload"].read())
+
+    def machine(self, name: str, definition: dict[str, Any]) -> str:
+        arn: str = self.client("stepfunctions").create_state_machine(
+            name=name, roleArn=self.role, definition=json.dumps(definition)
+        )["stateMachineArn"]
+        return arn
+
+    def ended(self, execution: str) -> dict[str, Any]:
+        states = self.client("stepfunctions")
+        return until(
+            lambda: (
+                ended if (ended := states.describe_execution(executionArn=execution))["status"] != "RUNNING" else None
+            )
+        )
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+    return found
+
+
+def start(folder: Path, settings: EmbeddedSettings) -> Platform:
+    platform = Platform(replace(settings, run_dir=folder, aws_port=free_port(), lambda_concurrency=SLOTS))
+    platform.service.start()
+    platform.service.wait_ready()
+    return platform
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, platform_settings: EmbeddedSettings) -> Iterator[Platform]:
+    running = start(tmp_path_factory.mktemp("ministack"), platform_settings)
+    yield running
+    stop_all([running.service])
+
+
+@pytest.fixture(scope="module")
+def function(platform: Platform) -> str:
+    platform.function("probe")
+    return "probe"
+
+
+def test_an_exception_keeps_its_class_name_and_the_worker_stays_warm(platform: Platform, function: str) -> None:
+    _, first = platform.invoke(function, {})
+    failed, error = platform.invoke(function, {"raise": "why"})
+    assert failed
+    assert (error["errorType"], error["errorMessage"]) == ("BUSINESS_OUTCOME", "why")
+    assert any("BUSINESS_OUTCOME" in line for line in error["stackTrace"])
+    assert platform.invoke(function, {})[1] == {"pid": first["pid"], "calls": first["calls"] + 2}
+
+
+def test_an_execution_fails_under_that_name_and_retry_and_catch_match_on_it(platform: Platform, function: str) -> None:
+    task: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke"}
+    task["Parameters"] = {"FunctionName": function, "Payload": {"raise": "why"}}
+    retry = {"ErrorEquals": ["BUSINESS_OUTCOME"], "IntervalSeconds": 1, "MaxAttempts": 1}
+    catch = {"ErrorEquals": ["BUSINESS_OUTCOME"], "Next": "Caught"}
+    plain = platform.machine("plain", {"StartAt": "T", "States": {"T": task | {"End": True}}})
+    caught = platform.machine(
+        "caught",
+        {
+            "StartAt": "T",
+            "States": {"T": task | {"Retry": [retry], "Catch": [catch], "End": True}, "Caught": {"Type": "Succeed"}},
+        },
+    )
+    states = platform.client("stepfunctions")
+    failed = platform.ended(states.start_execution(stateMachineArn=plain)["executionArn"])
+    assert (failed["status"], failed["error"]) == ("FAILED", "BUSINESS_OUTCOME")
+    passed = platform.ended(states.start_execution(stateMachineArn=caught)["executionArn"])
+    assert json.loads(passed["output"])["Error"] == "BUSINESS_OUTCOME"
+    history = states.get_execution_history(executionArn=passed["executionArn"])["events"]
+    assert sum(event["type"] == "TaskFailed" for event in history) == 2, "one try and one retry"
+
+
+def test_a_worker_that_dies_is_an_exit_error(platform: Platform, function: str) -> None:
+    failed, error = platform.invoke(function, {"exit": True})
+    assert failed
+    assert error["errorType"] == "Runtime.ExitError"
+    assert platform.invoke(function, {})[0] is None, "the next call gets a new worker"
+
+
+def test_a_burst_queues_for_the_slots_there_are(platform: Platform, function: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    event = {"sleep": 0.1, "file": str(log)}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: platform.invoke(function, event), range(8)))
+    assert [error for error, _ in answers] == [None] * 8
+    running = most = 0
+    for line in log.read_text().splitlines():
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    assert most == SLOTS
+
+
+def test_a_stopped_execution_stays_aborted_when_its_task_fails_later(
+    platform: Platform, function: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    payload = {"sleep": 0.3, "file": str(log), "raise": "late"}
+    task: dict[str, Any] = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": True}
+    task["Parameters"] = {"FunctionName": function, "Payload": payload}
+    states = platform.client("stepfunctions")
+    arn = platform.machine("stopped", {"StartAt": "T", "States": {"T": task}})
+    execution = states.start_execution(stateMachineArn=arn)["executionArn"]
+    until(log.exists)
+    states.stop_execution(executionArn=execution)
+    until(lambda: "end" in log.read_text())
+    until(
+        lambda: any(
+            event["type"] == "TaskFailed" for event in states.get_execution_history(executionArn=execution)["events"]
+        )
+    )
+    assert states.describe_execution(executionArn=execution)["status"] == "ABORTED"
+
+
+def distributed_map(function: str, payload: dict[str, Any]) -> dict[str, Any]:
+    item = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": function, "Payload": payload},
+        "End": True,
+    }
+    return {
+        "StartAt": "M",
+        "States": {
+            "M": {
+                "Type": "Map",
+                "Label": "M",
+                "ItemsPath": "$.items",
+                "MaxConcurrencyPath": "$.most",
+                "ToleratedFailurePercentagePath": "$.tolerated",
+                "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED"}, "StartAt": "T", "States": {"T": item}},
+                "End": True,
+            }
+        },
+    }
+
+
+def test_a_stopped_map_starts_no_further_item(platform: Platform, function: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    arn = platform.machine("stopped-map", distributed_map(function, {"sleep": 0.2, "file": str(log)}))
+    states = platform.client("stepfunctions")
+    data = json.dumps({"items": list(range(30)), "most": 1, "tolerated": 0})
+    execution = states.start_execution(stateMachineArn=arn, input=data)["executionArn"]
+    until(log.exists)
+    states.stop_execution(executionArn=execution)
+    (run,) = states.list_map_runs(executionArn=execution)["mapRuns"]
+    until(lambda: states.describe_map_run(mapRunArn=run["mapRunArn"])["status"] != "RUNNING")
+    assert log.read_text().count("start") <= 2
+    assert states.describe_execution(executionArn=execution)["status"] == "ABORTED"
+
+
+@pytest.mark.parametrize(("tolerated", "status"), [(100, "SUCCEEDED"), (99, "FAILED")])
+def test_a_maps_settings_may_come_from_its_input(
+    platform: Platform, function: str, tolerated: int, status: str
+) -> None:
+    arn = platform.machine("paths", distributed_map(function, {"raise": "always"}))
+    states = platform.client("stepfunctions")
+    data = json.dumps({"items": [1, 2, 3], "most": 2, "tolerated": tolerated})
+    execution = states.start_execution(stateMachineArn=arn, input=data)["executionArn"]
+    assert platform.ended(execution)["status"] == status
+    (run,) = states.list_map_runs(executionArn=execution)["mapRuns"]
+    described = states.describe_map_run(mapRunArn=run["mapRunArn"])
+    assert (described["maxConcurrency"], described["toleratedFailurePercentage"]) == (2, tolerated)
+
+
+@pytest.mark.parametrize("most", ["four", -1, None, True])
+def test_a_setting_that_is_no_number_fails_the_execution(platform: Platform, function: str, most: Any) -> None:
+    arn = platform.machine("paths", distributed_map(function, {"raise": "always"}))
+    states = platform.client("stepfunctions")
+    data = json.dumps({"items": [1], "most": most, "tolerated": 0})
+    ended = platform.ended(states.start_execution(stateMachineArn=arn, input=data)["executionArn"])
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+    assert "MaxConcurrencyPath $.most" in ended["cause"]
+
+
+def test_it_listens_on_loopback_only(platform: Platform) -> None:
+    listening = [item.laddr for item in platform.process.net_connections() if item.status == psutil.CONN_LISTEN]
+    assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", platform.settings.aws_port)]
+
+
+def test_workers_end_with_it_after_kill_9_in_the_middle_of_a_call(
+    tmp_path: Path, platform_settings: EmbeddedSettings
+) -> None:
+    platform = start(tmp_path / "run", platform_settings)
+    try:
+        platform.function("probe")
+        platform.client("s3").create_bucket(Bucket="kept")
+        platform.client("s3").put_object(Bucket="kept", Key="k", Body=b"v")
+        log = tmp_path / "log"
+        calling = threading.Thread(target=_ignoring_loss, args=(platform, {"sleep": 50, "file": str(log)}))
+        calling.start()
+        until(log.exists)
+        workers = platform.process.children(recursive=True)
+        assert int(log.read_text().split()[1]) in {worker.pid for worker in workers}
+        left = list(platform.settings.run_dir.rglob("ministack-lambda-*"))
+        assert left
+        platform.process.kill()
+        until(lambda: not any(_lives(worker) for worker in workers), 10)
+        calling.join(20)
+
+        platform.service.start()
+        platform.service.wait_ready()
+        assert not [folder for folder in left if folder.exists()], "the unpacked code of the killed run is cleared"
+        assert platform.client("s3").get_object(Bucket="kept", Key="k")["Body"].read() == b"v"
+    finally:
+        stop_all([platform.service])
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _ignoring_loss(platform: Platform, event: dict[str, Any]) -> None:
+    # The server is killed in the middle of this call.
+    with contextlib.suppress(BotoCoreError):
+        platform.invoke("probe", event)
+
+
+def test_another_version_is_refused_with_what_to_do() -> None:
+    launcher.check_version()
+    with pytest.raises(launcher.IncompatibleMiniStackError, match=r"pip install ministack==1\.5\.33"):
+        launcher.check_version("1.5.34")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        lambda module: launcher.name_lambda_errors(module, module),
+        launcher.end_workers_with_parent,
+        lambda module: launcher.queue_invocations(module, 1),
+        launcher.keep_aborted_executions_aborted,
+        launcher.honour_map_paths,
+    ],
+)
+def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], None]) -> None:
+    changed = SimpleNamespace(__name__="changed", _PYTHON_WORKER_SCRIPT="something else")
+    with pytest.raises(launcher.IncompatibleMiniStackError, match="adapt it"):
+        patch(changed)
+
+
+def test_a_queue_gives_up_in_the_end() -> None:
+    module = SimpleNamespace(__name__="full")
+
+    def _acquire_execution_slot(func: Any, config: Any) -> tuple[None, str]:
+        return None, "account"
+
+    def _release_execution_slot(key: Any) -> None:
+        """Nothing to free."""
+
+    module._acquire_execution_slot = _acquire_execution_slot
+    module._release_execution_slot = _release_execution_slot
+    launcher.queue_invocations(module, 0.05)
+    began = time.monotonic()
+    assert module._acquire_execution_slot({}, {}) == (None, "account")
+    assert time.monotonic() - began >= 0.05

@@ -1,0 +1,212 @@
+"""The CloudFormation template: valid, private, least privilege."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
+
+from infrastructure.artifacts import DEFINITIONS, FUNCTIONS, ROOT
+
+TEMPLATE = ROOT / "infrastructure" / "template.yaml"
+
+# Actions that have no resource to name, by AWS's service authorization reference.
+WITHOUT_RESOURCE = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+    "ecr:GetAuthorizationToken",
+    "cloudwatch:PutMetricData",
+    "cloudwatch:GetMetricData",
+    "cloudwatch:GetMetricStatistics",
+    "sagemaker:ListEndpointConfigs",
+    "sagemaker:ListEndpoints",
+    "sagemaker:ListModelPackages",
+    "sagemaker:ListModels",
+    "sagemaker:ListTrainingJobs",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms as {"!Sub": ...}."""
+
+
+def _short_form(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    return {f"!{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+DOCUMENT: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _Loader)
+RESOURCES: dict[str, dict[str, Any]] = DOCUMENT["Resources"]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every policy statement of the template's roles and policies."""
+    for name, resource in RESOURCES.items():
+        properties = resource["Properties"]
+        documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+        if resource["Type"] in {"AWS::IAM::ManagedPolicy", "AWS::SNS::TopicPolicy", "AWS::S3::BucketPolicy"}:
+            documents.append(properties["PolicyDocument"])
+        for document in documents:
+            for statement in document["Statement"]:
+                yield name, statement
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    matches = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1"]))
+    assert [str(match) for match in matches] == []
+
+
+def test_it_can_be_given_to_cloudformation_as_it_is() -> None:
+    text = TEMPLATE.read_text()
+    assert len(text.encode()) <= 51_200, "larger templates must be uploaded first"
+    assert not re.search(r"^[^#]*[:-] [&*][A-Za-z]", text, re.M), "CloudFormation refuses YAML anchors and aliases"
+    assert "Transform" not in DOCUMENT
+
+
+def test_no_allowed_action_is_a_wildcard() -> None:
+    for name, statement in statements():
+        if statement["Effect"] == "Allow":
+            for action in as_list(statement["Action"]):
+                assert re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action), f"{name}: {action}"
+
+
+def test_only_actions_without_a_resource_name_are_allowed_on_all() -> None:
+    for name, statement in statements():
+        if statement["Effect"] == "Allow" and "*" in as_list(statement["Resource"]):
+            assert set(as_list(statement["Action"])) <= WITHOUT_RESOURCE, name
+    metrics = [item for _, item in statements() if "cloudwatch:PutMetricData" in as_list(item["Action"])]
+    assert metrics
+    assert all("cloudwatch:namespace" in json.dumps(item["Condition"]) for item in metrics)
+
+
+def test_roles_may_be_passed_to_sagemaker_only() -> None:
+    passing = [item for _, item in statements() if "iam:PassRole" in as_list(item["Action"])]
+    assert [item["Resource"] for item in passing] == [{"!GetAtt": "SageMakerRole.Arn"}]
+    assert passing[0]["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+
+def test_a_role_is_assumed_by_one_service_and_not_across_accounts() -> None:
+    for name, resource in RESOURCES.items():
+        if resource["Type"] != "AWS::IAM::Role":
+            continue
+        (statement,) = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        assert list(statement["Principal"]) == ["Service"], name
+        if statement["Principal"]["Service"] != "lambda.amazonaws.com":
+            assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"!Ref": "AWS::AccountId"}}}
+
+
+def test_the_bucket_is_private_encrypted_versioned_and_outlives_the_stack() -> None:
+    bucket = RESOURCES["DataBucket"]
+    properties = bucket["Properties"]
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert {rule["Status"] for rule in properties["LifecycleConfiguration"]["Rules"]} == {"Enabled"}
+    (tls,) = RESOURCES["DataBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert tls["Effect"] == "Deny"
+    assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_every_function_is_traced_limited_and_logs_for_a_while() -> None:
+    functions = {
+        name: item["Properties"] for name, item in RESOURCES.items() if item["Type"] == "AWS::Lambda::Function"
+    }
+    assert len(functions) == len(FUNCTIONS)
+    for name, properties in functions.items():
+        assert properties["TracingConfig"] == {"Mode": "Active"}, name
+        group = RESOURCES[properties["LoggingConfig"]["LogGroup"]["!Ref"]]
+        assert group["Properties"]["RetentionInDays"] == {"!Ref": "LogRetentionDays"}
+        assert "ReservedConcurrency" in json.dumps(properties["ReservedConcurrentExecutions"])
+        module = properties["Handler"].split(".")[0]
+        assert (ROOT / "lambdas" / module / "handler.py").exists()
+        code = properties["Code"]["S3Key"]["!Ref"]
+        assert FUNCTIONS[code] == module
+
+
+def test_every_state_machine_logs_is_traced_and_fills_every_placeholder() -> None:
+    machines = [item["Properties"] for item in RESOURCES.values() if item["Type"] == "AWS::StepFunctions::StateMachine"]
+    assert sorted(item["StateMachineType"] for item in machines) == ["EXPRESS", "STANDARD", "STANDARD"]
+    for properties in machines:
+        assert properties["TracingConfiguration"] == {"Enabled": True}
+        assert properties["LoggingConfiguration"]["Destinations"]
+        text = DEFINITIONS[properties["DefinitionS3Location"]["Key"]["!Ref"]].read_text()
+        assert set(re.findall(r"\$\{(\w+)\}", text)) == set(properties["DefinitionSubstitutions"])
+
+
+def test_a_rejection_alerts_nobody() -> None:
+    pattern = RESOURCES["FailedExecutionsRule"]["Properties"]["EventPattern"]["detail"]
+    assert pattern["status"] == ["FAILED"]
+    assert pattern["error"] == [{"anything-but": ["THRESHOLD_CONFIDENCE_NOT_MET"]}]
+    stopped = RESOURCES["StoppedExecutionsRule"]["Properties"]["EventPattern"]["detail"]
+    assert stopped["status"] == ["TIMED_OUT", "ABORTED"]
+
+
+def test_everything_is_described_and_every_parameter_used() -> None:
+    text = TEMPLATE.read_text().split("\nResources:")[1]
+    for name, parameter in DOCUMENT["Parameters"].items():
+        assert parameter["Description"], name
+        assert re.search(rf"!Ref {name}\b|\$\{{{name}\}}|, {name}\b", text) or name in json.dumps(
+            DOCUMENT["Conditions"]
+        ), f"{name} is not used"
+    assert all(output["Description"] for output in DOCUMENT["Outputs"].values())
+    labelled = [
+        name
+        for group in DOCUMENT["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+        for name in group["Parameters"]
+    ]
+    assert sorted(labelled) == sorted(DOCUMENT["Parameters"])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "BucketName",
+        "StateMachineArn",
+        "DistributedMapStateMachineArn",
+        "ExpressStateMachineArn",
+        "SageMakerRoleArn",
+        "AlertTopicArn",
+        "EndpointName",
+        "SerializeFunctionName",
+        "ClassifyFunctionName",
+        "FilterFunctionName",
+        "Endpoint5xxAlarmName",
+        "EndpointLatencyAlarmName",
+        "WorkflowFailuresAlarmName",
+        "AirflowPolicyArn",
+    ],
+)
+def test_the_outputs_others_rely_on_are_there(output: str) -> None:
+    assert output in DOCUMENT["Outputs"]
+
+
+def test_no_account_number_is_written_down() -> None:
+    for path in [TEMPLATE, *DEFINITIONS.values(), *Path(ROOT / "infrastructure").glob("*.py")]:
+        assert not re.search(r"\b\d{12}\b", path.read_text()), path
