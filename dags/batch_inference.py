@@ -30,7 +30,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 
-from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, START_DATE, TAGS
+from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.operators.batch import BatchChunkOperator
 from scones.tasks import batch, batch_results
 
@@ -114,7 +114,6 @@ PARAMS = {
 
 @dag(
     schedule=None,
-    start_date=START_DATE,
     catchup=False,
     default_args=DAG_DEFAULT_ARGS,
     params=PARAMS,

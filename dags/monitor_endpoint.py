@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import CronTriggerTimetable, Param, chain, dag
+from airflow.sdk import Param, chain, dag
 
 from scones import defaults
 from scones.notifications import run_failed_notifier
@@ -82,8 +82,7 @@ PARAMS = {
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 * * * *", timezone="UTC"),
-    start_date=defaults.START_DATE,
+    schedule=defaults.at("0 * * * *"),
     catchup=False,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},

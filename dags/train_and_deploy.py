@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, chain, dag, task_group
+from airflow.sdk import AssetOrTimeSchedule, chain, dag, task_group
 
 from scones import defaults
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
@@ -49,10 +49,7 @@ FLEET: dict[str, Any] = {
 
 
 @dag(
-    schedule=AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable("0 4 * * 1", timezone="UTC"), assets=[defaults.DRIFT_ASSET]
-    ),
-    start_date=defaults.START_DATE,
+    schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=[defaults.DRIFT_ASSET]),
     catchup=False,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},

@@ -37,6 +37,7 @@ def _run(settings: control.EmbeddedSettings) -> int:
     from rich.console import Console
 
     from embedded import run
+    from embedded.airflow_api import AirflowApiError
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
@@ -50,8 +51,8 @@ def _run(settings: control.EmbeddedSettings) -> int:
         job = run.OneCommandRun(actual, console)
         try:
             document = job.run()
-        except run.RunFailedError as error:
-            console.print(f"\n[bold red]{error}[/]", markup=True, highlight=False)
+        except (run.RunFailedError, AirflowApiError) as error:
+            console.print(f"\n{error}", style="bold red", markup=False, highlight=False)
             return 1
         document["seconds"] = round(time.monotonic() - began, 1)
         console.print()

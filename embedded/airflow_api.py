@@ -78,13 +78,13 @@ class AirflowApi:
         """Wait until the DAG is parsed and return it.
 
         Raises:
-            AirflowApiError: it has import errors, or is not there in time.
+            AirflowApiError: its file has an import error, or it is not there in time.
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            errors = self.call("GET", "/importErrors")["import_errors"]
-            if errors:
-                raise AirflowApiError("DAG files do not import:\n" + "\n".join(item["stack_trace"] for item in errors))
+            for problem in self.call("GET", "/importErrors")["import_errors"]:
+                if problem["filename"].endswith(f"{dag_id}.py"):
+                    raise AirflowApiError(f"{problem['filename']} does not import:\n{problem['stack_trace']}")
             try:
                 dag: dict[str, Any] = self.call("GET", f"/dags/{dag_id}")
             except AirflowApiError as error:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, CronTriggerTimetable
 
 AWS_CONN_ID = "aws_default"
 
-# One fixed date, so that the serialised DAGs are the same at every parse.
-START_DATE = datetime(2026, 1, 1, tzinfo=UTC)
+
+def at(cron: str) -> CronTriggerTimetable:
+    """A schedule in UTC whose first run is the next one.
+
+    Scheduled DAGs have no start date: with one, Airflow starts the latest missed run as soon as a DAG is unpaused,
+    beside the run that was triggered by hand.
+    """
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
+
 
 DEFAULT_CLASSES = ["bicycle", "motorcycle"]
 DEFAULT_THRESHOLD = 0.93
