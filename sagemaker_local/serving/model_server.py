@@ -234,9 +234,10 @@ class ModelServer:
             pause = min(pause * 1.5, _LONGEST_PING_PAUSE)
 
     async def _watch(self) -> str:
-        """Wait until the process exits, or has answered no ping for as long as an invocation may take."""
+        """Wait until the process exits, or has answered no ping for longer than an invocation may keep it busy."""
         loop, exited = asyncio.get_running_loop(), self._exited
         assert exited is not None
+        patience = self._settings.invocation_timeout + 2 * self._settings.ping_timeout
         last_good = loop.time()
         while True:
             await asyncio.wait({exited}, timeout=self._settings.ping_interval)
@@ -244,7 +245,7 @@ class ModelServer:
                 return f"The model server ended with {_exit(exited.result())}: it is restarted."
             if await self._ping(self._settings.ping_timeout):
                 last_good = loop.time()
-            elif loop.time() - last_good > self._settings.invocation_timeout and not exited.done():
+            elif loop.time() - last_good > patience and not exited.done():
                 return "The model server stopped answering /ping: it is restarted."
 
     async def _ping(self, timeout: float) -> bool:

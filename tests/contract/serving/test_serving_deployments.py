@@ -1,0 +1,222 @@
+"""UpdateEndpoint: blue/green and rolling, and every way back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+from botocore.exceptions import ClientError
+
+
+def blue_green(kind: str, wait: int, termination_wait: int = 0, **sizes) -> dict:
+    routing = {
+        "Type": kind,
+        "WaitIntervalInSeconds": wait,
+        **{key: {"Type": "CAPACITY_PERCENT", "Value": value} for key, value in sizes.items()},
+    }
+    policy = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": termination_wait}
+    return {"BlueGreenUpdatePolicy": policy}
+
+
+class Caller:
+    """Invokes an endpoint all the time and keeps who answered, or the error."""
+
+    def __init__(self, serving, name):
+        self.answers: list[str] = []
+        self._serving, self._name = serving, name
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self._ending.is_set():
+            try:
+                self.answers.append(self._serving.invoke(self._name)["model"])
+            except ClientError as error:
+                self.answers.append(f"error: {error}")
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ending.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def blue(serving):
+    """An endpoint in service on the model `blue`, and the configs of both models."""
+    old, new = serving.config(serving.model(name="blue")), serving.config(serving.model(name="green"))
+    return serving.in_service(old), old, new
+
+
+def test_all_at_once_answers_every_invocation_and_keeps_the_rest(serving, blue):
+    name, old, new = blue
+    created = serving.describe(name)["CreationTime"]
+    with Caller(serving, name) as caller:
+        serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new)
+        pending = serving.describe(name)
+        found = serving.settled(name)
+        serving.invoke(name)
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", new)
+    assert "FailureReason" not in found
+    assert "PendingDeploymentSummary" not in found
+    assert found["CreationTime"] == created
+    assert serving.invoke(name)["model"] == "green"
+    assert set(caller.answers) == {"blue", "green"}
+    assert caller.answers == sorted(caller.answers)  # never back to blue
+    if pending["EndpointStatus"] == "Updating":
+        assert pending["EndpointConfigName"] == old
+        assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == new
+        assert pending["PendingDeploymentSummary"]["ProductionVariants"][0]["VariantStatus"]
+
+
+def test_a_canary_takes_its_share_and_then_all(serving, blue, until):
+    name, _, new = blue
+    config = blue_green("CANARY", 4, CanarySize=25)
+    serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
+
+    def stage():
+        summary = serving.describe(name).get("PendingDeploymentSummary", {})
+        return [one["VariantStatus"][0]["Status"] for one in summary.get("ProductionVariants", ())]
+
+    until(lambda: stage() == ["Baking"], "the canary bakes", 20)
+    counts = Counter(serving.invoke(name)["model"] for _ in range(200))
+    assert 20 < counts["green"] < 85  # 50 expected; outside by chance less than once in ten million
+    found = serving.settled(name)
+    assert found["EndpointConfigName"] == new
+    assert found["LastDeploymentConfig"] == config
+    assert {serving.invoke(name)["model"] for _ in range(10)} == {"green"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        blue_green("LINEAR", 0, LinearStepSize=50),
+        {
+            "RollingUpdatePolicy": {
+                "MaximumBatchSize": {"Type": "CAPACITY_PERCENT", "Value": 50},
+                "WaitIntervalInSeconds": 0,
+            }
+        },
+    ],
+    ids=["linear", "rolling"],
+)
+def test_linear_and_rolling_reach_the_new_fleet_without_a_lost_invocation(serving, config):
+    old = serving.config(serving.model(name="blue"), count=2)
+    name = serving.in_service(old)
+    new = serving.config(serving.model(name="green"), count=2)
+    with Caller(serving, name) as caller:
+        serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
+        found = serving.settled(name)
+    assert found["EndpointConfigName"] == new
+    assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
+    assert set(caller.answers) <= {"blue", "green"}
+
+
+def test_a_fleet_that_cannot_start_is_rolled_back_with_its_reason(serving, blue):
+    name, old, _ = blue
+    bad = serving.config(serving.model(exit_at_start=3))
+    with Caller(serving, name) as caller:
+        serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=bad)
+        found = serving.settled(name)
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
+    assert "exit code 3" in found["FailureReason"]
+    assert "PendingDeploymentSummary" not in found
+    assert set(caller.answers) == {"blue"}
+
+
+def test_errors_of_the_new_fleet_ring_an_alarm_that_rolls_back(serving, blue, aws):
+    """The whole loop: the new model fails, its metric reaches CloudWatch, the alarm rings, the old fleet takes over."""
+    name, old, new = blue
+    alarm = f"errors-of-{name}"
+    aws("cloudwatch").put_metric_alarm(
+        AlarmName=alarm,
+        Namespace="AWS/SageMaker",
+        MetricName="Invocation5XXErrors",
+        Dimensions=[{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": "AllTraffic"}],
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="notBreaching",
+    )
+    config = {**blue_green("ALL_AT_ONCE", 60), "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]}}
+    serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
+    deadline = time.monotonic() + 20
+    while serving.invoke(name)["model"] != "green":
+        assert time.monotonic() < deadline
+    with pytest.raises(ClientError, match="ModelError"):
+        serving.invoke(name, {"do": "status", "status": 500, "message": "no"})
+    found = serving.settled(name)
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
+    assert alarm in found["FailureReason"]
+    assert serving.invoke(name)["model"] == "blue"
+
+
+def test_an_alarm_that_does_not_exist_rolls_back(serving, blue):
+    name, old, new = blue
+    config = {
+        **blue_green("ALL_AT_ONCE", 0),
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "ghost-alarm"}]},
+    }
+    serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
+    found = serving.settled(name)
+    assert found["EndpointConfigName"] == old
+    assert "ghost-alarm" in found["FailureReason"]
+
+
+def test_properties_and_deployment_config_can_be_retained(serving, until):
+    capture = serving.capture_config(34)
+    name = serving.in_service(serving.config(serving.model(), DataCaptureConfig=capture))
+    wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2, "DesiredWeight": 5.0}]
+    serving.sm.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+    serving.settled(name)
+    new, deployment = serving.config(serving.model()), blue_green("ALL_AT_ONCE", 0)
+    serving.sm.update_endpoint(
+        EndpointName=name,
+        EndpointConfigName=new,
+        RetainAllVariantProperties=True,
+        ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
+        DeploymentConfig=deployment,
+    )
+    found = serving.settled(name)
+    [variant] = found["ProductionVariants"]
+    assert (variant["CurrentInstanceCount"], variant["CurrentWeight"]) == (2, 1.0)
+    assert found["DataCaptureConfig"]["CurrentSamplingPercentage"] == 34
+    serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, RetainDeploymentConfig=True)
+    found = serving.settled(name)
+    assert found["LastDeploymentConfig"] == deployment
+    assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 1
+    assert "DataCaptureConfig" not in found
+
+
+def test_new_instances_that_cannot_start_leave_the_counts_as_they_were(serving, until):
+    model = serving.model()
+    name = serving.in_service(serving.config(model))
+    before = serving.invoke(name)["pid"]
+    archive = next((serving.service.folder / "data" / "endpoints" / name).rglob("model.tar.gz"))
+    archive.write_bytes(b"spoiled")
+    wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+    serving.sm.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+    found = serving.settled(name)
+    assert found["EndpointStatus"] == "InService"
+    assert found["FailureReason"]
+    assert found["ProductionVariants"][0]["DesiredInstanceCount"] == 1
+    assert serving.invoke(name)["pid"] == before
+
+
+def test_wrong_deployment_configs_are_refused(serving, blue):
+    name, _, new = blue
+    with pytest.raises(ClientError, match="CanarySize"):
+        serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=blue_green("CANARY", 0))
+    with pytest.raises(ClientError, match="RetainAllVariantProperties"):
+        serving.sm.update_endpoint(
+            EndpointName=name,
+            EndpointConfigName=new,
+            ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
+        )
+    assert serving.describe(name)["EndpointStatus"] == "InService"
