@@ -1,0 +1,179 @@
+"""The web application behind the pages in the Airflow UI.
+
+Every page asks Airflow's own authorisation: reading needs leave to read runs of ``monitor_endpoint`` (or of the DAG
+whose run is shown), accepting a label needs leave to trigger ``train_and_deploy``, whose next run learns from it.
+Pages hold no script and their Content-Security-Policy allows none; stored reports, which show captured data, are
+served sandboxed: should anything hostile ever get into one, it runs in no origin and can do nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from botocore.exceptions import BotoCoreError, ClientError
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from scones.hooks.resources import ResourcesNotDeployedError
+from scones.ui import pages
+
+log = logging.getLogger(__name__)
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'self'"
+)
+#: For stored documents: no scripts, no forms, no origin.
+DOCUMENT_POLICY = (
+    "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "private, no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,126})")
+_LONGEST_FORM = 8192
+
+may_read_reports = Depends(requires_access_dag("GET", DagAccessEntity.RUN, "monitor_endpoint"))
+may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
+may_read_batches = Depends(requires_access_dag("GET", DagAccessEntity.RUN, "batch_inference"))
+may_retrain = Depends(requires_access_dag("POST", DagAccessEntity.RUN, "train_and_deploy"))
+
+
+def build_application(parent: Any = None) -> FastAPI:
+    """Build the application; ``parent`` is Airflow's, whose authorisation the pages use."""
+    app = FastAPI(title="Scones monitor", docs_url=None, redoc_url=None, openapi_url=None)
+    if parent is not None:
+        # Airflow's dependencies look for its auth manager in the state of the application that serves the request.
+        app.state = parent.state
+    app.middleware("http")(_security_headers)
+    app.add_exception_handler(StarletteHTTPException, _problem)
+    app.add_exception_handler(ResourcesNotDeployedError, _problem)
+    app.add_exception_handler(ClientError, _problem)
+    app.add_exception_handler(BotoCoreError, _problem)
+    add = app.add_api_route
+    get: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse}
+    add("/", overview, dependencies=[may_read_reports], **get)
+    add("/reports/{endpoint_name}/{report_id}", report, dependencies=[may_read_reports], **get)
+    add("/batches/{batch_id}", batch, dependencies=[may_read_batches], **get)
+    add("/evaluations/{job_name}", evaluation, dependencies=[may_read_reports], **get)
+    add("/runs/{dag_id}/{run_id:path}", run, dependencies=[may_read_run], **get)
+    add("/rejects", rejects, dependencies=[may_read_batches], **get)
+    add("/rejects", accept_label, methods=["POST"], dependencies=[Depends(same_origin), may_retrain])
+    return app
+
+
+async def _security_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+    return response
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    """A page that says what is wrong; never a stack trace, never what AWS was asked."""
+    status, message = 502, "The store of the reports cannot be reached. Is the connection aws_default right?"
+    if isinstance(error, StarletteHTTPException):
+        status, message = error.status_code, str(error.detail)
+        if status in (401, 403):
+            message = "Sign in to Airflow first." if status == 401 else "You have no leave to see this."
+    elif isinstance(error, ResourcesNotDeployedError):
+        status, message = 503, str(error)
+    else:
+        log.warning("The page %s failed: %s", request.url.path, error)
+    return HTMLResponse(pages.problem(_base(request), status, message), status_code=status)
+
+
+def _base(request: Request) -> str:
+    """Where the application is mounted, e.g. ``/scones``, with Airflow's own prefix before it."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _checked(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise HTTPException(404, f"There is no such {what}.")
+    return name
+
+
+def _document(content: bytes | None, what: str) -> HTMLResponse:
+    if content is None:
+        raise HTTPException(404, f"There is no such {what}.")
+    return HTMLResponse(content, headers={"Content-Security-Policy": DOCUMENT_POLICY})
+
+
+def same_origin(request: Request) -> None:
+    """Refuse a form that another site sent with the user's cookie (cross-site request forgery)."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        allowed = site == "same-origin"
+    else:
+        origin = request.headers.get("origin")
+        # A client with a bearer token sends no cookie by itself, so nobody can make it send one.
+        bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+        allowed = bearer if origin is None else urlsplit(origin).netloc == request.headers.get("host")
+    if not allowed:
+        raise HTTPException(403, "This form was not sent by this page.")
+
+
+def overview(request: Request) -> HTMLResponse:
+    """The state of each endpoint, its trends and its reports."""
+    return HTMLResponse(pages.overview(_base(request)))
+
+
+def report(endpoint_name: str, report_id: str) -> HTMLResponse:
+    """A stored report."""
+    folder = f"reports/{_checked(endpoint_name, 'endpoint')}/{_checked(report_id, 'report')}"
+    return _document(pages.store().read(f"{folder}/report.html"), "report")
+
+
+def batch(batch_id: str) -> HTMLResponse:
+    """The stored page of a batch."""
+    return _document(pages.store().read(f"batches/{_checked(batch_id, 'batch')}/report.html"), "batch")
+
+
+def evaluation(job_name: str) -> HTMLResponse:
+    """The stored page of an evaluation."""
+    key = f"evaluations/{_checked(job_name, 'training job')}/evaluation.html"
+    return _document(pages.store().read(key), "evaluation")
+
+
+def run(request: Request, dag_id: str, run_id: str, show: Annotated[int, Query(ge=0, le=99)] = 0) -> HTMLResponse:
+    """What a DAG run wrote, for the tab of the run."""
+    return HTMLResponse(pages.run_documents(_base(request), dag_id, run_id, show))
+
+
+def rejects(
+    request: Request, offset: Annotated[int, Query(ge=0)] = 0, accepted: Annotated[str, Query(max_length=200)] = ""
+) -> HTMLResponse:
+    """The reject queue."""
+    return HTMLResponse(pages.reject_queue(_base(request), offset, accepted))
+
+
+async def accept_label(request: Request) -> RedirectResponse:
+    """Take the label of one image, and go back to the queue."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_FORM:
+            raise HTTPException(413, "The form is too long.")
+    form = parse_qs(body.decode("utf-8", "replace"))
+    key, label = form.get("key", [""])[0], form.get("label", [""])[0]
+    offset = form.get("offset", ["0"])[0]
+    try:
+        await run_in_threadpool(pages.accept_label, key, label)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    query = urlencode({"offset": offset if offset.isdigit() else "0", "accepted": label[:100]})
+    return RedirectResponse(f"{_base(request)}/rejects?{query}", status_code=303)
