@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS resources (
 CREATE INDEX IF NOT EXISTS by_created ON resources (kind, created, name);
 CREATE INDEX IF NOT EXISTS by_modified ON resources (kind, modified, name);
 CREATE INDEX IF NOT EXISTS by_status ON resources (kind, status, created, name);
+CREATE INDEX IF NOT EXISTS by_status_name ON resources (kind, status, name);
 CREATE INDEX IF NOT EXISTS by_parent ON resources (kind, parent, created, name);
 CREATE INDEX IF NOT EXISTS by_version ON resources (kind, parent, version);
 CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key))

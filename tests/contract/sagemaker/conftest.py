@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.model import OperationModel
 
 from embedded.processes import http_ok
 from embedded.settings import free_port
+from tests.contract.sagemaker.conformance import problems_of
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ROOT / "tests" / "data" / "sagemaker_local" / "toy_container.py"
@@ -99,9 +102,17 @@ def client_of(ministack: str) -> Callable[[LocalService], Any]:
 
     def client(service: LocalService) -> Any:
         config = Config(retries={"max_attempts": 1}, parameter_validation=True)
-        return boto3.client("sagemaker", endpoint_url=service.url, region_name="us-east-1", config=config)
+        made = boto3.client("sagemaker", endpoint_url=service.url, region_name="us-east-1", config=config)
+        made.meta.events.register("after-call.sagemaker", check_conformance)
+        return made
 
     return client
+
+
+def check_conformance(http_response: Any, model: OperationModel, **_: Any) -> None:
+    """Every answer any of these tests gets is held against the service model."""
+    if http_response.status_code == http.client.OK:
+        assert problems_of(model, http_response.content) == []
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def test_a_job_killed_in_training_starts_again_and_completes(own, client_of, aws
     wait_until(lambda: not containers(own.folder), 10, "nothing is left running")
 
 
+@pytest.mark.slow
 def test_checkpoints_save_the_epochs_before_the_kill(own, client_of, aws, bucket, job_request, unique):
     sm = client_of(own)
     request = job_request(epochs=6, seconds=0.5, checkpoint=1)
@@ -62,6 +63,7 @@ def test_checkpoints_save_the_epochs_before_the_kill(own, client_of, aws, bucket
     assert read_model(aws, job["ModelArtifacts"]["S3ModelArtifacts"])["first_epoch"] >= 2
 
 
+@pytest.mark.slow
 def test_every_accepted_job_ends_though_the_service_is_killed_again_and_again(own, client_of, job_request, unique):
     sm = client_of(own)
     names = [f"{unique}-{number}" for number in range(5)]
@@ -75,6 +77,7 @@ def test_every_accepted_job_ends_though_the_service_is_killed_again_and_again(ow
     assert len(sm.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]) >= 5
 
 
+@pytest.mark.slow
 def test_a_job_that_is_interrupted_too_often_fails_with_a_reason(own, client_of, job_request, unique):
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=1000, seconds=0.2), RetryStrategy={"MaximumRetryAttempts": 1})
@@ -98,6 +101,7 @@ def test_a_stop_survives_the_kill(own, client_of, job_request, unique):
     wait_until(lambda: not containers(own.folder), 10, "nothing is left running")
 
 
+@pytest.mark.slow
 def test_a_clean_stop_ends_the_containers_and_the_next_start_takes_the_job_up(own, client_of, job_request, unique):
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=3, seconds=0.4))
@@ -138,6 +142,7 @@ def switch(ministack: str) -> Iterator[Switch]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_job_outlives_a_short_outage_of_s3(new_service, client_of, aws, switch, job_request, unique):
     sm = client_of(new_service("--outage-seconds", "60", aws_url=switch.url))
     sm.create_training_job(**job_request(epochs=3, seconds=0.3))
@@ -150,6 +155,7 @@ def test_a_job_outlives_a_short_outage_of_s3(new_service, client_of, aws, switch
     assert read_model(aws, job["ModelArtifacts"]["S3ModelArtifacts"])["job"] == unique
 
 
+@pytest.mark.slow
 def test_a_job_fails_with_a_reason_when_s3_stays_away(new_service, client_of, switch, job_request, unique):
     sm = client_of(new_service("--outage-seconds", "2", aws_url=switch.url))
     sm.create_training_job(**job_request(epochs=3, seconds=0.3))
