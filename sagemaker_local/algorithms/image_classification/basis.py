@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-import numpy as np  # noqa: TID253
-import scipy.linalg  # noqa: TID253
+import numpy as np
+import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.model import compress
 from sagemaker_local.algorithms.image_classification.scattering import Array

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import numpy as np  # noqa: TID253
-import scipy.optimize  # noqa: TID253
+import numpy as np
+import scipy.optimize
 
 from sagemaker_local.algorithms.image_classification.scattering import Array
 

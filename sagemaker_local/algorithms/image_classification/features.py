@@ -6,7 +6,7 @@ Each feature has a mirror partner, so the features of the mirrored image are the
 
 from typing import Any
 
-import numpy as np  # noqa: TID253
+import numpy as np
 
 from sagemaker_local.algorithms.image_classification.images import CANVAS
 from sagemaker_local.algorithms.image_classification.scattering import Array, Scattering

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np  # noqa: TID253
-import scipy.linalg  # noqa: TID253
+import numpy as np
+import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.basis import Basis, Points
 from sagemaker_local.algorithms.image_classification.calibration import fit_calibration

@@ -1,7 +1,7 @@
 """Ridge regression solved from sums over chunks of images, with scores for every image from heads that never saw it."""
 
-import numpy as np  # noqa: TID253
-import scipy.linalg  # noqa: TID253
+import numpy as np
+import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.scattering import Array
 

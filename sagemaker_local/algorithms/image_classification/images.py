@@ -2,13 +2,12 @@
 
 import io
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np  # noqa: TID253  (only the algorithm's own process imports this module)
-from PIL import Image  # noqa: TID253
+import numpy as np
+from PIL import Image
 
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 
@@ -68,16 +67,18 @@ def decode_image(content: bytes, geometry: Geometry, name: str) -> np.ndarray[An
         raise AlgorithmError(f"{name} is empty; expected a PNG or JPEG image")
     if len(content) > MOST_BYTES:
         raise AlgorithmError(f"{name} has {len(content)} bytes; at most {MOST_BYTES} are read")
+    image: Image.Image
     try:
-        with warnings.catch_warnings() if len(content) > 1_000_000 else _nothing():
-            image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise AlgorithmError(f"{name} is {width} x {height} pixels; at most {MOST_PIXELS} pixels are decoded")
-            if image.format == "JPEG" and min(width, height) >= 4 * CANVAS:
-                image.draft("RGB", (2 * CANVAS, 2 * CANVAS))
-            image.load()
-            image = _to_rgb(image)
+        image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise AlgorithmError(f"{name} is {width} x {height} pixels; at most {MOST_PIXELS} pixels are decoded")
+        if image.format == "JPEG" and min(width, height) >= 4 * CANVAS:
+            image.draft("RGB", (2 * CANVAS, 2 * CANVAS))
+        image.load()
+        image = _to_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise AlgorithmError(f"{name} is too large: at most {MOST_PIXELS} pixels are decoded") from error
     except AlgorithmError:
         raise
     except _BROKEN as error:
@@ -85,12 +86,6 @@ def decode_image(content: bytes, geometry: Geometry, name: str) -> np.ndarray[An
             raise AlgorithmError(f"{name} is not a PNG or JPEG image") from error
         raise AlgorithmError(f"{name} is truncated or corrupt: {error}") from error
     return _to_canvas(image, geometry)
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def _to_canvas(image: Image.Image, geometry: Geometry) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -7,11 +7,13 @@ both heads' scores, scaled and shifted as fitted on images the heads had not see
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np  # noqa: TID253
+import numpy as np
 
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.features import Features
@@ -133,5 +135,5 @@ class Model:
             return cls(Parameters(**arrays), Geometry(height, width, shapes["resize"]), (channels, height, width))
         except FileNotFoundError as error:
             raise AlgorithmError(f"the model artefact lacks {Path(error.filename).name}") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise AlgorithmError(f"the model artefact cannot be read: {error}") from error

@@ -7,8 +7,8 @@ windows on a grid. Filters are Morlet wavelets applied by FFT; after a filter of
 
 from typing import Any
 
-import numpy as np  # noqa: TID253
-import scipy.fft  # noqa: TID253
+import numpy as np
+import scipy.fft
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,6 +34,23 @@ def _fold(spectrum: Array, factor: int) -> Array:
     side = spectrum.shape[-1] // factor
     parts = spectrum.reshape(*spectrum.shape[:-2], factor, side, factor, side)
     return parts.mean(axis=(-4, -2), dtype=spectrum.dtype)
+
+
+def _filtered(spectrum: Array, filters: Array, factor: int) -> Array:
+    """Sum over the aliases of spectrum * filters once only every `factor`-th pixel is kept.
+
+    Block by block, as no large product need be stored: a third of the time.
+    """
+    side = spectrum.shape[-1] // factor
+    blocks = [
+        (..., slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side))
+        for row in range(factor)
+        for column in range(factor)
+    ]
+    result = spectrum[blocks[0]] * filters[blocks[0]]
+    for block in blocks[1:]:
+        result += spectrum[block] * filters[block]
+    return result
 
 
 def windows(size: int, grid: int, step: int, pad: int, canvas: int) -> Array:
@@ -62,13 +79,13 @@ class Scattering:
         self.second_order = second_order
         side = canvas + 2 * pad
         turns = [np.pi * angle / angles for angle in range(angles)]
-        self._filters = [
-            np.array([_morlet(side, scale, turn, 4 / angles) for turn in turns]) for scale in range(scales)
-        ]
+        plain = [np.array([_morlet(side, scale, turn, 4 / angles) for turn in turns]) for scale in range(scales)]
+        # Dropping pixels averages the aliases of a spectrum: the filters carry the 1 / factor^2 of that.
+        self._filters = [filters / np.float32(4**scale) for scale, filters in enumerate(plain)]
         self._windows = [windows(side >> scale, grid, 2**scale, pad, canvas) for scale in range(scales)]
         # A filter on the signal kept on every 2^j-th pixel: its own spectrum, folded (aliases are below 1e-3).
         self._inner = {
-            (first, second): _fold(self._filters[second], 2**first) * np.float32(4**first)
+            (first, second): _fold(plain[second], 2**first) * np.float32(4**first / 4 ** (second - first))
             for first in range(scales)
             for second in range(first + 1, scales)
         }
@@ -100,13 +117,13 @@ class Scattering:
         features = [(padded.reshape(count, -1) @ self._windows[0])[:, None]]
         spectrum = scipy.fft.fft2(padded)[:, None]
         for first in range(self.scales):
-            modulus = np.abs(scipy.fft.ifft2(_fold(spectrum * self._filters[first], 2**first), overwrite_x=True))
+            modulus = np.abs(scipy.fft.ifft2(_filtered(spectrum, self._filters[first], 2**first), overwrite_x=True))
             features.append(modulus.reshape(count, self.angles, -1) @ self._windows[first])
             if not self.second_order or first + 1 == self.scales:
                 continue
             inner = scipy.fft.fft2(modulus)[:, :, None]
             for second in range(first + 1, self.scales):
-                folded = _fold(inner * self._inner[first, second], 2 ** (second - first))
+                folded = _filtered(inner, self._inner[first, second], 2 ** (second - first))
                 deeper = np.abs(scipy.fft.ifft2(folded, overwrite_x=True))
                 features.append(deeper.reshape(count, self.angles**2, -1) @ self._windows[second])
         return np.concatenate(features, axis=1).reshape(count, -1)

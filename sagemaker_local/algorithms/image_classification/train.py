@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np  # noqa: TID253
+import numpy as np
 
 from sagemaker_local.algorithms.image_classification import calibration
 from sagemaker_local.algorithms.image_classification.channels import MODEL_TYPE, Channel, open_channel
@@ -40,7 +40,7 @@ def main() -> int:
         return _fail(paths, f"ClientError: {error}")
     except MemoryError:
         return _fail(paths, "ClientError: Out of memory; use a machine with more, or fewer or smaller images")
-    except Exception as error:  # noqa: BLE001  (a training container reports whatever ends it)
+    except Exception as error:
         LOG.exception("Training ended unexpectedly")
         return _fail(paths, f"AlgorithmError: {type(error).__name__}: {error}")
     return 0

@@ -1,0 +1,196 @@
+"""The model itself: features, calibration, determinism, what the artefact holds, and real images never seen."""
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sagemaker_local.algorithms.image_classification import calibration
+from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
+from sagemaker_local.algorithms.image_classification.features import Features
+from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
+from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
+from sagemaker_local.algorithms.image_classification.images import Geometry
+from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
+
+
+def blobs(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy canvases whose class is the period of a grating, in any direction."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    y, x = np.mgrid[:32, :32]
+    angles = generator.uniform(0, np.pi, count)[:, None, None]
+    frequencies = (0.3 * 1.8**labels)[:, None, None]
+    waves = np.sin(frequencies * (x * np.cos(angles) + y * np.sin(angles)))
+    pixels = 128 + 50 * waves[..., None] + generator.normal(0, 60, (count, 32, 32, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8), labels
+
+
+def fit(canvases: np.ndarray, labels: np.ndarray, folder: Path, seed: int = 0, passes: int = 1) -> Fitted:
+    trainer = Trainer(canvases, labels, int(labels.max()) + 1, folder, seed=seed, threads=1)
+    for _ in range(passes):
+        trainer.add_pass()
+    return trainer.fit()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return fit(*blobs(90, 3, 0), tmp_path_factory.mktemp("scratch"))
+
+
+def model_of(fitted: Fitted) -> Model:
+    return Model(fitted.parameters, Geometry(32, 32), (3, 32, 32))
+
+
+def test_mirrored_features_are_the_same_numbers_in_another_order() -> None:
+    canvases, _ = blobs(4, 4, 1)
+    features = Features()
+    plain, mirrored = features(canvases), features(canvases[:, :, ::-1])
+    assert sorted(features.mirror) == list(range(features.size))
+    error = np.abs(plain[:, features.mirror] - mirrored).max() / np.abs(plain).max()
+    changed = np.abs(plain - mirrored).max() / np.abs(plain).max()
+    assert error < 0.02 < changed
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    canvases, _ = blobs(19, 3, 2)
+    features = Features()
+    assert np.allclose(features(canvases)[17], features(canvases[17:18])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_ridge_without_a_fold_is_ridge_on_the_other_folds() -> None:
+    generator = np.random.default_rng(0)
+    rows, targets, folds = generator.normal(size=(40, 6)), generator.normal(size=(40, 2)), np.arange(40) % 4
+    sums = RidgeSums(4, 6, 2)
+    sums.add(rows[:15], targets[:15], folds[:15])
+    sums.add(rows[15:], targets[15:], folds[15:])
+    kept = folds != 2
+    wanted = np.linalg.solve(rows[kept].T @ rows[kept] + 0.5 * np.eye(6), rows[kept].T @ targets[kept])
+    assert np.allclose(sums.solve(0.5, without=2), wanted)
+
+
+def test_folds_hold_every_class_evenly() -> None:
+    labels = np.array([0] * 23 + [1] * 7 + [2] * 10)
+    folds = stratified_folds(labels, 5, np.random.default_rng(0))
+    assert np.bincount(folds).tolist() == [8] * 5
+    for label in range(3):
+        counts = np.bincount(folds[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_calibration_recovers_known_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(0, 1, (20_000, 3))
+    true = np.exp(calibration.log_softmax(2.5 * scores + np.array([0.4, 0.0, -0.4])))
+    labels = (true.cumsum(axis=1) > generator.random((len(true), 1))).argmax(axis=1)
+    blend, shift, loss = calibration.fit_calibration([scores, np.zeros_like(scores)], labels)
+    assert blend[0] == pytest.approx(2.5, rel=0.05)
+    assert shift - shift.mean() == pytest.approx([0.4, 0.0, -0.4], abs=0.05)
+    given = np.exp(calibration.log_softmax(blend[0] * scores + shift))
+    assert loss == pytest.approx(calibration.log_loss(given, labels), abs=1e-3)
+    assert calibration.expected_calibration_error(given, labels) < 0.01
+
+
+def test_calibration_stays_finite_when_the_classes_separate() -> None:
+    labels = np.arange(100) % 2
+    scores = np.eye(2)[labels]
+    blend, shift, loss = calibration.fit_calibration([scores], labels)
+    assert np.isfinite([*blend, *shift, loss]).all()
+
+
+def test_metrics_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5], [0.55, 0.4, 0.05], [0.6, 0.3, 0.1]])
+    labels = np.array([0, 2, 1, 0])
+    assert calibration.accuracy(probabilities, labels) == 0.75
+    assert calibration.top_k_accuracy(probabilities, labels, 2) == 1.0
+    assert calibration.log_loss(probabilities, labels) == pytest.approx(-np.log([0.9, 0.5, 0.4, 0.6]).mean())
+    # Bins .5-.6 (0.5 right, 0.55 wrong), .6-.7 (0.6 right), .9-1 (0.9 right).
+    assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx((0.05 + 0.4 + 0.1) / 4)
+    assert [row["images"] for row in calibration.reliability(probabilities, labels)] == [2, 1, 1]
+
+
+def test_it_learns_and_its_probabilities_are_probabilities(trained: Fitted) -> None:
+    canvases, labels = blobs(60, 3, 7)
+    probabilities = model_of(trained).probabilities(canvases)
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert calibration.accuracy(probabilities, labels) >= 0.95
+
+
+def test_held_out_probabilities_are_not_those_of_the_training_images(tmp_path: Path) -> None:
+    canvases, _ = blobs(80, 2, 3)
+    labels = np.random.default_rng(0).integers(0, 2, 80)  # nothing to learn
+    fitted = fit(canvases, labels, tmp_path)
+    assert calibration.accuracy(fitted.held_out, labels) < 0.7
+    assert calibration.log_loss(fitted.held_out, labels) > 0.6
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+    fitted = []
+    for number, seed in enumerate((5, 5, 6)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fitted.append(fit(*blobs(60, 2, 0), folder, seed=seed, passes=2))
+    canvases, _ = blobs(20, 2, 9)
+    first, second, other = (model_of(one).probabilities(canvases) for one in fitted)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> None:
+    canvases, labels = blobs(60, 2, 0)
+    trainer = Trainer(canvases, labels * 2, 3, tmp_path, threads=1)
+    trainer.add_pass()
+    probabilities = model_of(trainer.fit()).probabilities(canvases)
+    assert probabilities.shape == (60, 3)
+    assert probabilities[:, 1].mean() < 0.1
+
+
+def test_the_artefact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, tmp_path: Path) -> None:
+    model = model_of(trained)
+    model.save(tmp_path)
+    again = Model.load(tmp_path)
+    canvases, _ = blobs(10, 3, 4)
+    assert np.array_equal(again.probabilities(canvases), model.probabilities(canvases))
+    assert again.image_shape == (3, 32, 32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PARAMETERS, SHAPES]
+    shapes = json.loads((tmp_path / SHAPES).read_text())
+    assert (shapes["num_classes"], shapes["data_shape"]) == (3, [3, 32, 32])
+
+
+def test_a_broken_artefact_is_named(trained: Fitted, tmp_path: Path) -> None:
+    with pytest.raises(AlgorithmError, match=f"the model artefact lacks {SHAPES}"):
+        Model.load(tmp_path)
+    model_of(trained).save(tmp_path)
+    whole = (tmp_path / PARAMETERS).read_bytes()
+    (tmp_path / PARAMETERS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AlgorithmError, match="the model artefact cannot be read"):
+        Model.load(tmp_path)
+    with (tmp_path / PARAMETERS).open("wb") as handle:  # an array of objects would need pickle
+        np.savez(handle, knee=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(AlgorithmError, match="the model artefact cannot be read"):
+        Model.load(tmp_path)
+    (tmp_path / SHAPES).write_text('{"format": "mxnet"}')
+    with pytest.raises(AlgorithmError, match="another algorithm's"):
+        Model.load(tmp_path)
+
+
+def test_real_images_never_seen_are_told_apart(shared_data: Path, tmp_path: Path) -> None:
+    """500 bicycles and 500 motorcycles of the training set: 4/5 train, 1/5 is held out; the test set is not read."""
+    with tarfile.open(shared_data / "cifar-100-python.tar.gz") as archive:
+        member = archive.extractfile("cifar-100-python/train")
+        assert member is not None
+        content = pickle.load(io.BytesIO(member.read()), encoding="bytes")  # the archive the fixture vouches for
+    fine = np.array(content[b"fine_labels"])
+    rows = np.flatnonzero((fine == 8) | (fine == 48))
+    canvases = content[b"data"][rows].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    labels = (fine[rows] == 48).astype(int)
+    held = stratified_folds(labels, 5, np.random.default_rng(0)) == 0
+    fitted = fit(canvases[~held], labels[~held], tmp_path, passes=2)
+    probabilities = model_of(fitted).probabilities(canvases[held])
+    assert calibration.accuracy(probabilities, labels[held]) >= 0.88
+    assert calibration.log_loss(probabilities, labels[held]) <= 0.28
+    assert calibration.accuracy(fitted.held_out, labels[~held]) >= 0.88
