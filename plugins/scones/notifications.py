@@ -45,6 +45,10 @@ class AlertTopicNotifier(BaseNotifier):
         self.message = message
         self.aws_conn_id = aws_conn_id
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return the DAG's Jinja environment, or a plain one where the DAG is only there in its serialised form."""
+        return super().get_template_env(dag=dag if hasattr(dag, "get_template_env") else None)
+
     def notify(self, context: Context) -> None:
         """Send the message."""
         try:

@@ -324,3 +324,14 @@ def failure_text(description: Mapping[str, Any]) -> str:
     reason = str(description.get("FailureReason") or "SageMaker gave no reason; read the job's log")
     hint = " Ask AWS for a higher quota, or choose another instance_type." if "ResourceLimitExceeded" in reason else ""
     return f"Training job {name} failed: {reason}{hint}"
+
+
+def is_final_failure(description: Mapping[str, Any]) -> bool:
+    """Return whether the same job would end the same way: stopped, out of time, or a fault of its data or settings.
+
+    SageMaker's own faults (InternalServerError, CapacityError) are worth another try.
+    """
+    if description["TrainingJobStatus"] == "Stopped":
+        return True
+    reason = str(description.get("FailureReason", ""))
+    return reason.startswith(("ClientError", "AlgorithmError")) or "ResourceLimitExceeded" in reason

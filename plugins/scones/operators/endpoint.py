@@ -134,13 +134,13 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         }
         return self._advance(context, progress)
 
-    def resume(self, context: Context, event: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on after a wait."""
         if event["status"] == "timeout":
             return self._give_up(f"it took more than {self.timeout_s:.0f} s: {event['message']}")
         if event["status"] == "error":
             raise AirflowException(f"Endpoint {self.endpoint_name} can no longer be seen: {event['message']}")
-        return self._advance(context, progress)
+        return self._advance(context, event["carry"])
 
     def on_kill(self) -> None:
         """Delete a short-lived endpoint; a real one keeps serving, whatever becomes of the task."""
@@ -183,9 +183,13 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         left = progress["began"] + self.timeout_s - time.time()
         trigger_class = EndpointGoneTrigger if gone else SageMakerWaitTrigger
         trigger = trigger_class(
-            kind="endpoint", name=self.endpoint_name, stop_on_kill=False, **self.trigger_arguments(max(1.0, left))
+            kind="endpoint",
+            name=self.endpoint_name,
+            stop_on_kill=False,
+            carry=progress,
+            **self.trigger_arguments(max(1.0, left)),
         )
-        return self.wait_with(trigger, "resume", context, progress=progress)
+        return self.wait_with(trigger, "resume", context)
 
     def _finish(self, progress: Mapping[str, Any]) -> dict[str, Any]:
         hook = self._hook()

@@ -17,6 +17,7 @@ from scones.core.training_job import (
     build_training_request,
     failure_text,
     fingerprint,
+    is_final_failure,
     same_work,
     training_job_name,
     training_result,
@@ -159,12 +160,15 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             return self._finish(context, description, mark, reused=False)
         self._running_job = name
         trigger = TrainingJobTrigger(
-            kind="training", name=name, **self.trigger_arguments(spec.max_runtime_s + STARTUP_ALLOWANCE_S)
+            kind="training",
+            name=name,
+            carry={"fingerprint": mark},
+            **self.trigger_arguments(spec.max_runtime_s + STARTUP_ALLOWANCE_S),
         )
         result: dict[str, Any] = self.wait_with(trigger, "execute_complete", context)
         return result
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None, mark: str = "") -> dict[str, Any]:
         """Turn the end of the wait into a result, or into a failure that says why."""
         if not event:
             raise AirflowException("The trigger fired no event")
@@ -177,8 +181,11 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         if description is None:
             raise AirflowException(f"Training job {name} is gone: somebody deleted it")
         if status != "success":
-            raise AirflowException(failure_text(description))
-        return self._finish(context, description, fingerprint(self._spec()), reused=False)
+            # A retry would pay for the same failure once more.
+            raise (AirflowFailException if is_final_failure(description) else AirflowException)(
+                failure_text(description)
+            )
+        return self._finish(context, description, event["carry"]["fingerprint"], reused=False)
 
     def on_kill(self) -> None:
         """Stop the job when the task is killed in its worker (the trigger does it while the task is deferred)."""

@@ -55,7 +55,7 @@ class WaitingMixin:
         botocore_config: dict[str, Any] | None
         deferrable: bool
 
-        def defer(self, *, trigger: Any, method_name: str, kwargs: dict[str, Any] | None = None) -> None: ...
+        def defer(self, *, trigger: Any, method_name: str) -> None: ...
 
     def trigger_arguments(self, timeout_s: float) -> dict[str, Any]:
         """Return what every trigger of ours is given: the connection's four facts and the deadline."""
@@ -67,10 +67,10 @@ class WaitingMixin:
             "botocore_config": self.botocore_config,
         }
 
-    def wait_with(self, trigger: SageMakerWaitTrigger, method_name: str, context: Any, **state: Any) -> Any:
-        """Wait until the trigger fires, then go on in ``method_name(context, event, **state)``."""
+    def wait_with(self, trigger: SageMakerWaitTrigger, method_name: str, context: Any) -> Any:
+        """Wait until the trigger fires, then go on in ``method_name(context, event)``."""
         if self.deferrable:
             # No deferral timeout: Airflow would fail the task without stopping the job. The trigger keeps the deadline.
-            self.defer(trigger=trigger, method_name=method_name, kwargs=state)
+            self.defer(trigger=trigger, method_name=method_name)
         event = asyncio.run(first_event(trigger))
-        return getattr(self, method_name)(context, event.payload, **state)
+        return getattr(self, method_name)(context, event.payload)

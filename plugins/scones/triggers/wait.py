@@ -39,6 +39,8 @@ class SageMakerWaitTrigger(BaseTrigger):
         name: of the job or endpoint.
         deadline: Unix time in seconds after which the wait ends with "timeout". An absolute time, so that a restarted
             triggerer does not start the clock again.
+        carry: JSON that the operator wants back in the event's ``carry`` (`dag.test` of Airflow 3.3 loses the kwargs
+            of a deferral).
         stop_on_kill: stop the job when a user fails, clears or marks the task, and when the deadline has passed.
         aws_conn_id, region_name, verify, botocore_config: as given to the operator; all four are serialised.
     """
@@ -50,6 +52,7 @@ class SageMakerWaitTrigger(BaseTrigger):
         name: str,
         deadline: float,
         stop_on_kill: bool = True,
+        carry: dict[str, Any] | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -60,6 +63,7 @@ class SageMakerWaitTrigger(BaseTrigger):
         self.name = name
         self.deadline = deadline
         self.stop_on_kill = stop_on_kill
+        self.carry = carry or {}
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify
@@ -79,6 +83,7 @@ class SageMakerWaitTrigger(BaseTrigger):
                 "name": self.name,
                 "deadline": self.deadline,
                 "stop_on_kill": self.stop_on_kill,
+                "carry": self.carry,
                 "aws_conn_id": self.aws_conn_id,
                 "region_name": self.region_name,
                 "verify": self.verify,
@@ -169,7 +174,8 @@ class SageMakerWaitTrigger(BaseTrigger):
             self.log.info("Nothing to stop: %s", error)
 
     def _event(self, status: str, state: str, message: str) -> dict[str, Any]:
-        return {"kind": self.kind, "name": self.name, "status": status, "state": state, "message": message}
+        told = {"kind": self.kind, "name": self.name, "status": status, "state": state, "message": message}
+        return {**told, "carry": self.carry} if self.carry else told
 
     async def progress(self, description: Mapping[str, Any] | None) -> None:
         """Called after each look; for a subclass that has more to show."""

@@ -1,0 +1,64 @@
+"""
+### Delete what costs money and serves nobody
+
+Lists the project's endpoints, endpoint configs, models, training outputs and captures, says what each costs a month
+at list price, and deletes what is old and unused, in the order in which it is possible. Runs by hand only.
+
+**Params**: `dry_run` (on by default: only the table is printed), `older_than_days` for endpoints, configs and models,
+`objects_older_than_days` for training outputs and captures.
+
+**Never deleted**: the production endpoint, whatever an endpoint or a config uses, artifacts of registered versions,
+anything without the project's tag, endpoints that had requests within `older_than_days`.
+
+**Safe to run again**: yes. What is already gone is passed over; what came into use since the table was made is kept.
+
+**When it fails**: the log names the resource and AWS's reason. Run it again; it goes on with what is left.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, dag
+
+from scones import defaults
+from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.tasks import maintenance_flow as flow
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    params={
+        "dry_run": Param(
+            True, type="boolean", section="What", title="Only show", description="Print the table and delete nothing."
+        ),
+        "older_than_days": Param(
+            7,
+            type="number",
+            minimum=0,
+            section="What",
+            title="Unused for (days)",
+            description="Endpoints without requests, and configs and models, that are older than this.",
+        ),
+        "objects_older_than_days": Param(
+            30,
+            type="number",
+            minimum=0,
+            section="What",
+            title="Objects older than (days)",
+            description="Training outputs that no model or registered version needs, and captures by day.",
+        ),
+    },
+    tags=[*defaults.TAGS, "maintenance"],
+    doc_md=__doc__,
+    on_failure_callback=run_failed_notifier(),
+    deadline=late_after("cleanup", hours=1),
+)
+def cleanup() -> None:
+    resources = flow.resolve_resources()
+    planned = flow.plan_cleanup(resources)
+    flow.delete_planned(planned, resources)
+
+
+cleanup()

@@ -1,0 +1,75 @@
+"""
+### Put an earlier model back into service
+
+Deploys an earlier **approved** version of the model package group `scones-courier` to the endpoint, with the same
+operator and the same checks as `train_and_deploy`. Runs by hand only.
+
+**Params**: `version`, the version number; 0 for the newest approved version before the one that is live.
+
+**Safe to run again**: yes. If the endpoint serves that version already, nothing changes. With version 0 each run goes
+one version further back: name the version when you retry.
+
+**When it fails**: the last line of the failed task's log says what was wrong. An unknown or unapproved version fails
+before anything is touched and lists the versions there are. If the deployment fails, SageMaker keeps serving what it
+served. The next `train_and_deploy` run deploys a new model again: pause that DAG if it should not.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, dag
+
+from scones import defaults
+from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.operators.endpoint import EndpointDeployOperator
+from scones.tasks import maintenance_flow as flow
+from scones.training_params import INSTANCE_TYPE
+
+BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
+ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    params={
+        "version": Param(
+            0,
+            type="integer",
+            minimum=0,
+            section="Version",
+            title="Model version",
+            description="Version number in the group; 0: the newest approved one before the live one.",
+        ),
+        "endpoint_instance_type": Param(
+            "ml.m5.large", type="string", pattern=INSTANCE_TYPE, section="Endpoint", title="Endpoint instance type"
+        ),
+        "endpoint_instance_count": Param(
+            1, type="integer", minimum=1, maximum=100, section="Endpoint", title="Endpoint instances"
+        ),
+        "capture_percent": Param(
+            100, type="integer", minimum=0, maximum=100, section="Endpoint", title="Captured requests (%)"
+        ),
+    },
+    tags=[*defaults.TAGS, "deployment"],
+    doc_md=__doc__,
+    on_failure_callback=run_failed_notifier(),
+    deadline=late_after("rollback_endpoint", hours=1),
+)
+def rollback_endpoint() -> None:
+    resources = flow.resolve_resources()
+    chosen = flow.choose_version(resources)
+    deployed = EndpointDeployOperator(
+        task_id="deploy_endpoint",
+        endpoint_name=ENDPOINT,
+        model=chosen,
+        instance_type="{{ params.endpoint_instance_type }}",
+        instance_count="{{ params.endpoint_instance_count }}",
+        capture_uri=f"s3://{BUCKET}/capture",
+        capture_percent="{{ params.capture_percent }}",
+    ).output
+    flow.check_rolled_back(deployed, chosen, resources)
+
+
+rollback_endpoint()

@@ -1,0 +1,228 @@
+"""In-memory stand-ins for what the operators and hooks call: SageMaker's control plane, its runtime, and a bucket."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scones.hooks.objects import ObjectStore
+from scones.hooks.registry import ModelRegistryHook
+
+
+def client_error(code: str, message: str, operation: str = "Operation", status: int = 400) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation
+    )
+
+
+class FakeSageMaker:
+    """SageMaker's control plane, without time: tests set the states. Errors are worded as the service words them."""
+
+    class exceptions:
+        ClientError = ClientError
+
+    def __init__(self) -> None:
+        self.things: dict[tuple[str, str], dict[str, Any]] = {}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.clock = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def called(self, operation: str) -> list[dict[str, Any]]:
+        return [arguments for name, arguments in self.calls if name == operation]
+
+    def __getattr__(self, operation: str) -> Any:
+        verb, _, kind = operation.partition("_")
+        if verb not in ("describe", "create", "delete", "stop", "update"):
+            raise AttributeError(operation)
+
+        def call(**arguments: Any) -> dict[str, Any]:
+            self.calls.append((operation, arguments))
+            return getattr(self, f"_{verb}")(kind, arguments)
+
+        return call
+
+    @staticmethod
+    def _name(kind: str, arguments: dict[str, Any]) -> str:
+        member = "".join(word.capitalize() for word in kind.split("_")) + "Name"
+        return str(arguments.get(member) or arguments.get(member.replace("Name", "Arn")) or "")
+
+    def _find(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        name = self._name(kind, arguments)
+        if (kind, name) not in self.things:
+            raise client_error("ValidationException", f"Could not find {kind} {name!r}.")
+        return self.things[kind, name]
+
+    def _describe(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return dict(self._find(kind, arguments))
+
+    def _create(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        name = self._name(kind, arguments)
+        self.clock += timedelta(seconds=1)
+        body = {**arguments, "CreationTime": self.clock, "LastModifiedTime": self.clock}
+        if kind == "model_package":
+            version = 1 + len([1 for known, _ in self.things if known == kind])
+            name = f"arn:package/{version}"
+            body |= {"ModelPackageVersion": version, "ModelPackageArn": name}
+        if (kind, name) in self.things:
+            raise client_error("ValidationException", f"Cannot create already existing {kind} {name!r}.")
+        if kind in ("training_job", "transform_job"):
+            body[kind.title().replace("_", "") + "Status"] = "InProgress"
+            body[kind.title().replace("_", "") + "Arn"] = f"arn:{name}"
+        if kind == "endpoint":
+            body |= {"EndpointStatus": "Creating", "EndpointArn": f"arn:{name}"}
+        self.things[kind, name] = body
+        return {"ModelPackageArn": name}
+
+    def _delete(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._find(kind, arguments)
+        del self.things[kind, self._name(kind, arguments)]
+        return {}
+
+    def _stop(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._find(kind, arguments)[kind.title().replace("_", "") + "Status"] = "Stopping"
+        return {}
+
+    def _update(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        thing = self._find(kind, arguments)
+        if kind == "endpoint":
+            thing["EndpointStatus"] = "Updating"
+            thing["PendingDeploymentSummary"] = {"EndpointConfigName": arguments["EndpointConfigName"]}
+        else:
+            thing |= arguments
+        return {}
+
+    def finish_deployment(self, name: str, **changes: Any) -> None:
+        """The endpoint settles: on the pending config unless told otherwise."""
+        thing = self.things["endpoint", name]
+        pending = thing.pop("PendingDeploymentSummary", {}).get("EndpointConfigName", thing["EndpointConfigName"])
+        thing |= {"EndpointStatus": "InService", "EndpointConfigName": pending, **changes}
+
+    def get_paginator(self, operation: str) -> Any:
+        kinds = {
+            "list_endpoints": ("endpoint", "Endpoints"),
+            "list_endpoint_configs": ("endpoint_config", "EndpointConfigs"),
+            "list_models": ("model", "Models"),
+            "list_model_packages": ("model_package", "ModelPackageSummaryList"),
+        }
+        kind, member = kinds[operation]
+        found = [body for (known, _), body in self.things.items() if known == kind]
+
+        class Pages:
+            @staticmethod
+            def paginate(**_: Any) -> Iterator[dict[str, Any]]:
+                newest_first = sorted(found, key=lambda body: body["CreationTime"], reverse=True)
+                yield {member: newest_first[:2]}
+                yield {member: newest_first[2:]}
+
+        return Pages
+
+
+class FakeRegistryHook(ModelRegistryHook):
+    """The real hook's logic over the fake client."""
+
+    aws_conn_id = "aws_default"
+
+    def __init__(self, client: FakeSageMaker) -> None:
+        self.client = client
+
+    @property
+    def conn(self) -> Any:
+        return self.client
+
+
+class FakeS3:
+    """A bucket as a dict of key -> bytes."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.modified: dict[str, datetime] = {}
+
+    def put_object(self, *, Key: str, Body: bytes, **_: Any) -> dict[str, Any]:
+        self.objects[Key] = Body
+        return {}
+
+    def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise client_error("NoSuchKey", Key)
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise client_error("404", Key)
+        return {}
+
+    def delete_objects(self, *, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:
+        for item in Delete["Objects"]:
+            del self.objects[item["Key"]]
+        return {}
+
+    def get_paginator(self, _: str) -> Any:
+        def paginate(*, Prefix: str, **_: Any) -> Iterator[dict[str, Any]]:
+            yield {
+                "Contents": [
+                    {
+                        "Key": key,
+                        "Size": len(body),
+                        "LastModified": self.modified.get(key, datetime(2026, 1, 1, tzinfo=UTC)),
+                    }
+                    for key, body in sorted(self.objects.items())
+                    if key.startswith(Prefix)
+                ]
+            }
+
+        return type("Pages", (), {"paginate": staticmethod(paginate)})
+
+
+def store(bucket: str = "b", client: FakeS3 | None = None) -> ObjectStore:
+    return ObjectStore(bucket, client=client or FakeS3())
+
+
+class FakeRuntime:
+    """An endpoint that answers from a table of image bytes."""
+
+    def __init__(self, answers: dict[bytes, list[float]]) -> None:
+        self.answers = answers
+        self.requests: list[dict[str, Any]] = []
+
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        return {"Body": io.BytesIO(json.dumps(self.answers[request["Body"]]).encode())}
+
+
+class AsyncScript:
+    """An aiobotocore-like client whose answers are scripted by operation; the last one repeats."""
+
+    def __init__(self, **script: list[Any]) -> None:
+        self.script = script
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, operation: str) -> Any:
+        async def call(**arguments: Any) -> Any:
+            self.calls.append((operation, arguments))
+            answers = self.script[operation]
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer(**arguments) if callable(answer) else answer
+
+        return call
+
+    def called(self, operation: str) -> list[dict[str, Any]]:
+        return [arguments for name, arguments in self.calls if name == operation]
+
+    def hook(self) -> Any:
+        @asynccontextmanager
+        async def connection() -> Any:
+            yield self
+
+        class Hook:
+            @staticmethod
+            async def get_async_conn() -> Any:
+                return connection()
+
+        return Hook()
