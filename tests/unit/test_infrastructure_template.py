@@ -184,25 +184,14 @@ def test_everything_is_described_and_every_parameter_used() -> None:
     assert sorted(labelled) == sorted(DOCUMENT["Parameters"])
 
 
-@pytest.mark.parametrize(
-    "output",
-    [
-        "BucketName",
-        "StateMachineArn",
-        "DistributedMapStateMachineArn",
-        "ExpressStateMachineArn",
-        "SageMakerRoleArn",
-        "AlertTopicArn",
-        "EndpointName",
-        "SerializeFunctionName",
-        "ClassifyFunctionName",
-        "FilterFunctionName",
-        "Endpoint5xxAlarmName",
-        "EndpointLatencyAlarmName",
-        "WorkflowFailuresAlarmName",
-        "AirflowPolicyArn",
-    ],
-)
+RELIED_ON = """
+    BucketName StateMachineArn DistributedMapStateMachineArn ExpressStateMachineArn SageMakerRoleArn AlertTopicArn
+    EndpointName SerializeFunctionName ClassifyFunctionName FilterFunctionName AirflowPolicyArn
+    Endpoint5xxAlarmName EndpointLatencyAlarmName WorkflowFailuresAlarmName
+"""
+
+
+@pytest.mark.parametrize("output", RELIED_ON.split())
 def test_the_outputs_others_rely_on_are_there(output: str) -> None:
     assert output in DOCUMENT["Outputs"]
 

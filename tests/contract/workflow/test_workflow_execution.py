@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -176,3 +177,27 @@ def test_the_image_is_not_carried_past_the_classification(
     }
     assert encoded in entered["ClassifyImage"]
     assert encoded not in entered["FilterInferences"]
+
+
+def test_a_failure_alerts_and_a_rejection_does_not(workflow: Workflow, runtime: Runtime, image: bytes) -> None:
+    queues, topic = workflow.client("sqs"), workflow.outputs["AlertTopicArn"]
+    queue = queues.create_queue(QueueName="alerts")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    workflow.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    workflow.put("photos/unsure.png", image)
+    runtime.answers["photos/unsure.png"] = UNSURE
+    assert workflow.classify("photos/unsure.png").outcome == ("FAILED", "THRESHOLD_CONFIDENCE_NOT_MET")
+    failed = workflow.run({})
+    stopped = workflow.start({"image_data": "", "s3_bucket": workflow.bucket, "s3_key": "photos/unsure.png"})
+    workflow.client("stepfunctions").stop_execution(executionArn=stopped)
+
+    texts: list[str] = []
+    deadline = time.monotonic() + 30
+    while len(texts) < 2:
+        assert time.monotonic() < deadline, texts
+        for message in queues.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+            texts.append(json.loads(message["Body"])["Message"])
+            queues.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    assert f"FAILED: execution {failed.description['executionArn']} ended with error MissingKeyError" in texts[0]
+    assert texts[1].strip('"').startswith(f"ABORTED: execution {stopped}")
+    assert "Messages" not in queues.receive_message(QueueUrl=queue)

@@ -1,0 +1,260 @@
+"""The deploy code against a real CloudFormation API: made, made again, changed, broken, destroyed, adopted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from embedded import environment, services
+from embedded.processes import stop_all
+from embedded.settings import EmbeddedSettings, free_port
+from infrastructure import artifacts as artifacts_module
+from infrastructure import stack as stacks
+from infrastructure.artifacts import ROOT, DeploymentError
+from infrastructure.deploy import THRESHOLD_KEY, Deployment, deploy_stack
+
+
+@pytest.fixture(scope="module")
+def session(ministack: str, aws: Callable[..., Any]) -> Any:
+    """What `deploy_stack` needs of a boto3 session, pointing at the test platform."""
+    return SimpleNamespace(region_name="us-east-1", client=aws)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def deployment(session: Any, said: list[str], request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A deployment of its own; everything of it is gone afterwards."""
+    name = f"t{zlib.crc32(request.node.name.encode()):08x}"
+    made = Deployment(session, name, said.append)
+    yield made
+    Deployment(session, name).destroy(delete_data=True, leave_endpoint=True)
+
+
+def read(deployment: Deployment, key: str) -> bytes:
+    content: bytes = deployment.s3.get_object(Bucket=deployment.data_bucket, Key=key)["Body"].read()
+    return content
+
+
+def test_a_new_stack_is_planned_made_and_then_left_alone(deployment: Deployment, said: list[str]) -> None:
+    planned = deployment.plan()
+    assert planned is not None
+    assert ("Add", "Workflow", "AWS::StepFunctions::StateMachine", "False") in planned.changes
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None, "a plan leaves nothing behind"
+    assert any("AWS::S3::Bucket" in line for line in said)
+
+    outputs = deployment.deploy()
+    assert outputs["BucketName"] == deployment.data_bucket
+    threshold = json.loads(read(deployment, THRESHOLD_KEY))
+    assert (threshold["threshold"], threshold["version"]) == (0.93, 1)
+
+    said.clear()
+    assert deployment.deploy() == outputs
+    assert said == [f"Stack {deployment.stack_name}: nothing to change."]
+    assert deployment.plan() is None
+
+
+def test_what_the_template_promises_is_there(deployment: Deployment, session: Any) -> None:
+    outputs = deployment.deploy()
+    s3, bucket = deployment.s3, deployment.data_bucket
+    for name in (bucket, deployment.artifacts_bucket):
+        assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+        assert set(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values()) == {True}
+        assert "aws:SecureTransport" in s3.get_bucket_policy(Bucket=name)["Policy"]
+    for name in ("SerializeFunctionName", "ClassifyFunctionName", "FilterFunctionName", "RecordFunctionName"):
+        config = session.client("lambda").get_function_configuration(FunctionName=outputs[name])
+        assert config["TracingConfig"]["Mode"] == "Active"
+        assert config["LoggingConfig"]["LogGroup"] == f"/aws/lambda/{outputs[name]}"
+    groups = session.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{deployment.stack_name}-")
+    assert {group["retentionInDays"] for group in groups["logGroups"]} == {30}
+    definition = session.client("stepfunctions").describe_state_machine(stateMachineArn=outputs["StateMachineArn"])
+    assert "${" not in definition["definition"]
+    answer = session.client("stepfunctions").validate_state_machine_definition(definition=definition["definition"])
+    assert answer["result"] == "OK"
+    alarms = session.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{deployment.stack_name}-")["MetricAlarms"]
+    assert {alarm["AlarmName"] for alarm in alarms} == {value for key, value in outputs.items() if "AlarmName" in key}
+    rules = session.client("events").list_rules(NamePrefix=f"{deployment.stack_name}-")["Rules"]
+    assert len(rules) == 2
+
+
+def test_a_parameter_is_changed_and_kept(deployment: Deployment, said: list[str]) -> None:
+    deployment.deploy({"EndpointName": "other-endpoint"})
+    assert deployment.deploy()["EndpointName"] == "other-endpoint"
+    assert said[-1].endswith("nothing to change.")
+    assert deployment.deploy({"EndpointName": "third"})["EndpointName"] == "third"
+
+
+def test_changed_code_is_deployed(
+    deployment: Deployment, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = deployment.deploy()["SerializeFunctionName"]
+    before = session.client("lambda").get_function_configuration(FunctionName=name)["CodeSha256"]
+    shutil.copytree(ROOT / "lambdas", tmp_path / "lambdas")
+    with (tmp_path / "lambdas" / "serialize_image" / "core.py").open("a") as source:
+        source.write("\n# changed\n")
+    monkeypatch.setattr(artifacts_module, "ROOT", tmp_path)
+    planned = deployment.plan()
+    assert planned is not None
+    # What refers to the function is listed too, as its ARN might have changed.
+    assert ("Modify", "SerializeFunction") in {change[:2] for change in planned.changes}
+    assert {change[0] for change in planned.changes} == {"Modify"}
+    assert "DataBucket" not in {change[1] for change in planned.changes}
+    deployment.deploy()
+    assert session.client("lambda").get_function_configuration(FunctionName=name)["CodeSha256"] != before
+
+
+def test_the_data_outlives_the_stack_and_is_adopted_by_the_next(deployment: Deployment, said: list[str]) -> None:
+    deployment.deploy()
+    deployment.s3.put_object(Bucket=deployment.data_bucket, Key="photos/a.png", Body=b"kept")
+    own = b'{"threshold": 0.8, "version": 7}'
+    deployment.s3.put_object(Bucket=deployment.data_bucket, Key=THRESHOLD_KEY, Body=own)
+    deployment.destroy(leave_endpoint=True)
+    assert said[-1].startswith(f"Kept the bucket {deployment.data_bucket}")
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
+
+    assert deployment.deploy()["BucketName"] == deployment.data_bucket
+    assert f"Adopting the existing bucket {deployment.data_bucket}." in said
+    assert read(deployment, "photos/a.png") == b"kept"
+    assert read(deployment, THRESHOLD_KEY) == own, "a threshold that was set is not overwritten"
+    assert deployment.s3.get_bucket_versioning(Bucket=deployment.data_bucket)["Status"] == "Enabled"
+    assert deployment.plan() is None
+
+
+def test_destroying_with_the_data_leaves_nothing_and_may_be_repeated(deployment: Deployment) -> None:
+    deployment.deploy()
+    for body in (b"one", b"two"):
+        deployment.s3.put_object(Bucket=deployment.data_bucket, Key="k", Body=body)
+    deployment.s3.delete_object(Bucket=deployment.data_bucket, Key="k")
+    for _ in range(2):
+        deployment.destroy(delete_data=True, leave_endpoint=True)
+        names = {bucket["Name"] for bucket in deployment.s3.list_buckets()["Buckets"]}
+        assert not names & {deployment.data_bucket, deployment.artifacts_bucket}
+
+
+def test_a_creation_that_fails_says_why_and_the_next_one_recovers(deployment: Deployment, said: list[str]) -> None:
+    with pytest.raises(DeploymentError, match=r"Workflow \(AWS::StepFunctions::StateMachine\) CREATE_FAILED: ."):
+        deployment.deploy({"WorkflowDefinitionKey": "definitions/none.json"})
+    assert deployment.deploy()["BucketName"] == deployment.data_bucket
+    assert f"Stack {deployment.stack_name} is ROLLBACK_COMPLETE: deleting it first." in said
+
+
+def test_an_update_that_fails_says_why_and_leaves_what_was(
+    deployment: Deployment, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = deployment.deploy()
+    path = tmp_path / "broken.json"
+    path.write_text(
+        '{"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": {"Type": "Pass", "Output": "{% ( %}"}}}'
+    )
+    with monkeypatch.context() as patched:
+        patched.setitem(artifacts_module.DEFINITIONS, "WorkflowDefinitionKey", path)
+        with pytest.raises(DeploymentError, match="UPDATE_ROLLBACK_COMPLETE"):
+            deployment.deploy()
+    states = session.client("stepfunctions")
+    assert "SerializeImage" in states.describe_state_machine(stateMachineArn=outputs["StateMachineArn"])["definition"]
+    assert deployment.deploy() == outputs
+
+
+@pytest.mark.parametrize("parameters", [{"NoSuchParameter": "x"}, {"LogRetentionDays": "2"}, {"EndpointName": "A b"}])
+def test_a_parameter_that_cannot_be_is_refused_before_anything_is_made(
+    deployment: Deployment, parameters: dict[str, str]
+) -> None:
+    with pytest.raises(DeploymentError, match=next(iter(parameters))):
+        deployment.deploy(parameters)
+    stack = stacks.describe(deployment.cloudformation, deployment.stack_name)
+    assert stack is None or stack["StackStatus"] == "REVIEW_IN_PROGRESS"
+
+
+@pytest.mark.parametrize("name", ["", "A", "x", "ends-", "under_score", "x" * 21, "1st"])
+def test_a_stack_name_that_cannot_name_resources_is_refused(session: Any, name: str) -> None:
+    with pytest.raises(DeploymentError, match="2 to 20"):
+        Deployment(session, name)
+
+
+def test_it_is_not_destroyed_under_a_living_endpoint(deployment: Deployment, session: Any) -> None:
+    deployment.deploy()
+
+    def client(service: str, **options: Any) -> Any:
+        if service == "sagemaker":
+            return SimpleNamespace(describe_endpoint=lambda **_: {"EndpointStatus": "InService"})
+        return session.client(service, **options)
+
+    serving = Deployment(SimpleNamespace(region_name="us-east-1", client=client), deployment.stack_name)
+    with pytest.raises(DeploymentError, match="costs money"):
+        serving.destroy()
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is not None
+
+
+def test_the_command_line_plans_deploys_and_destroys(
+    ministack: str, platform_settings: EmbeddedSettings, deployment: Deployment
+) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "infrastructure", *arguments, "--stack-name", deployment.stack_name]
+        return subprocess.run(
+            command,
+            env=environment.platform_environment(platform_settings) | {"PATH": os.environ["PATH"]},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    missing = run("outputs")
+    assert missing.returncode == 1
+    assert "deploy it first" in missing.stderr
+    assert "Add    Workflow" in run("plan").stdout
+    made = run("deploy", "--parameter", "LogRetentionDays=7")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(run("outputs").stdout)["BucketName"] == deployment.data_bucket
+    refused = run("deploy", "--parameter", "LogRetentionDays=2")
+    assert refused.returncode == 1
+    assert "LogRetentionDays" in refused.stderr
+    gone = run("destroy", "--delete-data", "--leave-endpoint")
+    assert gone.returncode == 0, gone.stderr
+    assert "Deleted stack" in gone.stdout
+
+
+def test_after_kill_9_the_stack_is_made_again_around_the_surviving_data(
+    tmp_path: Path, platform_settings: EmbeddedSettings
+) -> None:
+    settings = replace(platform_settings, run_dir=tmp_path, aws_port=free_port())
+    service = services.ministack(settings)
+    own = boto3.Session("test", "test", region_name="us-east-1")
+
+    def client(name: str) -> Any:
+        return own.client(name, endpoint_url=settings.aws_url)
+
+    session = SimpleNamespace(region_name="us-east-1", client=client)
+    try:
+        service.start()
+        service.wait_ready()
+        outputs = deploy_stack(session, "again")
+        session.client("s3").put_object(Bucket=outputs["BucketName"], Key="photos/a.png", Body=b"kept")
+        assert service.process is not None
+        service.process.kill()
+        service.process.wait()
+        service.start()
+        service.wait_ready()
+        after = deploy_stack(session, "again")
+        assert after == outputs
+        kept = session.client("s3").get_object(Bucket=outputs["BucketName"], Key="photos/a.png")["Body"].read()
+        assert kept == b"kept"
+        answer = session.client("lambda").invoke(FunctionName=outputs["SerializeFunctionName"], Payload=b"{}")
+        assert json.loads(answer["Payload"].read())["errorType"] == "MissingKeyError"
+    finally:
+        stop_all([service])
