@@ -31,6 +31,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag, task
 
 from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
+from scones.notifications import AwsRetryPolicy, run_failed_notifier
 from scones.operators.batch import BatchChunkOperator
 from scones.tasks import batch, batch_results
 
@@ -115,7 +116,8 @@ PARAMS = {
 @dag(
     schedule=None,
     catchup=False,
-    default_args=DAG_DEFAULT_ARGS,
+    default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    on_failure_callback=run_failed_notifier(),
     params=PARAMS,
     doc_md=__doc__,
     tags=[*TAGS, "inference"],
@@ -123,7 +125,7 @@ PARAMS = {
     render_template_as_native_obj=True,
 )
 def batch_inference() -> None:
-    resources = task(batch.resolve_resources)()
+    resources = task(multiple_outputs=False)(batch.resolve_resources)()
     chunks = task(batch.plan_batch)(resources)
     run_chunk = BatchChunkOperator.partial(
         task_id="run_chunk",
@@ -136,7 +138,7 @@ def batch_inference() -> None:
     ).expand(chunk=chunks)
     # No chunk at all (only_new, and nothing is new) is a batch of no images, not a failure.
     collected = task(trigger_rule="none_failed")(batch_results.collect_results)(resources)
-    judged = task(outlets=[BATCH_ASSET])(batch_results.summarize_batch)(resources)
+    judged = task(multiple_outputs=False, outlets=[BATCH_ASSET])(batch_results.summarize_batch)(resources)
     run_chunk >> collected >> judged
 
 

@@ -64,8 +64,8 @@ def png(red: int = 200) -> bytes:
 class StubSageMaker:
     """SageMaker's protocol, as much of it as a batch meets: an endpoint that is described, and that answers by key.
 
-    A key with ``unsure`` in it gets a low confidence, one with ``modelerror`` a ModelError; ``down_until`` is a moment before
-    which every invocation is refused, as while an endpoint restarts.
+    A key with ``unsure`` in it gets a low confidence, one with ``modelerror`` a refusal; before ``down_until`` every
+    invocation fails, as while an endpoint restarts.
     """
 
     url: str = ""
@@ -85,11 +85,12 @@ class StubSageMaker:
 
     def describe(self, operation: str) -> dict[str, Any]:
         config = {"EndpointConfigName": MODEL["endpoint_config"]}
-        return {
+        answers: dict[str, dict[str, Any]] = {
             "DescribeEndpoint": {"EndpointName": "e", "EndpointArn": "arn", "EndpointStatus": self.status, **config},
             "DescribeEndpointConfig": {**config, "ProductionVariants": [{"VariantName": "v", "ModelName": "model-7"}]},
             "DescribeModel": {"ModelName": "model-7", "PrimaryContainer": {"ModelPackageName": "package/7"}},
-        }[operation]
+        }
+        return answers[operation]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from scones.core.batch import layout
 from scones.core.batch.items import Item
@@ -135,19 +135,22 @@ class BatchStore:
 
     # Writing
 
+    def write_bytes(self, key: str, content: bytes, content_type: str) -> str:
+        """Write a small object; returns its URI."""
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type)
+        return self.uri(key)
+
     def write_text(self, key: str, text: str, content_type: str = "application/json") -> str:
         """Write a small text object; returns its URI."""
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=text.encode("utf-8"), ContentType=content_type)
-        return self.uri(key)
+        return self.write_bytes(key, text.encode("utf-8"), content_type)
 
     def write_json(self, key: str, value: Any) -> str:
         """Write a JSON object; returns its URI."""
         return self.write_text(key, json.dumps(value, indent=1, default=str))
 
-    def upload(self, key: str, file: IO[bytes], content_type: str) -> str:
+    def upload(self, key: str, path: str, content_type: str) -> str:
         """Upload a file of any size; returns its URI."""
-        file.seek(0)
-        self.s3.upload_fileobj(file, self.bucket, key, ExtraArgs={"ContentType": content_type})
+        self.s3.upload_file(path, self.bucket, key, ExtraArgs={"ContentType": content_type})
         return self.uri(key)
 
     def uri(self, key: str) -> str:

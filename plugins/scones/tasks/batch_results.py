@@ -92,9 +92,8 @@ def collect(store: BatchStore, batch_id: str) -> dict[str, Any]:
     plan = store.read_json(layout.plan_key(batch_id))
     figures, gallery = Summary(plan["classes"]), Gallery()
     seen = KeyLedger()
-    with tempfile.TemporaryFile("w+b") as binary:
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
-        rejected = csv.DictWriter(text, REJECTED_COLUMNS, lineterminator="\n")
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".csv") as file:
+        rejected = csv.DictWriter(file, REJECTED_COLUMNS, lineterminator="\n")
         rejected.writeheader()
         for number in range(plan["chunks"]):
             rows = list(store.rows(batch_id, number))
@@ -110,9 +109,8 @@ def collect(store: BatchStore, batch_id: str) -> dict[str, Any]:
             raise IncompleteResultsError(
                 f"Batch {batch_id} has {figures.images} rows for {plan['images']} images: clear run_chunk."
             )
-        text.flush()
-        rejected_uri = store.upload(layout.rejected_key(batch_id), binary, "text/csv")
-        text.detach()
+        file.flush()
+        rejected_uri = store.upload(layout.rejected_key(batch_id), file.name, "text/csv")
     seen.close()
     summary = summary_document(plan, figures.figures())
     summary |= {
@@ -157,7 +155,7 @@ def write_parquet(store: BatchStore, key: str, rows: list[dict[str, Any]]) -> No
     schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     buffer = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    store.upload(key, buffer, "application/vnd.apache.parquet")
+    store.write_bytes(key, buffer.getvalue(), "application/vnd.apache.parquet")
 
 
 def _with_pictures(store: BatchStore, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
