@@ -77,11 +77,9 @@ def pixel_keys(source: np.ndarray, rows: np.ndarray) -> list[bytes]:
 
 def constant_images(source: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Which images ``source[row]`` have the same value in all pixels: a failed camera or a failed conversion."""
-    flat = source.reshape(len(source), -1)
-    found = [
-        flat[chunk].max(axis=1) == flat[chunk].min(axis=1) for chunk in np.array_split(rows, len(rows) // 4096 + 1)
-    ]
-    return np.concatenate(found)
+    axes = tuple(range(1, source.ndim))
+    chunks = (source[chunk] for chunk in np.array_split(rows, len(rows) // 4096 + 1))
+    return np.concatenate([chunk.max(axis=axes) == chunk.min(axis=axes) for chunk in chunks])
 
 
 @dataclass(frozen=True)

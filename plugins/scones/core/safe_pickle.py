@@ -314,7 +314,7 @@ class _Machine:
 def loads(data: bytes | bytearray | memoryview, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
-    Accepts protocols 0 to 5 as written by Python 2 or 3 with numpy 1 or 2. Byte strings stay bytes (views when long).
+    Accepts protocols 1 to 5 as written by Python 2 or 3 with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay bytes (views when long).
     Raises UnsafePickleError for anything that asks for code or for too much, CorruptArchiveError for anything broken.
     """
     machine = _Machine(data, name)
