@@ -101,3 +101,243 @@ def test_keys_of_any_kind(world: World, batch_id: str) -> None:
     rows = rows_of(world, batch_id)
     assert set(rows) >= {f"strange/{name}" for name in names}
     assert {row["outcome"] for row in rows.values()} == {"classified"}
+
+
+def test_30_percent_rejected_is_a_finished_batch_and_its_summary_says_so(world: World, batch_id: str) -> None:
+    upload(world, "photos/unsure/", sure=14, unsure=6)
+    run_chunks(world, world.plan(batch_id, prefix="photos/unsure/"))
+    summary = collect(world.store, batch_id)
+    assert (summary["images"], summary["classified"], summary["rejected"]) == (20, 14, 6)
+    assert summary["rejected_share"] == 0.3
+    check_limits(summary, max_failed_share=0.1, max_rejected_share=0.9)
+    with pytest.raises(BatchLimitError, match=r"30\.0% of the answers are rejections"):
+        check_limits(summary, max_failed_share=0.1, max_rejected_share=0.2)
+
+
+def test_30_percent_failed_names_the_three_most_frequent_causes(world: World, batch_id: str) -> None:
+    upload(world, "photos/failing/", sure=14, corrupt=3)
+    for index in range(2):
+        world.put(f"photos/failing/modelerror-{index}.png")
+    listed = [f"photos/failing/sure-{index:03d}.png" for index in range(14)]
+    listed += [f"photos/failing/corrupt-{index:03d}.png" for index in range(3)]
+    listed += [f"photos/failing/modelerror-{index}.png" for index in range(2)]
+    # A key that vanished after it was listed.
+    run_chunks(world, world.plan(batch_id, keys=[*listed, "photos/failing/vanished.png"]))
+    summary = collect(world.store, batch_id)
+    with pytest.raises(BatchLimitError) as refused:
+        check_limits(summary, max_failed_share=0.1, max_rejected_share=0.9)
+    message = str(refused.value)
+    for cause in ("3 x NotAnImageError", "2 x ModelRefusedImageError", "1 x ImageNotFoundError"):
+        assert cause in message
+    assert message.index("NotAnImage") < message.index("ModelRefused") < message.index("ImageNotFound")
+
+
+def test_files_of_a_batch(world: World, batch_id: str) -> None:
+    from pyarrow import parquet
+
+    upload(world, "photos/files/", sure=3, unsure=2, corrupt=1)
+    world.put("photos/files/unsure-<script>alert(1)<.png")
+    run_chunks(world, world.plan(batch_id, prefix="photos/files/", chunk_size=4))
+    summary = collect(world.store, batch_id)
+    again = collect(world.store, batch_id)
+    assert again == summary
+    store = world.store
+    table = [
+        row
+        for number in (0, 1)
+        for row in parquet.read_table(
+            io.BytesIO(store.read_bytes(layout.part_key(batch_id, number, "parquet"), 1 << 20) or b"")
+        ).to_pylist()
+    ]
+    assert {row["key"]: row for row in table} == rows_of(world, batch_id)
+    page = "".join(f"{line}\n" for line in store.lines(layout.report_key(batch_id)))
+    assert page.count("data:image/png;base64,") == 3
+    assert "<script>" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    rejected = list(store.lines(layout.rejected_key(batch_id)))
+    assert len(rejected) == 1 + 3
+
+
+def test_a_part_that_is_missing_is_no_finished_batch(world: World, batch_id: str) -> None:
+    upload(world, "photos/parts/", sure=4)
+    chunks = world.plan(batch_id, prefix="photos/parts/", chunk_size=2)
+    run_chunks(world, chunks[:1])
+    with pytest.raises((IncompleteResultsError, FileNotFoundError)):
+        collect(world.store, batch_id)
+
+
+def test_killed_at_random_moments_and_retried(world: World, batch_id: str) -> None:
+    """Ten times over: no image lost, doubled, or started twice."""
+    upload(world, "photos/killed/", sure=40, unsure=10)
+    [chunk] = world.plan(batch_id, prefix="photos/killed/")
+    chance = random.Random(3)
+
+    async def one_life(seconds: float) -> None:
+        life = asyncio.create_task(follower(world, chunk, concurrency=8).run())
+        await asyncio.sleep(seconds)
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+
+    for _ in range(10):
+        asyncio.run(one_life(chance.uniform(0.1, 0.8)))
+    run_chunks(world, [chunk])
+    rows = rows_of(world, batch_id)
+    assert Counter(row["outcome"] for row in rows.values()) == {"classified": 40, "rejected": 10}
+    assert len(executions_of(world, batch_id)) == 50
+    assert set(world.sagemaker.requests.values()) == {1}
+
+
+def test_a_finished_chunk_is_not_run_again(world: World, batch_id: str) -> None:
+    upload(world, "photos/finished/", sure=5)
+    chunks = world.plan(batch_id, prefix="photos/finished/")
+    first = run_chunks(world, chunks)
+    assert run_chunks(world, chunks)[0] == first[0] | {"calls": {}}
+    assert len(executions_of(world, batch_id)) == 5
+
+
+@pytest.mark.parametrize("fan_out", ["executions", "distributed_map"])
+def test_a_kill_stops_what_runs_and_clearing_runs_it_again(world: World, batch_id: str, fan_out: str) -> None:
+    folder = f"photos/stop-{fan_out}/"
+    upload(world, folder, sure=6)
+    world.sagemaker.delay_s = 3.0
+    [chunk] = world.plan(batch_id, prefix=folder, fan_out=fan_out)
+    machine = "StateMachineArn" if fan_out == "executions" else "DistributedMapStateMachineArn"
+    states = world.client("stepfunctions")
+
+    def running() -> list[str]:
+        found = states.list_executions(stateMachineArn=world.outputs[machine], statusFilter="RUNNING")["executions"]
+        return [e["name"] for e in found if e["name"].startswith(f"{batch_id}-")]
+
+    async def kill() -> int:
+        chunk_follower = follower(world, chunk)
+        life = asyncio.create_task(chunk_follower.run())
+        expected = 6 if fan_out == "executions" else 1
+        while len(running()) < expected:
+            await asyncio.sleep(0.05)
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+        return await chunk_follower.stop()
+
+    assert asyncio.run(kill()) == (6 if fan_out == "executions" else 1)
+    assert running() == []
+    world.sagemaker.delay_s = 0.0
+    run_chunks(world, [chunk])
+    rows = rows_of(world, batch_id)
+    assert {row["outcome"] for row in rows.values()} == {"classified"}
+    assert {row["attempt"] for row in rows.values()} == {2}
+
+
+def test_the_endpoint_restarts_in_mid_batch(world: World, batch_id: str) -> None:
+    upload(world, "photos/restart/", sure=30)
+    chunks = world.plan(batch_id, prefix="photos/restart/")
+
+    def restart() -> None:
+        while sum(world.sagemaker.requests.values()) < 5:
+            time.sleep(0.01)
+        world.sagemaker.down_until = time.monotonic() + 1.5
+
+    outage = threading.Thread(target=restart)
+    outage.start()
+    run_chunks(world, chunks)
+    outage.join()
+    assert Counter(row["outcome"] for row in rows_of(world, batch_id).values()) == {"classified": 30}
+    # Some were asked for more than once: the state machine's own retries carried them over.
+    assert max(world.sagemaker.requests.values()) > 1
+
+
+def test_only_new_images(world: World, batch_id: str) -> None:
+    upload(world, "photos/new/", sure=4)
+    run_chunks(world, world.plan(batch_id, prefix="photos/new/"))
+    world.put("photos/new/later.png")
+    world.put("photos/new/sure-001.png", png(7))
+    second = f"{batch_id}-second"
+    run_chunks(world, world.plan(second, prefix="photos/new/", only_new=True))
+    assert set(rows_of(world, second)) == {"photos/new/later.png", "photos/new/sure-001.png"}
+    third = f"{batch_id}-third"
+    assert world.plan(third, prefix="photos/new/", only_new=True) == []
+    summary = collect(world.store, third)
+    assert (summary["images"], summary["failed_share"]) == (0, None)
+    check_limits(summary, max_failed_share=0.0, max_rejected_share=0.0)
+
+
+def test_the_failed_ones_are_run_again(world: World, batch_id: str) -> None:
+    upload(world, "photos/again/", sure=3, unsure=1, corrupt=2)
+    run_chunks(world, world.plan(batch_id, prefix="photos/again/"))
+    world.put("photos/again/corrupt-000.png")
+    second = f"{batch_id}-second"
+    run_chunks(world, world.plan(second, rerun_failed_of=batch_id))
+    outcomes = {key: row["outcome"] for key, row in rows_of(world, second).items()}
+    assert outcomes == {"photos/again/corrupt-000.png": "classified", "photos/again/corrupt-001.png": "failed"}
+
+
+def test_a_listing_that_changes_while_it_is_read(world: World, batch_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there all the time is scored once; what comes or goes meanwhile may be there or fail, and is never doubled."""
+    upload(world, "photos/moving/", sure=30)
+    store = world.store
+    real = store.s3.get_paginator
+
+    def small_pages(operation: str) -> Any:
+        class Pages:
+            def paginate(self, **options: Any) -> Iterator[dict[str, Any]]:
+                for number, page in enumerate(real(operation).paginate(**options, PaginationConfig={"PageSize": 10})):
+                    if number == 1:
+                        world.put("photos/moving/a-came-first.png")
+                        world.put("photos/moving/z-came-last.png")
+                        store.s3.delete_object(Bucket=world.bucket, Key="photos/moving/sure-003.png")
+                        store.s3.delete_object(Bucket=world.bucket, Key="photos/moving/sure-029.png")
+                    yield page
+
+        return Pages()
+
+    monkeypatch.setattr(store.s3, "get_paginator", small_pages)
+    monkeypatch.setattr(World, "store", property(lambda self: store))
+    run_chunks(world, world.plan(batch_id, prefix="photos/moving/"))
+    rows = rows_of(world, batch_id)
+    stayed = {f"photos/moving/sure-{index:03d}.png" for index in range(30)} - {
+        "photos/moving/sure-003.png",
+        "photos/moving/sure-029.png",
+    }
+    assert {key for key, row in rows.items() if row["outcome"] == "classified"} >= stayed
+    assert rows["photos/moving/sure-003.png"]["error"] == "ImageNotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"prefix": "nothing/here/"}, ["nothing in s3://", "nothing/here/", "Check the prefix"]),
+        ({"prefix": ""}, ["train_and_deploy"]),
+        ({"prefix": "lists/"}, ["None of the 1 entries", ".png"]),
+        ({"prefix": "s3://elsewhere/photos/"}, ["elsewhere"]),
+        ({"manifest": "no/such.csv"}, ["no/such.csv", "manifest"]),
+        ({"prefix": "a/", "keys": ["b.png"]}, ["prefix and keys"]),
+        ({"rerun_failed_of": "never-was"}, ["never-was"]),
+        ({"rerun_failed_of": "../../etc"}, ["not a batch id"]),
+        ({"keys": ["a.png"], "threshold": None}, ["threshold.json"]),
+    ],
+)
+def test_input_that_cannot_be_used(world: World, batch_id: str, params: dict[str, Any], words: list[str]) -> None:
+    world.put("lists/test.lst", b"0\t0\ta.png\n")
+    with pytest.raises(BatchInputError) as refused:
+        world.plan(batch_id, **params)
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_labels_accepted_by_two_at_once_are_both_kept(world: World) -> None:
+    classes = ["bicycle", "motorcycle"]
+    threads = [
+        threading.Thread(
+            target=accept_labels, args=({f"photos/{index}.png": "bicycle"}, world.bucket, world.client("s3"), classes)
+        )
+        for index in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    accept_labels({"photos/0.png": "1", "photos/undecided.png": ""}, world.bucket, world.client("s3"), classes)
+    assert list(world.store.lines("labels/accepted.csv")) == [
+        "key,label",
+        "photos/0.png,motorcycle",
+        *(f"photos/{index}.png,bicycle" for index in range(1, 6)),
+    ]
