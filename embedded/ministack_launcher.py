@@ -15,6 +15,8 @@ patched, each with a test in tests/contract/test_ministack_launcher.py:
 * A stopped execution stays ABORTED, and a stopped Distributed Map starts no further item.
 * `MaxConcurrencyPath`, `ToleratedFailurePercentagePath` and `ToleratedFailureCountPath` of a Distributed Map are
   honoured.
+* With S3_PERSIST the bodies of object versions are read from disk instead of being kept in memory as well, so a
+  versioned bucket may hold more than the machine's memory.
 
 The patches replace private functions, so another MiniStack version is refused: see `check_version`.
 """
@@ -209,6 +211,17 @@ def honour_map_paths(engine: Any) -> None:
     engine._run_distributed_map = run_distributed_map
 
 
+def keep_versions_on_disk(storage: Any) -> None:
+    """Leave the body out of an object version's entry in memory; MiniStack finds it on disk, as after a restart."""
+    make_entry = _replaceable(storage, "_version_entry_from_record", ("obj", "version_id", "data"))
+    _replaceable(storage, "_version_body", ("bucket", "bucket_name", "key", "v"))
+
+    def version_entry_from_record(obj: dict[str, Any], version_id: str, data: bytes | None) -> Any:
+        return make_entry(obj, version_id, None if storage.S3_PERSIST else data)
+
+    storage._version_entry_from_record = version_entry_from_record
+
+
 def own_temporary_folder(state_dir: Path) -> Path:
     """Keep unpacked Lambda code under `state_dir` and clear what a killed run left there. Returns the folder."""
     folder = state_dir / "tmp"
@@ -222,13 +235,14 @@ def apply_patches() -> None:
     """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError when it is not TESTED_VERSION."""
     check_version()
     from ministack.core import lambda_runtime
-    from ministack.services import lambda_svc, stepfunctions
+    from ministack.services import lambda_svc, s3, stepfunctions
 
     name_lambda_errors(lambda_runtime, lambda_svc)
     end_workers_with_parent(lambda_runtime)
     queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
     keep_aborted_executions_aborted(stepfunctions)
     honour_map_paths(stepfunctions)
+    keep_versions_on_disk(s3)
 
 
 def main() -> None:
