@@ -21,7 +21,7 @@ from scones.tasks.evaluation import (
     transform_prefix,
 )
 
-FILES = [f"image_{number:03d}.png" for number in range(60)]
+FILES = [f"image_{number:03d}.png" for number in range(40)]
 LABELS = {name: number % 2 for number, name in enumerate(FILES)}
 
 
@@ -74,7 +74,7 @@ class TestEvaluate:
     def test_writes_both_documents(self, s3: Any, bucket: str) -> None:
         put_answers(s3, bucket, "job-1", wrong=6)
         summary = evaluated(s3, bucket, "job-1")
-        assert summary["test_accuracy"] == pytest.approx(54 / 60)
+        assert summary["test_accuracy"] == pytest.approx(34 / 40)
         assert summary["champion"] is None
         document = json.loads(stored(s3, bucket, "evaluations/job-1/evaluation.json"))
         assert document["dataset_version"] == "ds-1"
@@ -92,12 +92,12 @@ class TestEvaluate:
             Bucket=bucket, Key=f"{transform_prefix('job-1')}part/{FILES[0]}.out", CopySource=f"{bucket}/{first}"
         )
         s3.delete_object(Bucket=bucket, Key=first)
-        assert evaluated(s3, bucket, "job-1")["images"] == 60
+        assert evaluated(s3, bucket, "job-1")["images"] == 40
 
     def test_images_without_an_answer_are_named(self, s3: Any, bucket: str) -> None:
         put_answers(s3, bucket, "job-1", wrong=0, skip=12)
         with pytest.raises(
-            EvaluationError, match=r"12 of 60 test images have no answer .*image_000\.png.*image_009\.png, \.\.\."
+            EvaluationError, match=r"12 of 40 test images have no answer .*image_000\.png.*image_009\.png, \.\.\."
         ):
             evaluated(s3, bucket, "job-1")
 
@@ -109,7 +109,7 @@ class TestEvaluate:
 
     def test_answers_of_another_model_are_refused(self, s3: Any, bucket: str) -> None:
         put_answers(s3, bucket, "job-1", wrong=0, classes=3)
-        with pytest.raises(EvaluationError, match=r"expected \(60, 2\)"):
+        with pytest.raises(EvaluationError, match=r"expected \(40, 2\)"):
             evaluated(s3, bucket, "job-1")
 
 
@@ -123,8 +123,8 @@ class TestChampion:
         assert not champion_needs_transform(bucket=bucket, champion_job_name=None, dataset_version="ds-1", s3=s3)
         put_answers(s3, bucket, "new", wrong=3)
         summary = evaluated(s3, bucket, "new", champion_job_name="old")
-        assert summary["champion"]["accuracy"] == pytest.approx(51 / 60)
-        assert summary["champion"]["difference"] == pytest.approx(6 / 60)
+        assert summary["champion"]["accuracy"] == pytest.approx(31 / 40)
+        assert summary["champion"]["difference"] == pytest.approx(6 / 40)
         assert (summary["champion"]["only_challenger_right"], summary["champion"]["only_champion_right"]) == (6, 0)
         assert check_gate(evaluation=summary, min_accuracy=0.9, max_drop=0.02)["passed"]
 
@@ -138,10 +138,10 @@ class TestChampion:
         put_answers(s3, bucket, "old-again", wrong=1)
         prefix = transform_prefix("old-again")
         summary = evaluated(s3, bucket, "new", "ds-2", champion_job_name="old", champion_transform_prefix=prefix)
-        assert summary["champion"]["accuracy"] == pytest.approx(59 / 60)
+        assert summary["champion"]["accuracy"] == pytest.approx(39 / 40)
         refused = check_gate(evaluation=summary, min_accuracy=0.8, max_drop=0.02)
         assert not refused["passed"]
-        assert "0.0333 worse than the live model" in refused["summary"]
+        assert "0.0500 worse than the live model" in refused["summary"]
 
     def test_one_of_other_classes_is_named(self, s3: Any, bucket: str) -> None:
         put_answers(s3, bucket, "old", wrong=0, classes=5)

@@ -83,7 +83,7 @@ class Reader:
     def json(self, key: str) -> Any:
         return json.loads(self.body(key))
 
-    def keys(self, prefix: str = "") -> set[str]:
+    def names(self, prefix: str = "") -> set[str]:
         return set(list_objects(self.s3, self.bucket, prefix))
 
     def state(self) -> dict[str, Any]:
@@ -103,12 +103,12 @@ class TestWhatLands:
         assert staged["counts"] == {"train": 64, "validation": 16, "test": 12}
         assert (staged["image_shape"], staged["num_classes"], staged["unchanged"]) == ("3,32,32", 2, False)
         assert staged["train_uri"] is None
-        assert not look.keys(f"{prefix}/train/")
+        assert not look.names(f"{prefix}/train/")
         source = read_archive(archive)
         for split in ("train", "validation"):
             uri = staged[f"recordio_{split}_uri"]
             assert uri == f"s3://{look.bucket}/{prefix}/recordio/{split}/"
-            (key,) = look.keys(f"{prefix}/recordio/{split}/")  # AWS takes one file per channel
+            (key,) = look.names(f"{prefix}/recordio/{split}/")  # AWS takes one file per channel
             records = list(unpack_images(look.body(key)))
             lines = [line.split("\t") for line in look.body(f"{prefix}/{split}.lst").decode().splitlines()]
             assert [(str(record.index), str(record.label)) for record in records] == [(row[0], row[1]) for row in lines]
@@ -125,7 +125,7 @@ class TestWhatLands:
         for split, part in (("train", source.train), ("validation", source.train), ("test", source.test)):
             offset = len(source.train.labels) if split == "test" else 0
             rows = list(csv.reader(look.body(f"{prefix}/{split}.lst").decode().splitlines(), delimiter="\t"))
-            assert {f"{prefix}/{split}/{name}" for _, _, name in rows} == look.keys(f"{prefix}/{split}/")
+            assert {f"{prefix}/{split}/{name}" for _, _, name in rows} == look.names(f"{prefix}/{split}/")
             for index, label, name in rows:
                 image = Image.open(io.BytesIO(look.body(f"{prefix}/{split}/{name}")))
                 assert (image.mode, image.format) == ("RGB", "PNG")
@@ -144,7 +144,7 @@ class TestWhatLands:
         assert manifest["source"] == staged["source"]
         assert manifest["source"]["kind"] == "archive"
         listed = {item["key"] for item in manifest["files"]}
-        assert {f"{prefix}/{key}" for key in listed} | {f"{prefix}/manifest.json"} == look.keys(f"{prefix}/")
+        assert {f"{prefix}/{key}" for key in listed} | {f"{prefix}/manifest.json"} == look.names(f"{prefix}/")
         for item in manifest["files"]:
             body = look.body(f"{prefix}/{item['key']}")
             assert (hashlib.sha256(body).hexdigest(), len(body)) == (item["sha256"], item["bytes"])
@@ -166,7 +166,7 @@ class TestWhatLands:
     def test_the_real_images(self, stage: Stage, shared_data: Path, look: Reader) -> None:
         staged = stage(archive=shared_data / "cifar-100-python.tar.gz")
         assert staged["counts"] == {"train": 800, "validation": 200, "test": 100}
-        (key,) = look.keys(f"{staged['prefix']}/recordio/train/")
+        (key,) = look.names(f"{staged['prefix']}/recordio/train/")
         assert sum(1 for _ in unpack_images(look.body(key))) == 800
 
 
@@ -211,8 +211,8 @@ class TestTwice:
         monkeypatch.setattr(Uploader, "_put", dies)
         with pytest.raises(ConnectionError, match="killed"):
             stage(training_input="png")
-        assert "datasets/current.json" not in look.keys()
-        there = {key for key in look.keys() if key.startswith("datasets/")}
+        assert "datasets/current.json" not in look.names()
+        there = {key for key in look.names() if key.startswith("datasets/")}
         assert 20 <= len(there) <= 30
         assert not any(key.endswith("manifest.json") for key in there)
         before = look.state()
@@ -220,12 +220,12 @@ class TestTwice:
         staged = stage(training_input="png")
         after = look.state()
         assert all(after[key] == before[key] for key in there)
-        assert staged["uploaded"] == len(look.keys(staged["prefix"] + "/")) - len(there)
+        assert staged["uploaded"] == len(look.names(staged["prefix"] + "/")) - len(there)
         assert stage(training_input="png")["unchanged"]
 
     def test_a_lost_or_damaged_object_is_mended(self, stage: Stage, look: Reader, s3: Any) -> None:
         prefix = stage()["prefix"]
-        lost, damaged = sorted(look.keys(f"{prefix}/test/"))[:2]
+        lost, damaged = sorted(look.names(f"{prefix}/test/"))[:2]
         good = {key: look.body(key) for key in (lost, damaged)}
         s3.delete_object(Bucket=look.bucket, Key=lost)
         s3.put_object(Bucket=look.bucket, Key=damaged, Body=b"x")
@@ -267,7 +267,7 @@ class TestAcceptedLabels:
 
     def test_a_labelled_test_image_never_trains(self, stage: Stage, s3: Any, bucket: str, look: Reader) -> None:
         plain = stage()
-        key = sorted(look.keys(f"{plain['prefix']}/test/"))[0]
+        key = sorted(look.names(f"{plain['prefix']}/test/"))[0]
         self.add(s3, bucket, "labels/accepted.csv", f"key,label\n{key},bicycle\n".encode())
         assert stage()["dataset_version"] == plain["dataset_version"]
 
@@ -358,7 +358,7 @@ class TestWhereTheArchiveComesFrom:
         self, s3: Any, bucket: str, tmp_path: Path, web: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         url, _ = web
-        with pytest.raises(DownloadError, match="answers 404.*CIFAR100_ARCHIVE"):
+        with pytest.raises(DownloadError, match=r"answers 404.*CIFAR100_ARCHIVE"):
             self.get(s3, bucket, tmp_path, archive_urls=(f"{url}/absent",))
         with caplog.at_level(logging.WARNING):
             found = self.get(s3, bucket, tmp_path, archive_urls=(f"{url}/absent",), allow_sample=True)
@@ -382,7 +382,7 @@ class TestBadInput:
         path.write_bytes(content)
         with pytest.raises(error, match=message):
             stage(archive=path)
-        assert not [key for key in look.keys() if key.startswith("datasets/")]
+        assert not [key for key in look.names() if key.startswith("datasets/")]
 
     def test_a_tar_that_leads_out(self, stage: Stage, tmp_path: Path) -> None:
         import tarfile
@@ -405,11 +405,11 @@ class TestBadInput:
     def test_a_class_without_images(self, stage: Stage, look: Reader) -> None:
         with pytest.raises(DataCheckError, match="tank has 0 train images"):
             stage(classes=["bicycle", "tank"])
-        assert not [key for key in look.keys() if key.startswith("datasets/")]
+        assert not [key for key in look.names() if key.startswith("datasets/")]
 
     def test_fewer_images_than_the_mini_batch(self, stage: Stage) -> None:
         with pytest.raises(
-            DataCheckError, match="64 train images, mini_batch_size 65. Lower mini_batch_size to at most 64"
+            DataCheckError, match=r"64 train images, mini_batch_size 65. Lower mini_batch_size to at most 64"
         ):
             stage(mini_batch_size=65)
 
@@ -443,7 +443,7 @@ class TestUploader:
 
         with pytest.raises(OSError, match="disk is gone"), Uploader(s3, bucket) as uploader:
             uploader.put_stream("big.rec", chunks, "application/x-recordio")
-        assert look.keys() == set()
+        assert look.names() == set()
         assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
 
     def test_boto3_takes_over_where_the_direct_way_fails(
@@ -453,7 +453,7 @@ class TestUploader:
         with Uploader(s3, bucket, threads=2) as uploader:
             for number in range(12):
                 uploader.put(f"x/{number}", b"body", "text/plain")
-        assert len(look.keys("x/")) == 12
+        assert len(look.names("x/")) == 12
         assert uploader._direct.failures >= upload._DirectPut.MAX_FAILURES
 
     def test_the_content_type_arrives(self, s3: Any, bucket: str) -> None:
@@ -479,11 +479,15 @@ class TestUploader:
 
         thread = threading.Thread(target=produce)
         thread.start()
-        thread.join(timeout=1)
-        with lock:
-            most = in_flight
+        for _ in range(200):
+            thread.join(timeout=0.05)  # it ends early only if nothing holds it back
+            with lock:
+                most = in_flight
+            if most >= 4:
+                break
+        thread.join(timeout=0.3)
         assert thread.is_alive()
-        assert most == 4
+        assert in_flight == 4
         release.set()
         thread.join()
         with uploader:
@@ -492,7 +496,7 @@ class TestUploader:
     def test_an_error_surfaces_at_the_end(self, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upload._DirectPut, "__call__", lambda *a: False)
         with (
-            pytest.raises(Exception, match="NoSuchBucket|does not exist"),
+            pytest.raises(Exception, match=r"NoSuchBucket|does not exist"),
             Uploader(s3, f"{bucket}-absent") as uploader,
         ):
             uploader.put("a", b"body", "text/plain")

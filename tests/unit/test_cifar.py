@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,13 +27,13 @@ from scones.core.staging_errors import (
 META = pickle_python2({"fine_label_names": list(FINE_NAMES), "coarse_label_names": ["all"]})
 
 
-def split(count: int = 3, **changes: object) -> bytes:
-    content: dict[str, object] = {
+def split(count: int = 3, **changes: Any) -> bytes:
+    content: dict[str, Any] = {
         "data": np.full((count, 3072), 7, dtype=np.uint8),
         "fine_labels": [8] * count,
         "filenames": [f"{number}.png" for number in range(count)],
     }
-    return pickle_python2({**content, **changes})  # type: ignore[arg-type]
+    return pickle_python2({**content, **changes})
 
 
 def archive(*extra: tuple[tarfile.TarInfo, bytes], **members: bytes) -> io.BytesIO:
@@ -120,7 +121,7 @@ class TestHostile:
         info = tarfile.TarInfo("cifar-100-python/train")
         info.size = 8 * 1024**3
         packed = io.BytesIO(gzip.compress(info.tobuf() + b"short"))
-        with pytest.raises((UnsafeArchiveError, CorruptArchiveError), match="claims|ends|damaged"):
+        with pytest.raises((UnsafeArchiveError, CorruptArchiveError), match=r"claims|ends|damaged"):
             cifar.read_archive(packed)
 
     def test_many_members(self) -> None:
@@ -147,7 +148,7 @@ class TestBroken:
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
     def test_cut_off(self, share: float) -> None:
         whole = archive().getvalue()
-        with pytest.raises(CorruptArchiveError, match="Download it again|not CIFAR-100"):
+        with pytest.raises(CorruptArchiveError, match=r"Download it again|not CIFAR-100"):
             cifar.read_archive(io.BytesIO(whole[: int(len(whole) * share)]))
 
     def test_flipped_bits(self) -> None:
@@ -166,7 +167,7 @@ class TestBroken:
             info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
             tar.addfile(info, io.BytesIO())
         buffer.seek(0)
-        with pytest.raises(CorruptArchiveError, match="lacks cifar-100-python/train.*test.*meta"):
+        with pytest.raises(CorruptArchiveError, match=r"lacks cifar-100-python/train.*test.*meta"):
             cifar.read_archive(buffer)
 
     @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from scones.core.sample import pickle_python2
 from scones.core.staging_errors import BadInputError, CorruptArchiveError, UnsafePickleError
 
 PIXELS = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "data": PIXELS,
     "batch_label": "batch",
     "fine_labels": [1, 2, 3, 99],
@@ -136,7 +136,7 @@ class TestHostile:
         ],
     )
     def test_handwritten_globals_are_refused(self, dumped: bytes) -> None:
-        with pytest.raises(UnsafePickleError, match="asks for|INST"):
+        with pytest.raises(UnsafePickleError, match=r"asks for|INST"):
             safe_pickle.loads(dumped)
 
     def test_a_nested_reduce_is_refused(self) -> None:
@@ -147,7 +147,7 @@ class TestHostile:
     def test_an_allowed_name_cannot_be_called_otherwise(self) -> None:
         # numpy.ndarray(shape) would reserve a terabyte; numpy.dtype('O') would hold Python objects.
         for call in (b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.", b"cnumpy\ndtype\n(S'O'\nK\x00K\x01tR."):
-            with pytest.raises(UnsafePickleError, match="calls numpy's ndarray|not uint8"):
+            with pytest.raises(UnsafePickleError, match=r"calls numpy's ndarray|not uint8"):
                 safe_pickle.loads(call)
 
     def test_an_array_of_other_numbers_is_refused(self) -> None:

@@ -171,13 +171,13 @@ class TestChecks:
         source = archive()
         source.train.images[np.flatnonzero(source.train.labels == 8)[:6]] = 5
         report = build_dataset(source, CLASSES).checks
-        with pytest.raises(DataCheckError, match="constant images: .*Check how they were made"):
+        with pytest.raises(DataCheckError, match=r"constant images: .*Check how they were made"):
             report.raise_if_fatal()
 
     def test_fewer_images_than_a_mini_batch(self) -> None:
         report = build_dataset(archive(), CLASSES, mini_batch_size=200).checks
         with pytest.raises(
-            DataCheckError, match="80 train images, mini_batch_size 200. Lower mini_batch_size to at most 80"
+            DataCheckError, match=r"80 train images, mini_batch_size 200. Lower mini_batch_size to at most 80"
         ):
             report.raise_if_fatal()
 
@@ -199,7 +199,7 @@ class TestChecks:
         kept = np.concatenate([np.flatnonzero(both.labels == 8), np.flatnonzero(both.labels == 48)[:10]])
         few = CifarSplit(both.images[kept], both.labels[kept], [both.names[row] for row in kept])
         report = build_dataset(CifarArchive(few, split(10, 2), list(FINE_NAMES)), CLASSES).checks
-        with pytest.raises(DataCheckError, match="largest class is 21.0 times"):
+        with pytest.raises(DataCheckError, match=r"largest class is 21.0 times"):
             report.raise_if_fatal()
 
     def test_copies_in_the_test_set_are_said(self) -> None:

@@ -176,7 +176,7 @@ def test_a_slow_host_is_given_up_with_the_arithmetic(
 
 def test_nobody_there(tmp_path: Path, free_port_number: int) -> None:
     url = f"http://127.0.0.1:{free_port_number}/x"
-    with pytest.raises(DownloadError, match="in 2 tries: .*refused"):
+    with pytest.raises(DownloadError, match=r"in 2 tries: .*refused"):
         download(url, tmp_path / "x", "", DownloadBudget(tries=2), sleep=lambda seconds: None)
 
 

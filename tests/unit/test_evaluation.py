@@ -148,7 +148,7 @@ def test_the_sweep_by_definition(classes: int, count: int, seed: int) -> None:
 
 def test_the_recommended_threshold_is_the_smallest_that_proves_the_target() -> None:
     labels, given_ = predictions(2, 2000, skill=2)
-    sweep = threshold_sweep(labels, given_)
+    sweep: list[dict[str, Any]] = [dict(row) for row in threshold_sweep(labels, given_)]
     advice = recommend_threshold(sweep, 0.95)
     fits = [row["threshold"] for row in sweep if row["accuracy_lower_bound"] >= 0.95 and row["accepted"] >= 20]
     assert advice["threshold"] == min(fits)
@@ -205,7 +205,12 @@ def test_champion_and_challenger_by_hand() -> None:
 class TestPage:
     def document(self, **changes: Any) -> dict[str, Any]:
         labels, given_ = predictions(2)
-        extra = {"training_job_name": "job", "dataset_version": "ds-1", "champion": None, "mistakes": []}
+        extra: dict[str, Any] = {
+            "training_job_name": "job",
+            "dataset_version": "ds-1",
+            "champion": None,
+            "mistakes": [],
+        }
         return {**evaluate(labels, given_, NAMES[2]), **extra, **changes}
 
     def test_is_self_contained(self) -> None:

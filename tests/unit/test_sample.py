@@ -38,9 +38,12 @@ def test_the_archive_has_the_real_ones_form(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    options = {"train_per_class": 4, "test_per_class": 2}
     first, second, other = (
-        md5(write_sample_archive(tmp_path / f"{number}.tar.gz", ["bus", "tank"], seed=seed, **options))
+        md5(
+            write_sample_archive(
+                tmp_path / f"{number}.tar.gz", ["bus", "tank"], seed=seed, train_per_class=4, test_per_class=2
+            )
+        )
         for number, seed in enumerate((1, 1, 2))
     )
     assert first == second != other
