@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
+from botocore import xform_name
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
@@ -38,6 +40,8 @@ WITHOUT_RESOURCE = {
     "sagemaker:ListModelPackages",
     "sagemaker:ListModels",
     "sagemaker:ListTrainingJobs",
+    "sagemaker:Search",
+    "application-autoscaling:DescribeScalableTargets",
 }
 
 
@@ -158,6 +162,21 @@ def test_every_state_machine_logs_is_traced_and_fills_every_placeholder() -> Non
         assert properties["LoggingConfiguration"]["Destinations"]
         text = DEFINITIONS[properties["DefinitionS3Location"]["Key"]["!Ref"]].read_text()
         assert set(re.findall(r"\$\{(\w+)\}", text)) == set(properties["DefinitionSubstitutions"])
+
+
+def test_airflow_may_call_what_the_code_names() -> None:
+    names = {"sagemaker": "sagemaker", "stepfunctions": "states", "application-autoscaling": "application-autoscaling"}
+    code = "\n".join(path.read_text() for path in (ROOT / "plugins" / "scones").rglob("*.py"))
+    session = botocore.session.get_session()
+    named = {
+        f"{prefix}:{operation}"
+        for service, prefix in names.items()
+        for operation in session.get_service_model(service).operation_names
+        if re.search(rf"[.\"']{xform_name(operation)}\b", code)
+    }
+    assert {"sagemaker:CreateTrainingJob", "states:StartExecution"} <= named
+    allowed = {action for name, item in statements() if name == "AirflowPolicy" for action in as_list(item["Action"])}
+    assert named <= allowed
 
 
 def test_a_rejection_alerts_nobody() -> None:
