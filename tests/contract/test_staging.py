@@ -331,6 +331,19 @@ class TestWhereTheArchiveComesFrom:
         with pytest.raises(CorruptArchiveError, match="correct CIFAR100_ARCHIVE_MD5"):
             self.get(s3, bucket, tmp_path, **options, cifar100_archive_md5="0" * 32)
 
+    def test_with_its_md5_a_url_is_read_once(
+        self, s3: Any, bucket: str, tmp_path: Path, web: Any, archive: Path
+    ) -> None:
+        url, folder = web
+        shutil.copy(archive, folder / "a.tar.gz")
+        md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+        options = {"cifar100_archive": f"{url}/a.tar.gz", "cifar100_archive_md5": md5}
+        self.get(s3, bucket, tmp_path, **options)
+        (folder / "a.tar.gz").unlink()
+        assert self.get(s3, bucket, tmp_path, **options).md5 == md5
+        shutil.rmtree(tmp_path / "cache")
+        assert self.get(s3, bucket, tmp_path, **options).path.read_bytes() == archive.read_bytes()
+
     def test_the_official_one_from_a_mirror_then_from_the_cache(
         self, s3: Any, bucket: str, tmp_path: Path, web: Any, archive: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

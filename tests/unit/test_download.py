@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import threading
@@ -89,7 +90,7 @@ def fetch(server: Server, tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_plain_download(fetch: Callable[..., Path], tmp_path: Path) -> None:
     assert fetch().read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "a.tar.gz.lock"]
 
 
 def test_a_dropped_connection_is_continued(server: Server, fetch: Callable[..., Path]) -> None:
@@ -172,6 +173,29 @@ def test_a_slow_host_is_given_up_with_the_arithmetic(
     with pytest.raises(DownloadError, match=r"kB/s: the rest would take \d+ minutes, .* left of the budget of 1\. "):
         fetch(budget=DownloadBudget(total_seconds=60, trial_seconds=15), clock=lambda: float(next(now)))
     assert (tmp_path / "a.tar.gz.part").stat().st_size > 0
+
+
+def test_two_at_once_take_turns(server: Server, fetch: Callable[..., Path], tmp_path: Path) -> None:
+    with (tmp_path / "a.tar.gz.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waits: list[float] = []
+
+        def release(seconds: float) -> None:
+            waits.append(seconds)
+            assert server.requests == []
+            if len(waits) == 3:
+                fcntl.flock(other, fcntl.LOCK_UN)
+
+        assert fetch(sleep=release).read_bytes() == CONTENT
+    assert len(waits) == 3
+
+
+def test_the_other_one_never_ends(fetch: Callable[..., Path], tmp_path: Path) -> None:
+    now = iter(range(0, 10_000, 30))
+    with (tmp_path / "a.tar.gz.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DownloadError, match="Another process"):
+            fetch(clock=lambda: float(next(now)))
 
 
 def test_nobody_there(tmp_path: Path, free_port_number: int) -> None:

@@ -6,6 +6,8 @@ early, with the arithmetic in the message, when the rest cannot arrive in time.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import http.client
 import logging
@@ -13,7 +15,7 @@ import random
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -140,6 +142,39 @@ def download(
     budget = budget or DownloadBudget()
     target.parent.mkdir(parents=True, exist_ok=True)
     run = _Download(url, target.with_name(target.name + ".part"), budget, opener, clock)
+    with _alone(target.with_name(target.name + ".lock"), budget, clock, sleep):
+        return _fetch(run, target, md5, budget, clock, sleep)
+
+
+@contextlib.contextmanager
+def _alone(
+    lock: Path, budget: DownloadBudget, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[None]:
+    """Two processes must not write one part file: the second waits, and then finds most of its work done."""
+    began = clock()
+    with lock.open("w") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if clock() - began > budget.total_seconds:
+                    raise DownloadError(
+                        f"Another process has been downloading to {lock.parent} for too long"
+                    ) from error
+                sleep(1.0)
+        yield
+
+
+def _fetch(
+    run: _Download,
+    target: Path,
+    md5: str,
+    budget: DownloadBudget,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Path:
+    url = run.url
     for number in range(1, budget.tries + 1):
         resumed = run.part.exists()
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -43,8 +44,17 @@ def cache_key(md5: str) -> str:
 
 
 def _work_dir(settings: Settings) -> Path:
-    folder = Path(settings.cache_dir) if settings.cache_dir else Path(tempfile.gettempdir()) / "scones-cache"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """This user's folder for archives. In the shared temporary folder nobody else may have made it beforehand."""
+    if settings.cache_dir:
+        folder = Path(settings.cache_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"scones-cache-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(
+            f"{folder} belongs to somebody else: remove it or set SCONES_CACHE_DIR to a folder of yours"
+        )
     return folder
 
 
@@ -77,13 +87,15 @@ def _checked(path: Path, wanted: str, name: str) -> str:
     return found
 
 
-def _asked_for(s3: Any, settings: Settings, budget: DownloadBudget) -> Archive:
-    """The archive that CIFAR100_ARCHIVE names. It is never replaced by another one."""
+def _asked_for(s3: Any, bucket: str, settings: Settings, budget: DownloadBudget) -> Archive:
+    """The archive that CIFAR100_ARCHIVE names. It is never replaced by another one; with CIFAR100_ARCHIVE_MD5 set, the
+    same content may come from a cache."""
     name, wanted = settings.cifar100_archive, settings.cifar100_archive_md5
     scheme = urllib.parse.urlsplit(name).scheme.lower()
     target = _work_dir(settings) / hashlib.sha256(name.encode()).hexdigest()[:16] / ARCHIVE_NAME
     if scheme in ("http", "https"):
-        download(name, target, wanted, budget)
+        if not (wanted and _cached(s3, bucket, target, wanted)):
+            download(name, target, wanted, budget)
         return Archive(target, "archive", name, _checked(target, wanted, name))
     if scheme == "s3":
         parts = urllib.parse.urlsplit(name)
@@ -101,17 +113,24 @@ def _asked_for(s3: Any, settings: Settings, budget: DownloadBudget) -> Archive:
     return Archive(path, kind, path.name, md5)
 
 
+def _cached(s3: Any, bucket: str, target: Path, md5: str) -> bool:
+    """Whether ``target`` holds the archive with this md5: from an earlier run on this machine, or now from S3."""
+    if target.is_file() and file_md5(target) == md5.lower():
+        log.info("The archive is in %s already", target.parent)
+        return True
+    key = cache_key(md5.lower())
+    if _from_s3(s3, bucket, key, target) and file_md5(target) == md5.lower():
+        log.info("The archive comes from the cache s3://%s/%s", bucket, key)
+        return True
+    return False
+
+
 def _official(s3: Any, bucket: str, settings: Settings, budget: DownloadBudget) -> Archive:
     target = _work_dir(settings) / OFFICIAL_ARCHIVE_MD5 / ARCHIVE_NAME
-    key = cache_key(OFFICIAL_ARCHIVE_MD5)
-    if target.is_file() and file_md5(target) == OFFICIAL_ARCHIVE_MD5:
-        log.info("The official archive is in %s already", target)
-    elif _from_s3(s3, bucket, key, target) and file_md5(target) == OFFICIAL_ARCHIVE_MD5:
-        log.info("The official archive comes from the cache s3://%s/%s", bucket, key)
-    else:
+    url = settings.archive_urls[-1]
+    if not _cached(s3, bucket, target, OFFICIAL_ARCHIVE_MD5):
         url = download_first(settings.archive_urls, target, OFFICIAL_ARCHIVE_MD5, budget)
-        return Archive(target, "official", url, OFFICIAL_ARCHIVE_MD5)
-    return Archive(target, "official", settings.archive_urls[-1], OFFICIAL_ARCHIVE_MD5)
+    return Archive(target, "official", url, OFFICIAL_ARCHIVE_MD5)
 
 
 def _drawn(settings: Settings, classes: Sequence[str], seed: int, reason: str) -> Archive:
@@ -166,7 +185,7 @@ def get_archive(
     Raises ArchiveNotFoundError, CorruptArchiveError, DownloadError.
     """
     if settings.cifar100_archive:
-        archive = _asked_for(s3, settings, budget or DownloadBudget())
+        archive = _asked_for(s3, bucket, settings, budget or DownloadBudget())
     else:
         try:
             archive = _official(s3, bucket, settings, budget or OFFICIAL_BUDGET)
