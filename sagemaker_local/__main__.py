@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the service. Exit code 2 when the data directory is in use or the images file is wrong."""
     arguments = _parse(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     config = Config.from_environment(
         arguments.data_dir,
         host=arguments.host,

@@ -1,0 +1,169 @@
+"""The Airflow provider's own SageMaker operators, unchanged, against the service."""
+
+# ruff: noqa: AIR001 - these operators are executed by hand, not put into a DAG
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.contract.sagemaker.conftest import TOY_IMAGE, LocalService, wait_training
+
+pytest.importorskip("airflow")
+
+from airflow.providers.amazon.aws.operators.sagemaker import (
+    SageMakerCreateExperimentOperator,
+    SageMakerDeleteModelOperator,
+    SageMakerModelOperator,
+    SageMakerProcessingOperator,
+    SageMakerRegisterModelVersionOperator,
+    SageMakerTrainingOperator,
+    SageMakerTransformOperator,
+)
+from airflow.providers.amazon.aws.sensors.sagemaker import SageMakerTrainingSensor
+from airflow.sdk.exceptions import AirflowException
+
+
+@pytest.fixture(autouse=True)
+def connection(service: LocalService, ministack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One aws_default connection that routes SageMaker here and the rest to the emulator."""
+    extra = {
+        "region_name": "us-east-1",
+        "endpoint_url": ministack,
+        "service_config": {"sagemaker": {"endpoint_url": service.url}},
+    }
+    value = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(value))
+
+
+@pytest.mark.slow  # with print_log the operator looks at the status every 30 s, whatever check_interval says
+def test_training_with_logs_printed(job_request, unique, capsys):
+    operator = SageMakerTrainingOperator(
+        task_id="train", config=job_request(epochs=2, seconds=0.5), print_log=True, check_interval=1
+    )
+    answer = operator.execute({})
+    assert answer["Training"]["TrainingJobStatus"] == "Completed"
+    assert answer["Training"]["TrainingJobName"] == unique
+    assert answer["Training"]["BillableTimeInSeconds"] >= 1
+    printed = capsys.readouterr().out
+    assert "Epoch[1] Validation-accuracy=0.500000" in printed
+    assert "Billable seconds: " in printed
+
+
+def test_training_without_logs_and_its_sensor(job_request, unique):
+    config = job_request(epochs=1)
+    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1)
+    assert operator.execute({})["Training"]["TrainingJobStatus"] == "Completed"
+    sensor = SageMakerTrainingSensor(task_id="wait", job_name=unique, print_log=True)
+    assert sensor.poke({})
+
+
+def test_a_failed_job_fails_the_task_with_the_containers_reason(job_request):
+    config = job_request(epochs=1, failure="no images found", exit_code=1)
+    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1)
+    with pytest.raises(AirflowException, match="no images found"):
+        operator.execute({})
+
+
+def test_a_name_that_is_taken_gets_a_suffix(sm, job_request, unique):
+    sm.create_training_job(**job_request(epochs=1))
+    wait_training(sm, unique)
+    operator = SageMakerTrainingOperator(
+        task_id="train", config=job_request(epochs=1), print_log=False, check_interval=1
+    )
+    answer = operator.execute({})
+    assert answer["Training"]["TrainingJobName"].startswith(f"{unique}-")
+
+
+def test_model_transform_and_deletion(sm, aws, bucket, role, job_request, unique):
+    sm.create_training_job(**job_request(name=f"{unique}-t", epochs=1))
+    artefact = wait_training(sm, f"{unique}-t")["ModelArtifacts"]["S3ModelArtifacts"]
+    container = {"Image": TOY_IMAGE, "ModelDataUrl": artefact}
+    model = {"ModelName": unique, "ExecutionRoleArn": role, "PrimaryContainer": container}
+    created = SageMakerModelOperator(task_id="model", config=model).execute({})
+    assert created["Model"]["ModelName"] == unique
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/data/train/"}}
+    transform = {
+        "TransformJobName": unique,
+        "ModelName": unique,
+        "TransformInput": {"DataSource": source, "ContentType": "text/plain", "SplitType": "Line"},
+        "TransformOutput": {"S3OutputPath": f"s3://{bucket}/scored/{unique}", "AssembleWith": "Line"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    answer = SageMakerTransformOperator(task_id="transform", config=transform, check_interval=1).execute({})
+    assert answer["Transform"]["TransformJobStatus"] == "Completed"
+    scored = aws("s3").get_object(Bucket=bucket, Key=f"scored/{unique}/a.txt.out")["Body"].read()
+    assert scored == b"A\nB\n"
+    SageMakerDeleteModelOperator(task_id="delete", config={"ModelName": unique}).execute({})
+    assert sm.list_models(NameContains=unique)["Models"] == []
+
+
+def test_processing(bucket, role, unique):
+    source = {
+        "S3Uri": f"s3://{bucket}/data/train/",
+        "LocalPath": "/opt/ml/processing/input",
+        "S3DataType": "S3Prefix",
+        "S3InputMode": "File",
+    }
+    config = {
+        "ProcessingJobName": unique,
+        "RoleArn": role,
+        "AppSpecification": {"ImageUri": TOY_IMAGE},
+        "ProcessingResources": {
+            "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 10}
+        },
+        "ProcessingInputs": [{"InputName": "in", "S3Input": source}],
+        "ProcessingOutputConfig": {
+            "Outputs": [
+                {
+                    "OutputName": "out",
+                    "S3Output": {
+                        "S3Uri": f"s3://{bucket}/processed/{unique}",
+                        "LocalPath": "/opt/ml/processing/output",
+                        "S3UploadMode": "EndOfJob",
+                    },
+                }
+            ]
+        },
+    }
+    answer = SageMakerProcessingOperator(task_id="process", config=config, check_interval=1).execute({})
+    assert answer["Processing"]["ProcessingJobStatus"] == "Completed"
+
+
+def test_register_model_version(sm, unique):
+    operator = SageMakerRegisterModelVersionOperator(
+        task_id="register", image_uri=TOY_IMAGE, model_url="s3://b/model.tar.gz", package_group_name=unique
+    )
+    for number in (1, 2):
+        assert operator.execute({}).endswith(f"model-package/{unique}/{number}")
+    assert len(sm.list_model_packages(ModelPackageGroupName=unique)["ModelPackageSummaryList"]) == 2
+
+
+def test_an_operation_that_is_not_implemented_fails_the_task_and_says_so(unique):
+    with pytest.raises(Exception, match="sagemaker_local does not implement CreateExperiment"):
+        SageMakerCreateExperimentOperator(task_id="x", name=unique).execute({})
+
+
+def test_a_deferrable_job_is_deferred_and_its_trigger_sees_it_through(sm, job_request, unique):
+    import asyncio
+
+    from airflow.sdk.exceptions import TaskDeferred
+
+    operator = SageMakerTrainingOperator(
+        task_id="train", config=job_request(epochs=2, seconds=0.3), print_log=False, check_interval=1, deferrable=True
+    )
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute({})
+
+    async def first_event() -> dict[str, Any]:
+        async for event in deferred.value.trigger.run():
+            return event.payload
+        raise AssertionError("the trigger ended without an event")
+
+    payload = asyncio.run(asyncio.wait_for(first_event(), timedelta(seconds=60).total_seconds()))
+    assert payload["status"] == "success"
+    resume: Callable[..., Any] = getattr(operator, deferred.value.method_name)
+    assert resume({}, event=payload)["Training"]["TrainingJobStatus"] == "Completed"

@@ -1,0 +1,39 @@
+"""The SageMaker SDK 3.x, unchanged, in a process of its own as its users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.contract.sagemaker.conftest import ROOT, TOY_IMAGE
+
+FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk_flow.py"
+
+
+@pytest.mark.slow
+def test_the_sdks_resource_classes_train_transform_and_see_failures(service, ministack, bucket, role, unique):
+    environment = {**os.environ, "AWS_ENDPOINT_URL": ministack, "AWS_ENDPOINT_URL_SAGEMAKER": service.url}
+    done = subprocess.run(
+        [sys.executable, str(FLOW), unique, TOY_IMAGE, role, bucket],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT "))
+    report = json.loads(line.removeprefix("REPORT "))
+    assert report["status"] == "Completed"
+    assert report["metrics"] == {"toy:accuracy": 0.5}
+    assert report["artefact"] == f"s3://{bucket}/sdk/{unique}/output/model.tar.gz"
+    assert report["transform"] == "Completed"
+    assert report["group"].endswith(f"model-package-group/{unique}")
+    assert report["listed"] == [unique]
+    assert report["packages"] == []
+    assert "no images found" in report["failure"]
+    assert "Could not find model" in report["gone"]
