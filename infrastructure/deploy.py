@@ -113,8 +113,7 @@ class Deployment:
         if stack is not None:
             if not leave_endpoint:
                 self._refuse_with_endpoint(stacks.outputs(stack).get("EndpointName"))
-            self.cloudformation.delete_stack(StackName=self.stack_name)
-            stacks.wait(self.cloudformation, stack["StackId"], f"Deletion of stack {self.stack_name!r}")
+            stacks.delete(self.cloudformation, stack)
             self.echo(f"Deleted stack {self.stack_name}.")
         self._delete_bucket(self.artifacts_bucket)
         if delete_data:
@@ -139,8 +138,7 @@ class Deployment:
             status = stack["StackStatus"]
         if status in _RETRY_AFTER_DELETE:
             self.echo(f"Stack {self.stack_name} is {status}: deleting it first.")
-            self.cloudformation.delete_stack(StackName=self.stack_name)
-            stacks.wait(self.cloudformation, stack["StackId"], f"Deletion of stack {self.stack_name!r}")
+            stacks.delete(self.cloudformation, stack)
             return None
         if status == "UPDATE_ROLLBACK_FAILED":
             raise DeploymentError(

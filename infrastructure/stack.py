@@ -47,17 +47,23 @@ def outputs(stack: dict[str, Any]) -> dict[str, str]:
     return {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])}
 
 
-def wait(cloudformation: Any, stack_id: str, what: str) -> dict[str, Any] | None:
+def wait(
+    cloudformation: Any, stack_id: str, what: str, ended: Callable[[str], bool] | None = None
+) -> dict[str, Any] | None:
     """Wait until a stack's operation has ended. Returns its description, or None when it is gone.
+
+    Args:
+        ended: tells by the stack's status whether the operation has ended; by default, when nothing is in progress.
 
     Raises:
         DeploymentError: the operation failed, with the resources' reasons; or it did not end in WAIT_SECONDS.
     """
+    ended = ended or (lambda status: not status.endswith("_IN_PROGRESS"))
     deadline, pause = time.monotonic() + WAIT_SECONDS, _FIRST_POLL_SECONDS
     while True:
         stack = describe(cloudformation, stack_id)
         status = stack["StackStatus"] if stack else "DELETE_COMPLETE"
-        if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
+        if ended(status):
             break
         if time.monotonic() > deadline:
             raise DeploymentError(f"{what}: still {status} after {WAIT_SECONDS:.0f} s; look at the stack's events")
@@ -67,6 +73,18 @@ def wait(cloudformation: Any, stack_id: str, what: str) -> dict[str, Any] | None
         reasons = "\n".join(failure_reasons(cloudformation, stack_id)) or "no reason is given in the stack's events"
         raise DeploymentError(f"{what} ended as {status}:\n{reasons}")
     return stack
+
+
+def delete(cloudformation: Any, stack: dict[str, Any]) -> None:
+    """Delete a described stack and wait until it is gone. Raises DeploymentError when that fails."""
+    cloudformation.delete_stack(StackName=stack["StackName"])
+    wait(
+        cloudformation,
+        stack["StackId"],
+        f"Deletion of stack {stack['StackName']!r}",
+        # The status before the deletion may still be read for a moment.
+        lambda status: status in {"DELETE_COMPLETE", "DELETE_FAILED"},
+    )
 
 
 def failure_reasons(cloudformation: Any, stack_id: str) -> list[str]:
@@ -150,10 +168,26 @@ def execute(cloudformation: Any, change_set: ChangeSet) -> dict[str, Any]:
     """Execute a change set and wait for the stack. Returns the stack's description."""
     cloudformation.execute_change_set(ChangeSetName=change_set.arn)
     what = f"{change_set.kind.capitalize()} of stack {change_set.stack_name!r}"
-    stack = wait(cloudformation, change_set.stack_name, what)
+    stack = wait(
+        cloudformation,
+        change_set.stack_name,
+        what,
+        # The status before the change may still be read for a moment.
+        lambda status: not status.endswith("_IN_PROGRESS") and _executed(cloudformation, change_set.arn),
+    )
     if stack is None:
         raise DeploymentError(f"{what}: the stack was deleted meanwhile")
     return stack
+
+
+def _executed(cloudformation: Any, arn: str) -> bool:
+    try:
+        status = cloudformation.describe_change_set(ChangeSetName=arn)["ExecutionStatus"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"ChangeSetNotFound", "ChangeSetNotFoundException"}:
+            return True
+        raise
+    return status in {"EXECUTE_COMPLETE", "EXECUTE_FAILED", "OBSOLETE"}
 
 
 def adopt_bucket(cloudformation: Any, stack_name: str, logical_id: str, bucket: str) -> None:
