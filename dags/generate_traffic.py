@@ -10,10 +10,10 @@ drift report of `monitor_endpoint`, the reject queue.
 | `burst` | `images` requests as fast as `concurrency` and the account allow |
 | `stream` | `rate_per_second` requests a second for `duration_seconds` |
 
-**Reads** `datasets/current.json` and its test images. **Writes** changed images to `s3://<bucket>/traffic/<batch_id>/`,
+**Reads** `datasets/current.json` and its test images. **Writes** changed images to `s3://<bucket>/traffic/<batch_id>/`
 and results and a report like those of `batch_inference` to `s3://<bucket>/batches/<batch_id>/`.
 
-**Drill for drift**: run with `drift=night`, `drifted_share=1`, then `monitor_endpoint`: its report must show the change.
+**Drill for drift**: run with `drift=night`, `drifted_share=1`, then `monitor_endpoint`: its report must show it.
 **Safe to run again**: a cleared task goes on where it was; a new run sends new traffic. Marking `send_traffic` failed
 stops it and what it has running.
 **When it fails**: `prepare_traffic` says which param to change, or that `train_and_deploy` must run first. Failures of

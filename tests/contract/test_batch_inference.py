@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -12,9 +16,14 @@ import pytest
 
 from embedded import environment
 from embedded.settings import EmbeddedSettings
-from scones.core.batch.results import COLUMNS
+from scones.core.batch import layout
+from scones.core.batch.planning import BatchInputError
+from scones.core.batch.results import COLUMNS, BatchLimitError, check_limits
 from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
-from tests.support.batch_world import World, deploy_world, stub_sagemaker
+from scones.tasks.batch import chunk_references
+from scones.tasks.batch_results import accept_labels, collect
+from scones.tasks.batch_traffic import make_traffic
+from tests.support.batch_world import MODEL, World, deploy_world, png, stub_sagemaker
 
 _ids = count()
 
@@ -163,7 +172,7 @@ def test_a_part_that_is_missing_is_no_finished_batch(world: World, batch_id: str
     upload(world, "photos/parts/", sure=4)
     chunks = world.plan(batch_id, prefix="photos/parts/", chunk_size=2)
     run_chunks(world, chunks[:1])
-    with pytest.raises((IncompleteResultsError, FileNotFoundError)):
+    with pytest.raises(FileNotFoundError, match="part-00001"):
         collect(world.store, batch_id)
 
 
@@ -272,7 +281,7 @@ def test_the_failed_ones_are_run_again(world: World, batch_id: str) -> None:
 
 
 def test_a_listing_that_changes_while_it_is_read(world: World, batch_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is there all the time is scored once; what comes or goes meanwhile may be there or fail, and is never doubled."""
+    """What is there all the time is scored once; what comes or goes meanwhile is never doubled."""
     upload(world, "photos/moving/", sure=30)
     store = world.store
     real = store.s3.get_paginator
@@ -313,7 +322,6 @@ def test_a_listing_that_changes_while_it_is_read(world: World, batch_id: str, mo
         ({"prefix": "a/", "keys": ["b.png"]}, ["prefix and keys"]),
         ({"rerun_failed_of": "never-was"}, ["never-was"]),
         ({"rerun_failed_of": "../../etc"}, ["not a batch id"]),
-        ({"keys": ["a.png"], "threshold": None}, ["threshold.json"]),
     ],
 )
 def test_input_that_cannot_be_used(world: World, batch_id: str, params: dict[str, Any], words: list[str]) -> None:
@@ -321,6 +329,63 @@ def test_input_that_cannot_be_used(world: World, batch_id: str, params: dict[str
     with pytest.raises(BatchInputError) as refused:
         world.plan(batch_id, **params)
     assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_the_whole_batch_is_judged_by_the_threshold_of_its_plan(world: World, batch_id: str) -> None:
+    s3, key = world.client("s3"), "config/threshold.json"
+    deployed = s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
+    try:
+        s3.put_object(Bucket=world.bucket, Key=key, Body=b'{"threshold": 0.5, "version": 41}')
+        upload(world, "photos/threshold/", unsure=2)
+        chunks = world.plan(batch_id, prefix="photos/threshold/", threshold=None)
+        s3.delete_object(Bucket=world.bucket, Key=key)
+        run_chunks(world, chunks)
+        rows = rows_of(world, batch_id).values()
+        assert {(row["outcome"], row["threshold"], row["threshold_version"]) for row in rows} == {
+            ("classified", 0.5, 41)
+        }
+        with pytest.raises(BatchInputError, match=r"threshold\.json is missing"):
+            world.plan(f"{batch_id}-second", prefix="photos/threshold/", threshold=None)
+    finally:
+        s3.put_object(Bucket=world.bucket, Key=key, Body=deployed)
+
+
+def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: str) -> None:
+    names = [f"test/{name}-{n}.png" for name in ("bicycle", "motorcycle") for n in range(3)]
+    files = [{"key": name, "split": "test", "label": int(n >= 3)} for n, name in enumerate(names)]
+    manifest = {"dataset_version": "ds-1", "classes": ["bicycle", "motorcycle"], "files": files}
+    for n, name in enumerate(names):
+        world.put(f"datasets/ds-1/{name}", png(n))
+    world.store.write_json("datasets/ds-1/manifest.json", manifest)
+    pointer = {"dataset_version": "ds-1", "manifest_key": "datasets/ds-1/manifest.json"}
+    world.store.write_json("datasets/current.json", pointer)
+    try:
+        params = {
+            "mode": "stream",
+            "images": 1,
+            "rate_per_second": 10.0,
+            "duration_seconds": 2,
+            "class_mix": "bicycle=1",
+            "drift": "mixed",
+            "drifted_share": 0.5,
+            "drift_strength": 0.7,
+            "seed": 1,
+            "execution_timeout_seconds": 60,
+        }
+        plan = make_traffic(world.store, batch_id, params, world.resources, MODEL)
+        run_chunks(world, chunk_references(plan))
+        summary = collect(world.store, batch_id)
+        assert (summary["images"], summary["classified"], summary["accuracy"]) == (20, 20, 1.0)
+        assert summary["counts"]["drifted"] == sum(
+            count for key, count in world.sagemaker.requests.items() if key.startswith(f"traffic/{batch_id}/")
+        )
+        # The same folder listed as a batch knows its labels; so does a run without any source.
+        second, third = f"{batch_id}-second", f"{batch_id}-third"
+        run_chunks(world, world.plan(second, prefix="datasets/ds-1/test"))
+        assert sorted(row["label"] for row in rows_of(world, second).values()) == [0, 0, 0, 1, 1, 1]
+        assert world.plan(third, sample_size=4)[0]["images"] == 4
+    finally:
+        world.client("s3").delete_object(Bucket=world.bucket, Key="datasets/current.json")
 
 
 def test_labels_accepted_by_two_at_once_are_both_kept(world: World) -> None:

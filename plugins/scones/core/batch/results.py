@@ -187,7 +187,7 @@ def check_limits(figures: Mapping[str, Any], *, max_failed_share: float, max_rej
         problems.append(f"{failed:.1%} of the images got no answer; max_failed_share allows {max_failed_share:.1%}")
     if rejected > max_rejected_share:
         problems.append(
-            f"{rejected:.1%} of the answers were rejected; max_rejected_share allows {max_rejected_share:.1%}"
+            f"{rejected:.1%} of the answers are rejections; max_rejected_share allows {max_rejected_share:.1%}"
         )
     if problems:
         raise BatchLimitError(". ".join([*problems, describe(figures)]))

@@ -1,0 +1,128 @@
+"""Operator and trigger: what they hand over, and what they do when they are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Any
+
+import pytest
+from airflow.exceptions import AirflowException
+from airflow.sdk.exceptions import TaskDeferred
+
+from scones.core.batch.transport import TransportError
+from scones.hooks.batch_chunks import ChunkFollower, shared_flow
+from scones.operators.batch import BatchChunkOperator
+from scones.triggers.batch import BatchChunkTrigger
+
+CHUNK = {"batch_id": "b-1", "number": 3, "images": 5, "title": "images 16 to 20"}
+
+
+def operator(**options: Any) -> BatchChunkOperator:
+    return BatchChunkOperator(
+        task_id="run_chunk",
+        bucket="bucket",
+        chunk=CHUNK,
+        concurrency="7",
+        starts_per_second="2.5",
+        aws_conn_id="aws_other",
+        region_name="eu-west-1",
+        verify=False,
+        botocore_config={"connect_timeout": 3},
+        **options,
+    )
+
+
+def test_it_defers_with_everything_the_trigger_needs() -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        operator().execute({})
+    path, fields = deferred.value.trigger.serialize()
+    assert fields == {
+        "bucket": "bucket",
+        "batch_id": "b-1",
+        "number": 3,
+        "concurrency": 7,
+        "starts_per_second": 2.5,
+        "aws_conn_id": "aws_other",
+        "region_name": "eu-west-1",
+        "verify": False,
+        "botocore_config": {"connect_timeout": 3},
+    }
+    module, name = path.rsplit(".", 1)
+    again = getattr(importlib.import_module(module), name)(**fields)
+    assert again.serialize() == (path, fields)
+
+
+def test_it_returns_what_the_trigger_reports() -> None:
+    report = {"batch_id": "b-1", "number": 3, "classified": 5}
+    assert operator().execute_complete({}, {"status": "success", "report": report}) == report
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "error", "message": "AccessDenied"}])
+def test_it_fails_when_the_trigger_could_not(event: dict[str, Any] | None) -> None:
+    with pytest.raises(AirflowException, match="Chunk 3 of batch b-1"):
+        operator().execute_complete({}, event)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_template_fields_are_arguments(deferrable: bool) -> None:
+    made = operator(deferrable=deferrable)
+    assert all(hasattr(made, name) for name in made.template_fields)
+
+
+def test_the_sync_variant_scores_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(self: ChunkFollower) -> dict[str, Any]:
+        return {"number": self.request.number}
+
+    monkeypatch.setattr(ChunkFollower, "run", run)
+    assert operator(deferrable=False).execute({}) == {"number": 3}
+
+
+def test_a_killed_sync_task_stops_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the worker: the kill comes from a signal handler, while the event loop of the task is running."""
+    stopped = []
+    made = operator(deferrable=False)
+
+    async def run(self: ChunkFollower) -> dict[str, Any]:
+        made.on_kill()
+        return {}
+
+    async def stop(self: ChunkFollower) -> int:
+        stopped.append(self.request.number)
+        return 2
+
+    monkeypatch.setattr(ChunkFollower, "run", run)
+    monkeypatch.setattr(ChunkFollower, "stop", stop)
+    made.execute({})
+    assert stopped == [3]
+
+
+def test_a_kill_before_anything_was_started() -> None:
+    operator().on_kill()
+    trigger = BatchChunkTrigger(bucket="b", batch_id="b-1", number=0, concurrency=1, starts_per_second=1.0)
+    asyncio.run(trigger.on_kill())
+
+
+@pytest.mark.parametrize("error", [TransportError("AccessDenied"), LookupError("no plan")])
+def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    async def run(self: ChunkFollower) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setattr(ChunkFollower, "run", run)
+    trigger = BatchChunkTrigger(bucket="b", batch_id="b-1", number=0, concurrency=1, starts_per_second=1.0)
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    [event] = asyncio.run(events())
+    assert event["status"] == "error"
+    assert str(error).strip("'") in event["message"]
+
+
+def test_chunks_of_one_batch_in_one_loop_share_their_flow_control() -> None:
+    async def flows() -> list[Any]:
+        return [shared_flow("b-1", 8, 5.0), shared_flow("b-1", 8, 5.0), shared_flow("b-2", 8, 5.0)]
+
+    first, second, other = asyncio.run(flows())
+    assert first is second
+    assert other is not first
