@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagemaker_local.algorithms.image_classification.recordio import RecordFile
 from scones.core.recordio import (
     ImageRecord,
     RecordIOError,
@@ -105,3 +107,12 @@ def test_damaged_images_are_named() -> None:
         list(unpack_images(pack_record(b"tiny")))
     with pytest.raises(RecordIOError, match="several labels"):
         list(unpack_images(pack_record(struct.pack("<IfQQ", 2, 0.0, 1, 0) + b"12345678")))
+
+
+def test_the_algorithm_reads_what_staging_writes(tmp_path: Path) -> None:
+    records = [ImageRecord(1, 152, b"PNG!" + MAGIC * 2 + b"xy"), ImageRecord(0, 2**40, b""), ImageRecord(99, 3, b"abc")]
+    path = tmp_path / "train-00000.rec"
+    path.write_bytes(b"".join(pack_images(records)))
+    with RecordFile(path) as found:
+        read = [found.read(offset) for offset in found.offsets()]
+    assert read == [(float(record.label), record.index, record.content) for record in records]
