@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
     from airflow.sdk.types import TaskInstanceKey
 
-RESOURCE_PAGES = "/scones/resources"
+RESOURCE_PAGES = "/scones-resources"
 _AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 

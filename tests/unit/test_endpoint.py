@@ -211,12 +211,13 @@ def test_an_answer_must_be_a_distribution(answer: list[Any], good: bool) -> None
 
 
 def test_golden_images_are_of_every_class_and_of_the_test_split_only() -> None:
-    files = [
+    files: list[dict[str, Any]] = [
         {"key": f"{split}/{label}_{n}.png", "split": split, "label": label}
         for split in ("train", "test")
         for label in (0, 1)
         for n in range(9)
     ]
+    files.append({"key": "test.lst", "split": "test", "label": None})
     keys = golden_keys({"files": files}, per_class=2)
     assert keys == ["test/0_0.png", "test/0_1.png", "test/1_0.png", "test/1_1.png"]
     with pytest.raises(ValueError, match="no test image"):

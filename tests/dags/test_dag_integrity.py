@@ -1,0 +1,117 @@
+"""What holds for every DAG file: it loads, it is light, it documents itself, it serialises the same every time."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dags.dag_files import DAG_FILES, DAG_IDS, ROOT, load
+
+HEAVY = ("numpy", "pandas", "PIL", "sagemaker", "pyarrow", "scipy", "sklearn", "skimage", "matplotlib", "aiobotocore")
+MOST_LINES = 150
+
+
+def dag_environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'plugins'}{os.pathsep}{ROOT}",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+
+def test_there_is_a_dag_in_every_file_named_as_the_file() -> None:
+    assert {"train_and_deploy", "rollback_endpoint", "cleanup"} <= set(DAG_IDS)
+    for dag_id in DAG_IDS:
+        assert load(dag_id).dag_id == dag_id
+
+
+@pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.stem)
+def test_a_dag_file_is_a_short_table_of_contents(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring, "the first statement must be the run book"
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_a_dag_documents_itself_and_keeps_the_house_rules(dag_id: str) -> None:
+    from scones import defaults
+
+    dag = load(dag_id)
+    assert dag.doc_md
+    assert len(dag.doc_md) > 200
+    assert set(defaults.TAGS) <= set(dag.tags)
+    assert dag.catchup is False
+    assert dag.start_date is None, "unpausing must not run the latest missed interval: docs/decisions/0004"
+    assert dag.on_failure_callback
+    assert dag.default_args["owner"] == defaults.DAG_DEFAULT_ARGS["owner"]
+    for task in dag.tasks:
+        waits_for_people = "approve" in task.task_id
+        assert waits_for_people or task.execution_timeout, f"{task.task_id} may run for ever"
+        assert task.pool == "default_pool" or task.pool in (defaults.TRAINING_POOL, defaults.BATCH_POOL)
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_params_are_flat_typed_titled_and_in_sections(dag_id: str) -> None:
+    params = load(dag_id).params
+    for name in params:
+        param = params.get_param(name)
+        schema = param.schema
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        assert "object" not in kinds, f"{name}: the form cannot edit objects"
+        if "array" in kinds:
+            assert schema["items"]["type"] == "string", f"{name}: the form edits arrays of strings only"
+        assert schema.get("section"), f"{name} is in no section"
+        assert schema.get("title"), f"{name} has no title"
+        assert param.description or len(schema["title"]) > 4, f"{name}: say what it does"
+        assert param.resolve() == param.value  # raises unless the default satisfies its own schema
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_no_template_needs_a_logical_date(dag_id: str) -> None:
+    text = (ROOT / "dags" / f"{dag_id}.py").read_text()
+    for macro in ("{{ ds", "{{ ts", "logical_date", "data_interval"):
+        assert macro not in text, f"{macro} is undefined in a run triggered over the API"
+
+
+_PARSE = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+bag = DagBag(dag_folder=sys.argv[1])
+assert not bag.import_errors, bag.import_errors
+heavy = [name for name in sys.argv[2].split(",") if name in sys.modules]
+dags = {dag_id: DagSerialization.to_dict(dag) for dag_id, dag in bag.dags.items()}
+print(json.dumps({"heavy": heavy, "dags": dags}, sort_keys=True))
+"""
+
+
+def parse_all(home: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, str(ROOT / "dags"), ",".join(HEAVY)],
+        env=dag_environment(home),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_parsing_imports_nothing_heavy_and_serialises_the_same_twice(tmp_path: Path) -> None:
+    first, second = parse_all(tmp_path), parse_all(tmp_path)
+    assert first["heavy"] == []
+    assert set(first["dags"]) == set(DAG_IDS)
+    assert first["dags"] == second["dags"], "a changing serialisation makes a new DAG version at every parse"

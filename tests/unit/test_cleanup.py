@@ -1,0 +1,235 @@
+"""Cleanup: never what is in use, in the right order, with what each thing costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scones.core.cleanup import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
+from scones.core.lineage import tags
+from scones.hooks.inventory import take_inventory
+from scones.tasks.cleanup import delete_planned, plan_cleanup
+from tests.unit.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
+from tests.unit.test_endpoint_operator import FakeScaling
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OLD = NOW - timedelta(days=90)
+FLEET = (("ml.m5.large", 1),)
+RESOURCES = {"BucketName": "b", "EndpointName": "courier"}
+
+FULL = Inventory(
+    endpoints=[
+        Endpoint("courier", ("c-live", "c-next"), OLD, 0, FLEET, ours=True),
+        Endpoint("forgotten", ("c-forgotten",), OLD, 0, FLEET, ours=True),
+        Endpoint("busy", ("c-busy",), OLD, 7, FLEET, ours=True),
+        Endpoint("somebody-elses", ("c-theirs",), OLD, 0, FLEET, ours=False),
+        Endpoint("young", ("c-young",), NOW - timedelta(hours=1), 0, FLEET, ours=True),
+    ],
+    configs=[
+        Config(name, (f"m-{name[2:]}",), OLD, ours=name != "c-theirs")
+        for name in ("c-live", "c-next", "c-forgotten", "c-busy", "c-theirs", "c-young", "c-unused")
+    ],
+    models=[
+        Model(f"m-{name}", "", OLD, ours=name != "theirs")
+        for name in ("live", "next", "forgotten", "busy", "theirs", "young", "unused", "alone")
+    ],
+    folders=[
+        Folder("training/a/", 3, 1024**3, OLD),
+        Folder("training/b/", 3, 10, OLD, why_kept="a registered version needs it"),
+        Folder("capture/courier/AllTraffic/2026/06/01/", 3, 10, NOW),
+    ],
+    protected=frozenset({"courier"}),
+)
+
+
+def planned(inventory: Inventory = FULL) -> list[Item]:
+    return plan(inventory, now=NOW, older_than_days=7, folders_older_than_days=30)
+
+
+def deleted(items: list[Item]) -> set[str]:
+    return {item.name for item in items if item.action == "delete"}
+
+
+def test_only_what_is_old_unused_and_ours_goes() -> None:
+    gone = {"forgotten", "c-forgotten", "c-unused", "m-forgotten", "m-unused", "m-alone", "training/a/"}
+    assert deleted(planned()) == gone
+
+
+def test_the_order_is_endpoint_config_model_objects() -> None:
+    kinds = [item.kind for item in planned() if item.action == "delete"]
+    assert kinds == sorted(kinds, key=ORDER.index)
+    assert kinds[0] == "endpoint"
+
+
+def test_every_row_says_why_and_what_it_costs() -> None:
+    rows = {item.name: item for item in planned()}
+    assert rows["courier"].reason == "serves production"
+    assert rows["busy"].reason == "had 7 requests"
+    assert rows["somebody-elses"].reason == "not the project's"
+    assert rows["c-next"].reason == "an endpoint uses it"  # an update is going there
+    assert rows["forgotten"].monthly_usd == pytest.approx(83.95)
+    assert rows["training/a/"].monthly_usd == 0.023
+    assert totals(planned())["monthly_usd_freed"] == pytest.approx(83.97)
+    text = table(planned())
+    assert text.splitlines()[0].split() == ["action", "kind", "name", "age", "USD/month", "why"]
+    assert "83.95" in text
+
+
+def test_traffic_that_cannot_be_read_and_unknown_prices_are_not_guessed() -> None:
+    blind = Endpoint("blind", (), OLD, None, (("ml.odd.type", 1),), ours=True)
+    row = next(item for item in planned(replace(FULL, endpoints=[blind])) if item.name == "blind")
+    assert (row.action, row.reason, row.monthly_usd) == ("keep", "its traffic could not be read", None)
+    assert "unknown" in table([row])
+
+
+names = st.sampled_from(["a", "b", "c", "d"])
+
+
+@given(
+    st.lists(st.tuples(names, st.sets(names), st.booleans(), st.booleans()), max_size=4, unique_by=lambda e: e[0]),
+    st.dictionaries(names, st.sets(names), max_size=4),
+)
+def test_nothing_in_use_ever_goes(
+    endpoints: list[tuple[str, set[str], bool, bool]], configs: dict[str, set[str]]
+) -> None:
+    inventory = Inventory(
+        endpoints=[
+            Endpoint(name, tuple(sorted(used)), OLD, 1 if busy else 0, FLEET, ours=ours)
+            for name, used, busy, ours in endpoints
+        ],
+        configs=[Config(name, tuple(sorted(models)), OLD, ours=True) for name, models in configs.items()],
+        models=[Model(name, "", OLD, ours=True) for name in "abcd"],
+        folders=[],
+    )
+    items = planned(inventory)
+    gone = {(item.kind, item.name) for item in items if item.action == "delete"}
+    for name, used, _, _ in endpoints:
+        if ("endpoint", name) not in gone:
+            assert not {("endpoint config", config) for config in used} & gone
+    for name, models in configs.items():
+        if ("endpoint config", name) not in gone:
+            assert not {("model", model) for model in models} & gone
+
+
+class FakeCloudWatch:
+    def __init__(self, invocations: dict[str, float]) -> None:
+        self.invocations = invocations
+
+    def get_metric_statistics(self, *, Dimensions: list[dict[str, str]], **_: Any) -> dict[str, Any]:
+        total = self.invocations.get(Dimensions[0]["Value"], 0)
+        return {"Datapoints": [{"Sum": total}] if total else []}
+
+
+@pytest.fixture
+def sagemaker(monkeypatch: pytest.MonkeyPatch) -> FakeSageMaker:
+    client = FakeSageMaker()
+    client.clock = OLD
+    for name in ("courier", "forgotten"):
+        artifact = f"s3://b/training/{name}/output/model.tar.gz"
+        client.create_model(
+            ModelName=f"m-{name}", ModelArn=f"arn:m-{name}", PrimaryContainer={"ModelDataUrl": artifact}
+        )
+        client.create_endpoint_config(
+            EndpointConfigName=f"c-{name}",
+            EndpointConfigArn=f"arn:c-{name}",
+            ProductionVariants=[
+                {"ModelName": f"m-{name}", "VariantName": "v", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+            ],
+        )
+        client.create_endpoint(EndpointName=name, EndpointConfigName=f"c-{name}")
+        client.finish_deployment(name)
+    client.__dict__["list_tags"] = lambda ResourceArn: {"Tags": tags({})}
+    return client
+
+
+@pytest.fixture
+def bucket() -> FakeS3:
+    s3 = FakeS3()
+    for job in ("courier", "forgotten", "leftover"):
+        s3.objects[f"training/{job}/output/model.tar.gz"] = b"model"
+    s3.objects["training/fingerprints/f.json"] = b"{}"
+    s3.objects["capture/courier/AllTraffic/2026/01/01/04/a.jsonl"] = b"{}"
+    return s3
+
+
+def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    hook = FakeRegistryHook(sagemaker)
+    fakes: dict[str, Any] = {"hook": hook, "store": store(client=bucket)}
+    before = (dict(sagemaker.things), dict(bucket.objects))
+    made = plan_cleanup(
+        resources=RESOURCES,
+        older_than_days=7,
+        objects_older_than_days=30,
+        now=NOW,
+        cloudwatch=FakeCloudWatch({}),
+        **fakes,
+    )
+    assert (dict(sagemaker.things), dict(bucket.objects)) == before
+    assert made["delete"] == 5
+    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    assert done["kept"] == []
+    assert done["deleted"] == [
+        "endpoint forgotten",
+        "endpoint config c-forgotten",
+        "model m-forgotten",
+        "objects capture/courier/AllTraffic/2026/01/01/",
+        "objects training/leftover/",
+    ]
+    assert sorted(bucket.objects) == [
+        "training/courier/output/model.tar.gz",
+        "training/fingerprints/f.json",
+        "training/forgotten/output/model.tar.gz",
+    ]
+    again = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    assert again["deleted"] == []
+
+
+def test_what_came_into_use_after_the_plan_is_kept(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
+    made = plan_cleanup(
+        resources=RESOURCES,
+        older_than_days=7,
+        objects_older_than_days=30,
+        now=NOW,
+        cloudwatch=FakeCloudWatch({}),
+        **fakes,
+    )
+    sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-forgotten")
+    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    assert {"endpoint config c-forgotten", "model m-forgotten"} <= set(done["kept"])
+
+
+def test_an_endpoint_with_requests_stays(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    inventory = take_inventory(
+        bucket="b",
+        endpoint_name="courier",
+        now=NOW,
+        traffic_days=7,
+        hook=FakeRegistryHook(sagemaker),
+        store=store(client=bucket),
+        cloudwatch=FakeCloudWatch({"forgotten": 3}),
+    )
+    assert deleted(planned(inventory)) == {"training/leftover/", "capture/courier/AllTraffic/2026/01/01/"}
+
+
+def test_a_registered_artifact_is_kept_though_its_model_is_gone(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    sagemaker.create_model_package_group(ModelPackageGroupName="scones-courier")
+    container = {"Image": "i", "ModelDataUrl": "s3://b/training/leftover/output/model.tar.gz"}
+    sagemaker.create_model_package(
+        ModelPackageGroupName="scones-courier", InferenceSpecification={"Containers": [container]}
+    )
+    inventory = take_inventory(
+        bucket="b",
+        endpoint_name="courier",
+        now=NOW,
+        traffic_days=7,
+        hook=FakeRegistryHook(sagemaker),
+        store=store(client=bucket),
+        cloudwatch=FakeCloudWatch({}),
+    )
+    assert "training/leftover/" not in deleted(planned(inventory))
