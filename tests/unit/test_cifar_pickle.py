@@ -181,6 +181,27 @@ class TestHostile:
         with pytest.raises(UnsafePickleError, match="more than 10,000 operations"):
             safe_pickle.loads(b"]" * 20_000 + b".")
 
+    @pytest.mark.parametrize(
+        "use",
+        [
+            b"h\x28h\x28\x93.",  # as the name of code
+            b"cnumpy\ndtype\nh\x28K\x00K\x01\x87R.",  # as a type
+            b"cnumpy._core.numeric\n_frombuffer\n(U\x01xcnumpy\ndtype\n(U\x02u1K\x00K\x01tRh\x28\x85U\x01CtR.",
+            b"h\x28\x85R.",  # as a function
+            b"h\x28K\x01b.",  # as a state
+            b".",  # as the result
+        ],
+    )
+    def test_a_billion_laughs_are_never_printed(self, use: bytes) -> None:
+        # 40 lists, each holding the one before twice: small in memory, 2**40 items when written out.
+        doubling = b"".join(b"](h" + bytes([n - 1]) + b"h" + bytes([n - 1]) + b"eq" + bytes([n]) for n in range(1, 41))
+        with pytest.raises(BadInputError):
+            safe_pickle.loads(b"\x80\x02]q\x00" + doubling + use)
+
+    def test_deep_nesting_is_only_refused(self) -> None:
+        with pytest.raises(BadInputError):
+            safe_pickle.loads(b"\x80\x02" + b"(" * 200_000 + b"l" * 200_000 + b"\x85\x85\x93.")
+
     def test_a_million_digits_are_refused(self) -> None:
         with pytest.raises(BadInputError):
             safe_pickle.loads(b"I" + b"9" * 900 + b"\n.")

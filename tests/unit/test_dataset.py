@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scones.core.cifar import CifarArchive, CifarSplit, read_archive
 from scones.core.cifar_classes import FINE_NAMES
+from scones.core.data_checks import CheckReport
 from scones.core.dataset import (
     AcceptedImage,
     build_dataset,
@@ -19,6 +20,7 @@ from scones.core.dataset import (
     safe_names,
     stratified_split,
 )
+from scones.core.sample_shapes import VEHICLES
 from scones.core.staging_errors import BadInputError, DataCheckError, UnknownClassError
 
 CLASSES = ["bicycle", "motorcycle"]
@@ -122,6 +124,11 @@ class TestBuild:
         assert images.shape == (800, 32, 32, 3)
         assert labels.shape == (800,)
 
+    def test_the_ten_vehicle_classes_of_the_real_images(self, shared_data: Path) -> None:
+        dataset = build_dataset(read_archive(shared_data / "cifar-100-python.tar.gz"), sorted(VEHICLES))
+        dataset.checks.raise_if_fatal()
+        assert all(count > 0 for split in dataset.counts.values() for count in split.values())
+
     def test_manifest(self) -> None:
         dataset = build_dataset(archive(), CLASSES)
         files = [{"key": "b", "split": "test", "label": 0}, {"key": "a", "split": "", "label": -1}]
@@ -195,12 +202,17 @@ class TestChecks:
             build_dataset(source, CLASSES).checks.raise_if_fatal()
 
     def test_an_unbalanced_set(self) -> None:
-        both = split(210, 1, (8, 48))
-        kept = np.concatenate([np.flatnonzero(both.labels == 8), np.flatnonzero(both.labels == 48)[:10]])
-        few = CifarSplit(both.images[kept], both.labels[kept], [both.names[row] for row in kept])
-        report = build_dataset(CifarArchive(few, split(10, 2), list(FINE_NAMES)), CLASSES).checks
-        with pytest.raises(DataCheckError, match=r"largest class is 21.0 times"):
-            report.raise_if_fatal()
+        both = split(600, 1, (8, 48))
+
+        def report(motorcycles: int) -> CheckReport:
+            kept = np.concatenate([np.flatnonzero(both.labels == 8), np.flatnonzero(both.labels == 48)[:motorcycles]])
+            few = CifarSplit(both.images[kept], both.labels[kept], [both.names[row] for row in kept])
+            return build_dataset(CifarArchive(few, split(10, 2), list(FINE_NAMES)), CLASSES).checks
+
+        with pytest.raises(DataCheckError, match=r"largest class is 240\.0 times the smallest. Give more images"):
+            report(3).raise_if_fatal()
+        report(4).raise_if_fatal()
+        assert next(check.level for check in report(4).checks if check.name == "balance") == "warning"
 
     def test_copies_in_the_test_set_are_said(self) -> None:
         source = archive()

@@ -12,12 +12,22 @@ exists once.
 from __future__ import annotations
 
 import codecs
-import math
 import struct
 from typing import Any
 
-import numpy as np
-
+from scones.core.pickle_arrays import (
+    ADVICE,
+    ALLOWED_GLOBALS,
+    DTYPE,
+    ENCODE,
+    FROMBUFFER,
+    NDARRAY,
+    RECONSTRUCT,
+    Marker,
+    PickledArray,
+    UInt8Type,
+    as_text,
+)
 from scones.core.staging_errors import CorruptArchiveError, UnsafePickleError
 
 # The full training pickle needs about 260,000 operations. One byte of input can build one object, so this bound,
@@ -25,26 +35,6 @@ from scones.core.staging_errors import CorruptArchiveError, UnsafePickleError
 MAX_OPERATIONS = 2_000_000
 _VIEW_FROM_BYTES = 4096
 _MAX_LINE = 1024
-
-
-class _Marker:
-    """An allowed global. It can be compared and named; it cannot be called."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-_RECONSTRUCT, _NDARRAY, _DTYPE = _Marker("_reconstruct"), _Marker("ndarray"), _Marker("dtype")
-_FROMBUFFER, _ENCODE = _Marker("_frombuffer"), _Marker("encode")
-_ALLOWED_GLOBALS = {
-    "numpy.core.multiarray._reconstruct": _RECONSTRUCT,
-    "numpy._core.multiarray._reconstruct": _RECONSTRUCT,
-    "numpy.ndarray": _NDARRAY,
-    "numpy.dtype": _DTYPE,
-    "numpy.core.numeric._frombuffer": _FROMBUFFER,
-    "numpy._core.numeric._frombuffer": _FROMBUFFER,
-    "_codecs.encode": _ENCODE,
-}
 _REFUSED_OPCODES = {
     ord("i"): "INST",
     ord("o"): "OBJ",
@@ -66,34 +56,7 @@ _REFUSED_OPCODES = {
 _COUNTED_BYTES = {ord("U"): 1, ord("C"): 1, ord("T"): 4, ord("B"): 4, 0x8E: 8, 0x96: 8}
 _COUNTED_TEXT = {0x8C: 1, ord("X"): 4, 0x8D: 8}
 _CONSTANTS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
-
-
-class _Dtype:
-    """Stands for ``numpy.dtype('uint8')``, the only one accepted."""
-
-
-class _Array:
-    """An array being built; ``value`` is set once its state has been read and checked."""
-
-    def __init__(self) -> None:
-        self.value: np.ndarray | None = None
-
-    def fill(self, shape: Any, dtype: Any, fortran: Any, raw: Any, name: str) -> None:
-        if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(raw, bytes | memoryview):
-            raise UnsafePickleError(f"{name}: an array's state is not (shape, uint8, order, bytes). {_ADVICE}")
-        if not 1 <= len(shape) <= 4 or not all(type(side) is int and side >= 0 for side in shape):
-            raise UnsafePickleError(f"{name}: an array has the shape {shape!r:.80}. {_ADVICE}")
-        if math.prod(shape) != len(raw):
-            raise CorruptArchiveError(f"{name}: an array of shape {shape} holds {len(raw)} bytes. {_ADVICE}")
-        self.value = np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
-
-
-_ADVICE = "Take the archive from its official source and check its md5."
 _MARK = object()
-
-
-def _text(value: Any) -> Any:
-    return bytes(value).decode("latin-1") if isinstance(value, bytes | memoryview) else value
 
 
 class _Machine:
@@ -108,7 +71,7 @@ class _Machine:
     def _take(self, count: int) -> memoryview:
         end = self.position + count
         if end > len(self.data):
-            raise CorruptArchiveError(f"{self.name}: the pickle ends in the middle of a value. {_ADVICE}")
+            raise CorruptArchiveError(f"{self.name}: the pickle ends in the middle of a value. {ADVICE}")
         view = self.data[self.position : end]
         self.position = end
         return view
@@ -120,7 +83,7 @@ class _Machine:
         window = bytes(self.data[self.position : self.position + _MAX_LINE])
         end = window.find(b"\n")
         if end < 0:
-            raise CorruptArchiveError(f"{self.name}: the pickle has a line without an end. {_ADVICE}")
+            raise CorruptArchiveError(f"{self.name}: the pickle has a line without an end. {ADVICE}")
         self.position += end + 1
         return window[:end]
 
@@ -130,64 +93,68 @@ class _Machine:
                 items = self.stack[index + 1 :]
                 del self.stack[index:]
                 return items
-        raise CorruptArchiveError(f"{self.name}: the pickle closes a group it never opened. {_ADVICE}")
+        raise CorruptArchiveError(f"{self.name}: the pickle closes a group it never opened. {ADVICE}")
 
     def _blob(self, width: int) -> bytes | memoryview:
         view = self._take(self._number(width))
         return view if len(view) >= _VIEW_FROM_BYTES else bytes(view)
 
     # -- the few operations that build something --------------------------------------------------------------------
-    def _global(self, module: Any, attribute: Any) -> _Marker:
-        full = f"{_text(module)}.{_text(attribute)}"
-        marker = _ALLOWED_GLOBALS.get(full)
+    def _global(self, module: Any, attribute: Any) -> Marker:
+        module, attribute = as_text(module), as_text(attribute)
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            # Never format what a pickle built: nested lists that share their parts print for years.
+            raise UnsafePickleError(f"{self.name}: the pickle asks for a {type(module).__name__} as code. {ADVICE}")
+        full = f"{module}.{attribute}"
+        marker = ALLOWED_GLOBALS.get(full)
         if marker is None:
             raise UnsafePickleError(
                 f"{self.name}: the pickle asks for {full[:200]!r}, which no CIFAR-100 archive needs. "
-                f"Nothing was run. {_ADVICE}"
+                f"Nothing was run. {ADVICE}"
             )
         return marker
 
     def _reduce(self, function: Any, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):
-            raise UnsafePickleError(f"{self.name}: the pickle calls something without a tuple of arguments. {_ADVICE}")
-        if function is _RECONSTRUCT and arguments and arguments[0] is _NDARRAY:
-            return _Array()
-        if function is _DTYPE and arguments:
-            if _text(arguments[0]) not in ("u1", "|u1", "uint8"):
-                raise UnsafePickleError(
-                    f"{self.name}: an array is of type {_text(arguments[0])!r:.40}, not uint8. {_ADVICE}"
-                )
-            return _Dtype()
-        if function is _FROMBUFFER and len(arguments) == 4:
-            array = _Array()
-            array.fill(arguments[2], arguments[1], _text(arguments[3]) == "F", arguments[0], self.name)
+            raise UnsafePickleError(f"{self.name}: the pickle calls something without a tuple of arguments. {ADVICE}")
+        if function is RECONSTRUCT and arguments and arguments[0] is NDARRAY:
+            return PickledArray()
+        if function is DTYPE and arguments:
+            wanted = as_text(arguments[0])
+            if wanted not in ("u1", "|u1", "uint8"):
+                found = repr(wanted[:40]) if isinstance(wanted, str) else type(wanted).__name__
+                raise UnsafePickleError(f"{self.name}: an array is of type {found}, not uint8. {ADVICE}")
+            return UInt8Type()
+        if function is FROMBUFFER and len(arguments) == 4:
+            array = PickledArray()
+            array.fill(arguments[2], arguments[1], as_text(arguments[3]) == "F", arguments[0], self.name)
             return array
-        if function is _ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+        if function is ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
             return arguments[0].encode("latin-1")
-        called = f"numpy's {function.name}" if isinstance(function, _Marker) else type(function).__name__
+        called = f"numpy's {function.name}" if isinstance(function, Marker) else type(function).__name__
         raise UnsafePickleError(
-            f"{self.name}: the pickle calls {called} as no CIFAR-100 archive does. Nothing was run. {_ADVICE}"
+            f"{self.name}: the pickle calls {called} as no CIFAR-100 archive does. Nothing was run. {ADVICE}"
         )
 
     def _build(self, target: Any, state: Any) -> None:
-        if isinstance(target, _Dtype) and isinstance(state, tuple) and state[2:5] == (None, None, None):
+        if isinstance(target, UInt8Type) and isinstance(state, tuple) and state[2:5] == (None, None, None):
             return  # byte order and alignment, without meaning for single bytes
-        if isinstance(target, _Array) and isinstance(state, tuple) and len(state) == 5:
+        if isinstance(target, PickledArray) and isinstance(state, tuple) and len(state) == 5:
             target.fill(*state[1:], self.name)
             return
-        raise UnsafePickleError(f"{self.name}: the pickle sets the state of a {type(target).__name__}. {_ADVICE}")
+        raise UnsafePickleError(f"{self.name}: the pickle sets the state of a {type(target).__name__}. {ADVICE}")
 
     def _set_items(self, target: Any, items: list[Any]) -> None:
         if type(target) is not dict or len(items) % 2:
-            raise CorruptArchiveError(f"{self.name}: the pickle sets items on a {type(target).__name__}. {_ADVICE}")
+            raise CorruptArchiveError(f"{self.name}: the pickle sets items on a {type(target).__name__}. {ADVICE}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, bytes | str):
-                raise UnsafePickleError(f"{self.name}: a dictionary key is a {type(key).__name__}. {_ADVICE}")
+                raise UnsafePickleError(f"{self.name}: a dictionary key is a {type(key).__name__}. {ADVICE}")
             target[key] = value
 
     def _extend(self, target: Any, items: list[Any]) -> None:
         if type(target) is not list:
-            raise CorruptArchiveError(f"{self.name}: the pickle appends to a {type(target).__name__}. {_ADVICE}")
+            raise CorruptArchiveError(f"{self.name}: the pickle appends to a {type(target).__name__}. {ADVICE}")
         target.extend(items)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -195,7 +162,7 @@ class _Machine:
         stack, memo, data = self.stack, self.memo, self.data
         for _ in range(MAX_OPERATIONS):
             if self.position >= len(data):
-                raise CorruptArchiveError(f"{self.name}: the pickle ends without a result. {_ADVICE}")
+                raise CorruptArchiveError(f"{self.name}: the pickle ends without a result. {ADVICE}")
             op = data[self.position]
             self.position += 1
             if op == 0x4B:  # K BININT1: labels, by far the most frequent
@@ -212,7 +179,7 @@ class _Machine:
                 return stack.pop()
             else:
                 self._rare(op)
-        raise UnsafePickleError(f"{self.name}: the pickle has more than {MAX_OPERATIONS:,} operations. {_ADVICE}")
+        raise UnsafePickleError(f"{self.name}: the pickle has more than {MAX_OPERATIONS:,} operations. {ADVICE}")
 
     def _rare(self, op: int) -> None:
         stack = self.stack
@@ -285,7 +252,7 @@ class _Machine:
             line = self._line()
             digits = line.rstrip(b"L")
             if len(digits) > 20:
-                raise UnsafePickleError(f"{self.name}: a number of {len(digits)} digits. {_ADVICE}")
+                raise UnsafePickleError(f"{self.name}: a number of {len(digits)} digits. {ADVICE}")
             stack.append(digits == b"01" if op == 0x49 and digits in (b"00", b"01") else int(digits))
         elif op == 0x53:  # S STRING
             line = self._line()
@@ -304,18 +271,19 @@ class _Machine:
             self._set_items(stack[-1], items)
         elif op == ord("i"):
             self._global(self._line(), self._line())
-            raise UnsafePickleError(f"{self.name}: the pickle makes an object (INST). {_ADVICE}")
+            raise UnsafePickleError(f"{self.name}: the pickle makes an object (INST). {ADVICE}")
         elif op in _REFUSED_OPCODES:
-            raise UnsafePickleError(f"{self.name}: the pickle uses {_REFUSED_OPCODES[op]}. Nothing was run. {_ADVICE}")
+            raise UnsafePickleError(f"{self.name}: the pickle uses {_REFUSED_OPCODES[op]}. Nothing was run. {ADVICE}")
         else:
-            raise CorruptArchiveError(f"{self.name}: byte 0x{op:02x} is not a pickle operation. {_ADVICE}")
+            raise CorruptArchiveError(f"{self.name}: byte 0x{op:02x} is not a pickle operation. {ADVICE}")
 
 
 def loads(data: bytes | bytearray | memoryview, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
-    Accepts protocols 1 to 5 as written by Python 2 or 3 with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay bytes (views when long).
-    Raises UnsafePickleError for anything that asks for code or for too much, CorruptArchiveError for anything broken.
+    Accepts protocols 1 to 5 as written by Python 2 or 3 with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no
+    arrays). Byte strings stay bytes (views when long). Raises UnsafePickleError for anything that asks for code or
+    for too much, CorruptArchiveError for anything broken.
     """
     machine = _Machine(data, name)
     try:
@@ -324,8 +292,8 @@ def loads(data: bytes | bytearray | memoryview, name: str = "pickle") -> dict[st
         if isinstance(error, CorruptArchiveError | UnsafePickleError):
             raise
         raise CorruptArchiveError(
-            f"{name}: the pickle is damaged ({type(error).__name__}: {error!s:.120}). {_ADVICE}"
+            f"{name}: the pickle is damaged ({type(error).__name__}: {error!s:.120}). {ADVICE}"
         ) from error
     if type(result) is not dict:
-        raise CorruptArchiveError(f"{name}: holds a {type(result).__name__} instead of a dictionary. {_ADVICE}")
-    return {_text(key): value.value if isinstance(value, _Array) else value for key, value in result.items()}
+        raise CorruptArchiveError(f"{name}: holds a {type(result).__name__} instead of a dictionary. {ADVICE}")
+    return {as_text(key): value.value if isinstance(value, PickledArray) else value for key, value in result.items()}
