@@ -113,8 +113,8 @@ def test_keys_of_any_kind(world: World, batch_id: str) -> None:
 
 
 def test_30_percent_rejected_is_a_finished_batch_and_its_summary_says_so(world: World, batch_id: str) -> None:
-    upload(world, "photos/unsure/", sure=14, unsure=6)
-    run_chunks(world, world.plan(batch_id, prefix="photos/unsure/"))
+    upload(world, "photos/share/", sure=14, unsure=6)
+    run_chunks(world, world.plan(batch_id, prefix="photos/share/"))
     summary = collect(world.store, batch_id)
     assert (summary["images"], summary["classified"], summary["rejected"]) == (20, 14, 6)
     assert summary["rejected_share"] == 0.3

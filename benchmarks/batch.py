@@ -1,0 +1,208 @@
+"""Batch inference side by side with the raw engine and with the stock operator, and at ten thousand images.
+
+All on one platform, brought up for the benchmark: what is compared runs in turn on the same warm Lambdas and endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import threading
+import time
+import uuid
+from typing import Any
+
+from benchmarks.batch_platform import BatchPlatform, batch_platform, seconds_of
+from benchmarks.measure import Measurement
+
+CONCURRENCY = 64
+RAW_POLL_S = 0.25
+STEADY = {"threshold": 0, "max_rejected_share": 1.0, "starts_per_second": 1000, "concurrency": CONCURRENCY}
+
+
+def workflow_inputs(platform: BatchPlatform, keys: list[str]) -> list[str]:
+    """The input of each execution, as the batch gives it."""
+    common = {"image_data": "", "s3_bucket": platform.bucket, "threshold": 0}
+    return [json.dumps({**common, "s3_key": key}) for key in keys]
+
+
+async def raw_engine(platform: BatchPlatform, inputs: list[str]) -> float:
+    """Start and poll an execution for each input, as short as it can be written; returns the seconds it took."""
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import get_session
+
+    machine, gate = platform.outputs["StateMachineArn"], asyncio.Semaphore(CONCURRENCY)
+    options: dict[str, Any] = {
+        "endpoint_url": platform.settings.aws_url,
+        "region_name": platform.settings.region,
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+        "config": AioConfig(max_pool_connections=CONCURRENCY + 8),
+    }
+    async with get_session().create_client("stepfunctions", **options) as client:
+
+        async def one(workflow_input: str) -> None:
+            async with gate:
+                name = f"raw-{uuid.uuid4().hex}"
+                started = await client.start_execution(stateMachineArn=machine, name=name, input=workflow_input)
+                while True:
+                    await asyncio.sleep(RAW_POLL_S)
+                    found = await client.describe_execution(executionArn=started["executionArn"])
+                    if found["status"] != "RUNNING":
+                        return
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one(workflow_input) for workflow_input in inputs))
+        return time.perf_counter() - began
+
+
+async def our_engine(platform: BatchPlatform, keys: list[str]) -> float:
+    """Run our engine alone over the same images, in this process; returns the seconds it took."""
+    from scones.core.batch.engine import BatchEngine
+    from scones.core.batch.flow import FlowControl
+    from scones.core.batch.items import Item, workflow_input
+    from scones.hooks.batch_chunks import ChunkRequest
+    from scones.hooks.batch_executions import StandardExecutions, async_client
+
+    os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = platform.connection
+    batch_id = f"engine-{uuid.uuid4().hex[:8]}"
+    endings: list[Any] = []
+    hook = ChunkRequest(platform.bucket, batch_id, 0, CONCURRENCY, 1000.0).hook("stepfunctions")
+    retries = {"total_max_attempts": 1, "mode": "standard"}
+    async with async_client(hook, retries=retries, max_pool_connections=CONCURRENCY + 8) as client:
+        engine = BatchEngine(
+            StandardExecutions(client, platform.outputs["StateMachineArn"]),
+            FlowControl(CONCURRENCY, 1000.0),
+            batch_id=batch_id,
+            input_of=lambda item: workflow_input(
+                item, batch_id=batch_id, bucket=platform.bucket, threshold=0.0, threshold_version=None
+            ),
+            deadline_s=600,
+            on_ending=endings.append,
+        )
+        began = time.perf_counter()
+        await engine.run([Item(key) for key in keys])
+    assert len(endings) == len(keys)
+    return time.perf_counter() - began
+
+
+def run_batch(platform: BatchPlatform, prefix: str, **params: Any) -> tuple[float, dict[str, Any]]:
+    """Run the DAG over a prefix; returns the seconds of its chunks, and its summary."""
+    run_id, instances = platform.run("batch_inference", {**STEADY, "prefix": prefix, **params})
+    summary: dict[str, Any] = platform.api.xcom("batch_inference", run_id, "summarize_batch")
+    return seconds_of(instances, "run_chunk"), summary
+
+
+def share_of_raw_engine(platform: BatchPlatform, images: int = 1000, rounds: int = 3) -> list[Measurement]:
+    """Images per second of the DAG's task (deferral and results included), as a share of the raw engine's."""
+    keys = platform.copy_images("bench/share/", images)
+    inputs = workflow_inputs(platform, keys)
+    run_batch(platform, "bench/share/", sample_size=min(50, images))  # warm
+    ours, raw, engine = [], [], []
+    for _ in range(rounds):
+        raw.append(images / asyncio.run(raw_engine(platform, inputs)))
+        ours.append(images / run_batch(platform, "bench/share/")[0])
+        engine.append(images / asyncio.run(our_engine(platform, keys)))
+    share = statistics.median(ours) / statistics.median(raw)
+    beside = {
+        "images": images,
+        "rounds": rounds,
+        "raw engine, images/s": statistics.median(raw),
+        "DAG task, images/s": statistics.median(ours),
+        "our engine alone, images/s": statistics.median(engine),
+        "our engine alone, share": statistics.median(engine) / statistics.median(raw),
+    }
+    return [Measurement("batch-share-of-raw-engine", share, "share", ">= 0.9", share >= 0.9, beside)]
+
+
+def versus_stock_operator(platform: BatchPlatform, images: int = 200) -> list[Measurement]:
+    """The DAG's task against the stock operator mapped per image, in the same Airflow."""
+    keys = platform.copy_images("bench/stock/", images)
+    run_batch(platform, "bench/stock/", sample_size=min(50, images))  # warm
+    our_seconds, summary = run_batch(platform, "bench/stock/")
+    assert summary["classified"] == images
+    machine = platform.outputs["StateMachineArn"]
+    inputs = [json.loads(text) for text in workflow_inputs(platform, keys)]
+    conf = {"state_machine_arn": machine, "inputs": inputs}
+    _, instances = platform.run("stock_operator_per_image", conf)
+    stock_seconds = seconds_of(instances, "start_execution")
+    factor = stock_seconds / our_seconds
+    beside = {
+        "images": images,
+        "ours, s": our_seconds,
+        "stock operator, s": stock_seconds,
+        "ours, images/s": images / our_seconds,
+        "stock operator, images/s": images / stock_seconds,
+    }
+    return [Measurement("batch-vs-stock-operator", factor, "x", ">= 20", factor >= 20, beside)]
+
+
+class _Peak(threading.Thread):
+    """Watches the triggerer's memory."""
+
+    def __init__(self, platform: BatchPlatform) -> None:
+        super().__init__(daemon=True)
+        self._platform, self._done, self.megabytes = platform, threading.Event(), 0.0
+
+    def run(self) -> None:
+        while not self._done.wait(0.5):
+            self.megabytes = max(self.megabytes, self._platform.memory_mb("airflow-triggerer"))
+
+    def end(self) -> float:
+        self._done.set()
+        self.join()
+        return self.megabytes
+
+
+def ten_thousand_images(platform: BatchPlatform, sizes: tuple[int, ...] = (100, 1000, 10_000)) -> list[Measurement]:
+    """Every image has one outcome, the triggerer's memory does not follow their number, and neither does their cost."""
+    largest = max(sizes)
+    platform.copy_images("bench/many/", largest)
+    run_batch(platform, "bench/many/", sample_size=min(50, largest))  # warm
+    seconds, peaks, counted = {}, {}, 0
+    for size in sizes:
+        peak = _Peak(platform)
+        peak.start()
+        seconds[size], summary = run_batch(platform, "bench/many/", sample_size=size)
+        peaks[size] = peak.end()
+        outcomes = sum(summary[name] for name in ("classified", "rejected", "failed", "timed_out", "aborted"))
+        assert outcomes == summary["images"] == size, summary
+        counted = outcomes
+    lambdas = platform.settings.lambda_concurrency
+    cost = {size: 1000 * took / size for size, took in seconds.items()}
+    middle = sorted(sizes)[-2]
+    growth, slope = peaks[largest] / peaks[middle], cost[largest] / cost[middle]
+    beside: dict[str, Any] = {"sizes": str(sizes), "Lambdas at once (the bound)": lambdas}
+    for size in sizes:
+        beside[f"{size} images, s"] = seconds[size]
+        beside[f"{size} images, ms each"] = cost[size]
+        beside[f"{size} images, triggerer peak MB"] = peaks[size]
+    return [
+        Measurement("batch-10k-images", float(counted), "images", f"== {largest}", counted == largest, beside),
+        Measurement("batch-10k-memory-growth", growth, "x", "<= 1.15", growth <= 1.15, {"against": f"{middle} images"}),
+        Measurement("batch-10k-cost-growth", slope, "x", "<= 1.25", slope <= 1.25, {"against": f"{middle} images"}),
+    ]
+
+
+def _share() -> list[Measurement]:
+    with batch_platform() as platform:
+        return share_of_raw_engine(platform)
+
+
+def _stock() -> list[Measurement]:
+    with batch_platform() as platform:
+        return versus_stock_operator(platform)
+
+
+def _many() -> list[Measurement]:
+    with batch_platform() as platform:
+        return ten_thousand_images(platform)
+
+
+BENCHMARKS = {
+    "batch-share-of-raw-engine": _share,
+    "batch-vs-stock-operator": _stock,
+    "batch-10k-images": _many,
+}

@@ -1,0 +1,144 @@
+"""The platform of the batch benchmarks: a real Airflow, real Step Functions, real Lambdas and a real endpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from embedded import environment, services
+from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
+from embedded.processes import Service, end_leftovers, stop_all
+from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port, load
+
+PORTS = ("aws_port", "sagemaker_port", "airflow_port", "worker_log_port", "triggerer_log_port")
+DAGS = [
+    PROJECT_ROOT / "dags" / "train_and_deploy.py",
+    PROJECT_ROOT / "dags" / "batch_inference.py",
+    PROJECT_ROOT / "benchmarks" / "dags" / "stock_operator_per_image.py",
+]
+UPLOADERS = 8
+
+
+@dataclass
+class BatchPlatform:
+    """What is up, and ways to use it."""
+
+    settings: EmbeddedSettings
+    api: AirflowApi
+    processes: dict[str, Service]
+    outputs: dict[str, str]
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["BucketName"]
+
+    @property
+    def connection(self) -> str:
+        return environment.aws_connection(self.settings)
+
+    def client(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(max_pool_connections=50)
+        session = boto3.Session("test", "test", region_name=self.settings.region)
+        return session.client(service, endpoint_url=self.settings.aws_url, config=config)
+
+    def run(self, dag_id: str, conf: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+        """Run a DAG to its end; returns the run id and its task instances.
+
+        Raises:
+            RuntimeError: the run failed.
+        """
+        run_id = f"bench-{uuid.uuid4().hex[:10]}"
+        self.api.wait_dag(dag_id)
+        self.api.trigger(dag_id, run_id, conf)
+        while (state := self.api.run_state(dag_id, run_id)) not in TERMINAL_RUN_STATES:
+            time.sleep(0.5)
+        instances = self.api.task_instances(dag_id, run_id)
+        if state != "success":
+            states = {f"{one['task_id']}[{one['map_index']}]": one["state"] for one in instances}
+            raise RuntimeError(f"{dag_id} {run_id} ended {state}: {states}")
+        return run_id, instances
+
+    def memory_mb(self, name: str) -> float:
+        """Resident memory of a process and its children."""
+        process = psutil.Process(self.processes[name].process.pid)  # type: ignore[union-attr]
+        family = [process, *process.children(recursive=True)]
+        return sum(one.memory_info().rss for one in family if one.is_running()) / 1e6
+
+    def copy_images(self, folder: str, number: int) -> list[str]:
+        """Copy the dataset's test images to ``folder``, over and over, until there are ``number``; returns the keys."""
+        s3 = self.client("s3")
+        current = json.loads(s3.get_object(Bucket=self.bucket, Key="datasets/current.json")["Body"].read())
+        prefix = f"datasets/{current['dataset_version']}/test/"
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        sources = [entry["Key"] for page in pages for entry in page["Contents"]]
+        images = [s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in sources]
+        keys = [f"{folder}{index:06d}.png" for index in range(number)]
+
+        def put(index: int) -> None:
+            s3.put_object(Bucket=self.bucket, Key=keys[index], Body=images[index % len(images)])
+
+        with ThreadPoolExecutor(UPLOADERS) as pool:
+            list(pool.map(put, range(number)))
+        return keys
+
+
+def seconds_of(instances: list[dict[str, Any]], task_id: str) -> float:
+    """Return the time from the first start to the last end of a task's instances."""
+    chosen = [one for one in instances if one["task_id"] == task_id]
+    starts = [datetime.fromisoformat(one["start_date"].replace("Z", "+00:00")) for one in chosen]
+    ends = [datetime.fromisoformat(one["end_date"].replace("Z", "+00:00")) for one in chosen]
+    return (max(ends) - min(starts)).total_seconds()
+
+
+@contextmanager
+def batch_platform() -> Iterator[BatchPlatform]:
+    """Bring everything up with a trained, deployed model (of the drawn sample, or CIFAR100_ARCHIVE); end it after."""
+    with tempfile.TemporaryDirectory(prefix="batch-benchmark-") as folder:
+        settings = replace(load(), run_dir=Path(folder) / "run", **{name: free_port() for name in PORTS})
+        dags = Path(folder) / "dags"
+        dags.mkdir()
+        for file in DAGS:
+            shutil.copy(file, dags)
+        up: list[Service] = []
+
+        def start(service: Service) -> Service:
+            up.append(service)
+            service.start()
+            service.wait_ready()
+            return service
+
+        try:
+            since = datetime.now(UTC)
+            processes = {s.name: start(s) for s in (services.ministack(settings), services.sagemaker_local(settings))}
+            services.deploy(settings)
+            services.migrate(settings)
+            services.write_passwords(settings)
+            for service in services.airflow(settings):
+                variables = {**service.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+                processes[service.name] = start(replace(service, environment=variables))
+            api = AirflowApi(settings.airflow_url, settings.user, settings.password)
+            api.wait_healthy(since)
+            api.ensure_pools(services.pools())
+            platform = BatchPlatform(settings, api, processes, {})
+            stack = platform.client("cloudformation").describe_stacks(StackName=settings.stack_name)["Stacks"][0]
+            platform.outputs.update({item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]})
+            platform.run("train_and_deploy", {})
+            yield platform
+        finally:
+            stop_all(list(reversed(up)))
+            end_leftovers(settings.run_dir)
