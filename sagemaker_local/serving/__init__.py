@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Route
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.serving import configs, operations
 from sagemaker_local.serving.controller import Endpoints
-from sagemaker_local.serving.runtime import InvokeEndpoint, Refusal
+from sagemaker_local.serving.runtime import InvokeEndpoint, InvokeEndpointAsync, Refusal
 from sagemaker_local.serving.settings import ServingSettings
 
 OPERATIONS: dict[str, Handler] = {**configs.OPERATIONS, **operations.OPERATIONS}
@@ -17,9 +17,13 @@ def routes(ctx: Context) -> list[BaseRoute]:
     """SageMaker Runtime's routes."""
     path = "/endpoints/{name}/"
     return [
-        Route(path + "invocations", InvokeEndpoint(lambda: ctx.use(Endpoints))),
-        Route(path + "async-invocations", Refusal("InvokeEndpointAsync")),
-        Route(path + "invocations-response-stream", Refusal("InvokeEndpointWithResponseStream")),
+        Route(path + "invocations", InvokeEndpoint(lambda: ctx.use(Endpoints)), methods=["POST"]),
+        Route(path + "async-invocations", InvokeEndpointAsync(lambda: ctx.use(Endpoints)), methods=["POST"]),
+        Route(
+            path + "invocations-response-stream",
+            Refusal("InvokeEndpointWithResponseStream"),
+            methods=["POST"],
+        ),
     ]
 
 

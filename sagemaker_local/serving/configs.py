@@ -17,7 +17,6 @@ from sagemaker_local.tags import tag_dict
 _REFUSED = {
     "ExplainerConfig": "explanations (SageMaker Clarify)",
     "ShadowProductionVariants": "shadow variants",
-    "AsyncInferenceConfig": "asynchronous inference",
 }
 _REFUSED_OF_VARIANT = {
     "ServerlessConfig": "serverless variants; give InstanceType and InitialInstanceCount",
@@ -39,6 +38,11 @@ def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, A
     if metrics.get("EnableEnhancedMetrics") or metrics.get("EnableDetailedObservability"):
         raise unsupported("MetricsConfig", "enhanced metrics; the standard endpoint metrics are delivered")
     _check_variants(ctx, request["ProductionVariants"])
+    asynchronous = request.get("AsyncInferenceConfig")
+    if asynchronous and "S3OutputPath" not in asynchronous["OutputConfig"]:
+        raise ValidationException("AsyncInferenceConfig.OutputConfig.S3OutputPath is required.")
+    if asynchronous and len(request["ProductionVariants"]) > 1:
+        raise ValidationException("An asynchronous endpoint can have only one production variant.")
     capture = request.get("DataCaptureConfig")
     if capture:
         try:

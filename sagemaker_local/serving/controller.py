@@ -13,6 +13,7 @@ from typing import Any
 from sagemaker_local.context import Context
 from sagemaker_local.serving import states
 from sagemaker_local.serving.alarms import AlarmWatch
+from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
 from sagemaker_local.serving.fleet import Fleet, Traffic, instance_log
 from sagemaker_local.serving.metrics import NAMESPACE, EndpointMetrics
@@ -55,6 +56,7 @@ class Endpoints:
             flush_bytes=settings.capture_flush_bytes,
             now=lambda: datetime.fromtimestamp(ctx.now(), UTC),
         )
+        self.queue = AsyncInvocations(self)
         self.metrics = EndpointMetrics(self._put_metrics, settings.metrics_period)
 
     async def start(self) -> None:
@@ -80,6 +82,7 @@ class Endpoints:
 
     async def stop(self) -> None:
         """End all model servers; their endpoints stay as they are in the store. Captures are flushed."""
+        await self.queue.stop()
         live = list(self.live.values())
         tasks = [task for endpoint in live for task in (endpoint.work, endpoint.revival) if task is not None]
         for task in tasks:
@@ -208,6 +211,7 @@ class Endpoints:
         if endpoint.revival is not None:
             endpoint.revival.cancel()
             await asyncio.wait({endpoint.revival})
+        await self.queue.drop(endpoint.name)
         endpoint.traffic = Traffic()
         for fleet in fleets:
             await fleet.shrink(0.0)
@@ -215,8 +219,8 @@ class Endpoints:
         # Later deliveries need no endpoint: what S3 does not take now is sent by the spool when it does.
         await self.spool.flush(endpoint.name)
         await asyncio.to_thread(shutil.rmtree, self.root / endpoint.name, True)
+        self.live.pop(endpoint.name, None)  # before its name is free for another
         await asyncio.to_thread(self.ctx.store.delete, states.ENDPOINT, endpoint.name)
-        self.live.pop(endpoint.name, None)
 
     # -- helpers
 
@@ -237,6 +241,7 @@ class Endpoints:
                     LOG.warning("endpoint %s does not come back (%s); again in %g s", record.name, error, pause)
                     await asyncio.sleep(pause)
                 else:
+                    await self.queue.resume(record.name, fleet.spec)
                     return
 
         endpoint.revival = asyncio.get_running_loop().create_task(revive(), name=f"revive {record.name}")

@@ -27,6 +27,7 @@ def describe(endpoint: Resource, live: LiveEndpoint | None) -> dict[str, Any]:
         desired = FleetSpec.from_dict(pending["fleet"]) if pending.get("kind") == "resize" else spec
         answer["ProductionVariants"] = _variants(spec, desired, traffic.current if traffic else None, live, None)
         answer["DataCaptureConfig"] = _capture(endpoint.status, spec)
+        answer["AsyncInferenceConfig"] = spec.async_inference
     if pending.get("kind") == "deploy" and endpoint.status in (states.UPDATING, states.ROLLING_BACK):
         coming = FleetSpec.from_dict(pending["fleet"])
         answer["PendingDeploymentSummary"] = {

@@ -158,6 +158,7 @@ def _resolve(ctx: Context, config_name: str) -> FleetSpec:
         created=ctx.now(),
         variants=variants,
         data_capture=config.body.get("DataCaptureConfig"),
+        async_inference=config.body.get("AsyncInferenceConfig"),
     )
     _check_quota(ctx, fleet)
     return fleet

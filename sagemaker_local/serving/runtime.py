@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import re
@@ -14,15 +15,9 @@ from typing import Any
 from sagemaker_local.clients import account_id
 from sagemaker_local.serving.capture import CaptureSettings, Invocation, record
 from sagemaker_local.serving.controller import Endpoints
-from sagemaker_local.serving.fleet import LOG_GROUP, NoInstanceError, VariantFleet
 from sagemaker_local.serving.ids import fast_uuid4
-from sagemaker_local.serving.model_client import (
-    ExchangeError,
-    ExchangeTimeoutError,
-    Response,
-    ResponseTooLargeError,
-)
-from sagemaker_local.serving.runtime_errors import ModelError, RuntimeServiceError, ServiceUnavailable, ValidationError
+from sagemaker_local.serving.invocation import Call
+from sagemaker_local.serving.runtime_errors import RuntimeServiceError, ValidationError
 from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
 
 LOG = logging.getLogger(__name__)
@@ -48,8 +43,6 @@ _REFUSED = {
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _INFERENCE_ID = re.compile(r"\S[ -~]*")
 _LARGE = 256 * 1024  # records of larger bodies are made in a thread: base64 of megabytes would hold up other callers
-_RECOVERY_WAIT = 30.0
-_EXIT_NOTICE = 0.25
 
 
 class InvokeEndpoint:
@@ -83,9 +76,13 @@ class InvokeEndpoint:
         target = given.get(TARGET_VARIANT)
         chosen = live.traffic.choose(target.decode("latin-1") if target else None) if live else None
         if live is None or chosen is None:
-            raise await self._not_found(endpoints, name, target if live and live.traffic.current else None)
+            if target is not None and live is not None and live.traffic.current is not None:
+                raise ValidationError(f"Variant {target.decode('latin-1')} of endpoint {name} not found.")
+            raise await not_found(endpoints, name)
         fleet, variant = chosen
-        call = _Call(endpoints, name, variant)
+        if fleet.spec.async_inference:
+            raise ValidationError(f"Endpoint {name} is asynchronous: use InvokeEndpointAsync.")
+        call = Call(endpoints, name, variant, endpoints.settings.invocation_timeout)
         response = await call.run([(key, given[key]) for key in _FORWARDED if key in given], body)
         capture = fleet.capture
         if capture is not None and capture.samples(random.random()):  # noqa: S311
@@ -103,110 +100,18 @@ class InvokeEndpoint:
         for key in (b"content-type", CUSTOM_ATTRIBUTES):
             if key in response.headers:
                 headers.append((key, response.headers[key]))
-        endpoints.metrics.record(
-            name,
-            variant.name,
-            response.status,
-            model_seconds=call.model_seconds,
-            overhead_seconds=time.perf_counter() - started - call.model_seconds,
-        )
+        call.count(response.status, overhead_seconds=time.perf_counter() - started - call.model_seconds)
         return 200, headers, response.body
 
-    async def _not_found(self, endpoints: Endpoints, name: str, target: bytes | None) -> RuntimeServiceError:
-        if target is not None:
-            return ValidationError(f"Variant {target.decode('latin-1')} of endpoint {name} not found.")
-        ctx = endpoints.ctx
-        account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
-        return ValidationError(f"Endpoint {name} of account {account} not found.")
+
+async def not_found(endpoints: Endpoints, name: str) -> ValidationError:
+    """The error for an endpoint that is not there or not in service."""
+    ctx = endpoints.ctx
+    account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
+    return ValidationError(f"Endpoint {name} of account {account} not found.")
 
 
-class _Call:
-    """One invocation on its way to a model server, through crashes of it."""
-
-    def __init__(self, endpoints: Endpoints, endpoint: str, variant: VariantFleet) -> None:
-        self._endpoints = endpoints
-        self._endpoint = endpoint
-        self._variant = variant
-        self.model_seconds = 0.0
-
-    async def run(self, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
-        """The model's 2xx answer. Raises ModelError for any other, ServiceUnavailable without an instance.
-
-        A server that breaks takes down all invocations it was sent, of which at most one is to blame. The others are
-        sent again, one at a time, so that the one to blame meets nobody a second time.
-        """
-        try:
-            return await self._try(headers, body, retry=False)
-        except _Broken as broken:
-            if not broken.may_retry:
-                raise await self._no_answer(broken.error) from broken
-        async with self._variant.one_at_a_time:
-            try:
-                return await self._try(headers, body, retry=True)
-            except _Broken as broken:
-                raise await self._no_answer(broken.error) from broken
-
-    async def _try(self, headers: list[tuple[bytes, bytes]], body: bytes, *, retry: bool) -> Response:
-        timeout = self._endpoints.settings.invocation_timeout
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                instance = await self._variant.pick(min(timeout, _RECOVERY_WAIT))
-            except NoInstanceError as error:
-                raise ServiceUnavailable(
-                    f"The service is unavailable: {error}. See the log group {LOG_GROUP}{self._endpoint}."
-                ) from error
-            began = time.perf_counter()
-            try:
-                response = await instance.invoke(headers, body, max(deadline - time.monotonic(), 0.001))
-            except ExchangeTimeoutError as error:
-                self.model_seconds += time.perf_counter() - began
-                check = asyncio.get_running_loop().create_task(instance.restart_if_hung())
-                check.add_done_callback(lambda done: done.exception() if not done.cancelled() else None)
-                raise await self._model_error(
-                    0,
-                    "Your invocation timed out while waiting for a response from container primary. Review the latency "
-                    "metrics for each container in Amazon CloudWatch, resolve the issue, and try again.",
-                ) from error
-            except ResponseTooLargeError as error:
-                self.model_seconds += time.perf_counter() - began
-                raise await self._model_error(
-                    0, f"The response of container primary is larger than {MAX_PAYLOAD_BYTES} bytes."
-                ) from error
-            except ExchangeError as error:
-                self.model_seconds += time.perf_counter() - began
-                alone = instance.failed_alone
-                exited = await instance.exits_within(_EXIT_NOTICE)
-                if not error.sent and time.monotonic() < deadline:
-                    continue
-                raise _Broken(error, may_retry=exited and not alone and not retry) from error
-            self.model_seconds += time.perf_counter() - began
-            if 200 <= response.status < 300:
-                return response
-            raise await self._model_error(response.status, response.body.decode(errors="replace"))
-
-    async def _no_answer(self, error: ExchangeError) -> RuntimeServiceError:
-        return await self._model_error(0, f"The container primary gave no answer: {error}.")
-
-    async def _model_error(self, status: int, message: str) -> ModelError:
-        endpoints, ctx = self._endpoints, self._endpoints.ctx
-        endpoints.metrics.record(
-            self._endpoint, self._variant.name, status, model_seconds=self.model_seconds, overhead_seconds=0.0
-        )
-        account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
-        return ModelError(
-            status=status, message=message, region=ctx.config.region, account=account, group=LOG_GROUP + self._endpoint
-        )
-
-
-class _Broken(Exception):
-    def __init__(self, error: ExchangeError, *, may_retry: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.may_retry = may_retry
-
-
-async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
     """The request's body. One that is too large is read to its end but not kept, so that the client reads the error."""
     chunks: list[bytes] = []
     declared, length = int(headers.get(b"content-length", b"0") or 0), 0
@@ -216,14 +121,14 @@ async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
             raise ValidationError("The request ended before its body was complete.")
         chunk = message.get("body", b"")
         length += len(chunk)
-        if max(declared, length) <= MAX_PAYLOAD_BYTES:
+        if max(declared, length) <= limit:
             chunks.append(chunk)
         if not message.get("more_body", False):
             break
-    if length > MAX_PAYLOAD_BYTES:
+    if length > limit:
         raise ValidationError(
             "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must have length less "
-            f"than or equal to {MAX_PAYLOAD_BYTES}"
+            f"than or equal to {limit}"
         )
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -273,6 +178,67 @@ async def _capture(
 
 def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1") if value is not None else None
+
+
+_ASYNC_HEADERS = {
+    b"inputlocation": "InputLocation",
+    b"content-type": "ContentType",
+    b"accept": "Accept",
+    b"custom-attributes": "CustomAttributes",
+    b"inference-id": "InferenceId",
+    b"requestttlseconds": "RequestTTLSeconds",
+    b"invocationtimeoutseconds": "InvocationTimeoutSeconds",
+    b"s3outputpathextension": "S3OutputPathExtension",
+    b"filename": "Filename",
+}
+_ASYNC_RANGES = {"RequestTTLSeconds": (60, 21_600), "InvocationTimeoutSeconds": (1, 3_600)}
+_ASYNC_BODY_BYTES = 128_000
+
+
+class InvokeEndpointAsync:
+    """`POST /endpoints/{EndpointName}/async-invocations`."""
+
+    def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, headers, body = await self._answer(scope, receive)
+        except RuntimeServiceError as error:
+            status, headers, body = error.answer()
+        headers.append((b"x-amzn-requestid", fast_uuid4().encode()))
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        name, given = scope["path_params"]["name"], dict(scope["headers"])
+        body = await _read(given, receive, _ASYNC_BODY_BYTES)
+        _check(name, given)
+        request: dict[str, Any] = {
+            member: given[_SM + header].decode("latin-1")
+            for header, member in _ASYNC_HEADERS.items()
+            if _SM + header in given
+        }
+        for member, (least, most) in _ASYNC_RANGES.items():
+            if member not in request:
+                continue
+            if not request[member].isdigit() or not least <= int(request[member]) <= most:
+                raise ValidationError(f"{member} must be a number from {least} to {most}, not {request[member]!r}.")
+            request[member] = int(request[member])
+        if ("InputLocation" in request) == bool(body):
+            raise ValidationError("Exactly one of InputLocation and Body must be given.")
+        if body:
+            request["Body"] = body.decode("latin-1")
+        endpoints = self._endpoints()
+        if name not in endpoints.live or endpoints.live[name].traffic.current is None:
+            raise await not_found(endpoints, name)
+        kept = await endpoints.queue.submit(name, request)
+        headers = [(b"content-type", b"application/json")]
+        for header, member in ((b"outputlocation", "OutputLocation"), (b"failurelocation", "FailureLocation")):
+            if member in kept:
+                headers.append((_SM + header, kept[member].encode()))
+        return 202, headers, json.dumps({"InferenceId": kept["InferenceId"]}).encode()
 
 
 class Refusal:

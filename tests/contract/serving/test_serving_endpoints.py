@@ -47,8 +47,12 @@ def test_an_endpoint_from_creation_to_deletion(serving, aws):
     assert [one["EndpointName"] for one in listed] == [name]
     serving.delete(name)
     assert serving.sm.list_endpoints(NameContains=name)["Endpoints"] == []
+    serving.sm.create_endpoint(EndpointName=name, EndpointConfigName=config)  # the name is free at once
+    assert serving.settled(name)["EndpointStatus"] == "InService"
+    assert serving.invoke(name)["model"] == model
+    serving.delete(name)
     logs = aws("logs")
-    [stream] = logs.describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{name}")["logStreams"]
+    stream, _ = logs.describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{name}")["logStreams"]
     assert re.fullmatch(r"AllTraffic/i-[0-9a-f]{17}", stream["logStreamName"])
     events = logs.get_log_events(
         logGroupName=f"/aws/sagemaker/Endpoints/{name}", logStreamName=stream["logStreamName"]

@@ -1,0 +1,118 @@
+"""One invocation on its way to a model server, through crashes and hangs of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from sagemaker_local.clients import account_id
+from sagemaker_local.serving.fleet import LOG_GROUP, NoInstanceError, VariantFleet
+from sagemaker_local.serving.model_client import (
+    ExchangeError,
+    ExchangeTimeoutError,
+    Response,
+    ResponseTooLargeError,
+)
+from sagemaker_local.serving.runtime_errors import ModelError, RuntimeServiceError, ServiceUnavailable
+from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
+
+if TYPE_CHECKING:
+    from sagemaker_local.serving.controller import Endpoints
+
+_RECOVERY_WAIT = 30.0
+_EXIT_NOTICE = 0.25
+
+
+class Call:
+    """One invocation on its way to a model server, through crashes of it."""
+
+    def __init__(self, endpoints: Endpoints, endpoint: str, variant: VariantFleet, timeout: float) -> None:
+        self._endpoints = endpoints
+        self._timeout = timeout
+        self._endpoint = endpoint
+        self._variant = variant
+        self.model_seconds = 0.0
+
+    async def run(self, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
+        """The model's 2xx answer. Raises ModelError for any other, ServiceUnavailable without an instance.
+
+        A server that breaks takes down all invocations it was sent, of which at most one is to blame. The others are
+        sent again, one at a time, so that the one to blame meets nobody a second time.
+        """
+        try:
+            return await self._try(headers, body, retry=False)
+        except _Broken as broken:
+            if not broken.may_retry:
+                raise await self._no_answer(broken.error) from broken
+        async with self._variant.one_at_a_time:
+            try:
+                return await self._try(headers, body, retry=True)
+            except _Broken as broken:
+                raise await self._no_answer(broken.error) from broken
+
+    def count(self, status: int, *, overhead_seconds: float) -> None:
+        """Count the invocation in the endpoint's metrics; `run` has done it when it raises ModelError."""
+        self._endpoints.metrics.record(
+            self._endpoint,
+            self._variant.name,
+            status,
+            model_seconds=self.model_seconds,
+            overhead_seconds=overhead_seconds,
+        )
+
+    async def _try(self, headers: list[tuple[bytes, bytes]], body: bytes, *, retry: bool) -> Response:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                instance = await self._variant.pick(min(self._timeout, _RECOVERY_WAIT))
+            except NoInstanceError as error:
+                raise ServiceUnavailable(
+                    f"The service is unavailable: {error}. See the log group {LOG_GROUP}{self._endpoint}."
+                ) from error
+            began = time.perf_counter()
+            try:
+                response = await instance.invoke(headers, body, max(deadline - time.monotonic(), 0.001))
+            except ExchangeTimeoutError as error:
+                self.model_seconds += time.perf_counter() - began
+                check = asyncio.get_running_loop().create_task(instance.restart_if_hung())
+                check.add_done_callback(lambda done: done.exception() if not done.cancelled() else None)
+                raise await self._model_error(
+                    0,
+                    "Your invocation timed out while waiting for a response from container primary. Review the latency "
+                    "metrics for each container in Amazon CloudWatch, resolve the issue, and try again.",
+                ) from error
+            except ResponseTooLargeError as error:
+                self.model_seconds += time.perf_counter() - began
+                raise await self._model_error(
+                    0, f"The response of container primary is larger than {MAX_PAYLOAD_BYTES} bytes."
+                ) from error
+            except ExchangeError as error:
+                self.model_seconds += time.perf_counter() - began
+                alone = instance.failed_alone
+                exited = await instance.exits_within(_EXIT_NOTICE)
+                if not error.sent and time.monotonic() < deadline:
+                    continue
+                raise _Broken(error, may_retry=exited and not alone and not retry) from error
+            self.model_seconds += time.perf_counter() - began
+            if 200 <= response.status < 300:
+                return response
+            raise await self._model_error(response.status, response.body.decode(errors="replace"))
+
+    async def _no_answer(self, error: ExchangeError) -> RuntimeServiceError:
+        return await self._model_error(0, f"The container primary gave no answer: {error}.")
+
+    async def _model_error(self, status: int, message: str) -> ModelError:
+        ctx = self._endpoints.ctx
+        self.count(status, overhead_seconds=0.0)
+        account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
+        return ModelError(
+            status=status, message=message, region=ctx.config.region, account=account, group=LOG_GROUP + self._endpoint
+        )
+
+
+class _Broken(Exception):
+    def __init__(self, error: ExchangeError, *, may_retry: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.may_retry = may_retry
