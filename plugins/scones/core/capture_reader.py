@@ -24,8 +24,8 @@ from scones.core.capture_summary import Block, CaptureSummary, ReadSettings, sum
 
 #: Fetches one file as chunks of bytes.
 Fetch = Callable[[CaptureFile], Iterable[bytes]]
-#: Files are handed on in groups of about this size; a larger file goes in pieces.
-GROUP_BYTES = 2 << 20
+#: Files are handed on in groups of about this size, a larger file in pieces; each thread holds one.
+GROUP_BYTES = 1 << 20
 #: Below this, starting a process costs more than it saves.
 IN_PROCESS_BYTES = 8 << 20
 _LENGTH = struct.Struct("<Q")
@@ -55,7 +55,7 @@ def read_capture(
     total = CaptureSummary()
     with _Parsers(workers) as parsers:
         # More threads than parsers, so that a file is on its way while another is being parsed.
-        threads = max(4, workers + 2)
+        threads = max(8, workers + 2)
         with ThreadPoolExecutor(threads, thread_name_prefix="capture") as executor:
             running: deque[Future[CaptureSummary]] = deque()
             for group in _groups(files):

@@ -114,6 +114,8 @@ def _capture(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     expected = sampling * invocations
     share = records / expected if expected else 1.0
     detail = f"{records} records for {invocations} invocations"
+    if not invocations:
+        detail = f"{records} records; CloudWatch has no invocations for this window (yet)"
     if sampling < 1:
         detail += f", of which {sampling:.0%} are sampled"
     if invocations >= _MINIMUM_FOR_A_RATE and share < service["minimum_capture_share"]:

@@ -75,7 +75,7 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "title": "Captured records",
             "value": number(report["captured_records"]),
-            "note": f"of {number(asked)} invocations" if asked is not None else "invocations not known",
+            "note": f"of {number(asked)} invocations" if asked else "invocations not known",
         },
         {
             "title": "Rejection rate",
@@ -90,7 +90,7 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "title": "Latency",
             "value": DASH if p95 is None else f"{p95:.1f} ms",
-            "note": "95th percentile" if latency["p95_ms"] is not None else "mean",
+            "note": "no metric yet" if p95 is None else "95th percentile" if latency["p95_ms"] is not None else "mean",
         },
         {
             "title": "Accuracy",

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scones.core.capture_summary import CaptureSummary, Example, ReadSettings, summarise
+from scones.core.drift import suggest_constraints
+from scones.core.ground_truth import model_quality, parse_ground_truth
+from scones.core.image_statistics import NoveltyScale, baseline_statistics
+from scones.core.monitoring import ReportInputs, Traffic, build_report, expected_rejection_rate, index_entry
+from scones.core.monitoring_checks import needs_retraining
+from scones.core.report import charts, svg
+from scones.core.report.alarm import alarm_message
+from scones.core.report.formatting import number, percent, when
+from scones.core.report.page import render_page
+from tests.contract.monitoring_world import capture_line, confidences, png, vehicles
+
+CLASSES = ["bicycle", "motorcycle"]
+AT = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>"
+BASELINE = baseline_statistics(vehicles(600, 100), np.arange(600) % 2, CLASSES)
+SCALE = NoveltyScale.of(BASELINE)
+
+
+def captured(images: np.ndarray, answers: np.ndarray | None = None, **options: Any) -> CaptureSummary:
+    answers = confidences(len(images), 1) if answers is None else answers
+    content = "".join(
+        capture_line(png(image), answer.tolist(), AT + timedelta(seconds=30 * index), **options) + "\n"
+        for index, (image, answer) in enumerate(zip(images, answers, strict=True))
+    )
+    return summarise([("key", 1, content.encode())], ReadSettings(classes=tuple(CLASSES), scale=SCALE))
+
+
+def inputs(**changes: Any) -> ReportInputs:
+    base = ReportInputs(
+        report_id="report-0123456789ab",
+        endpoint={"name": "courier", "config_name": "c-1", "capture_enabled": True, "sampling_percentage": 100},
+        classes=CLASSES,
+        threshold={"threshold": 0.93, "version": 4},
+        since=AT,
+        until=AT + timedelta(hours=2),
+        created_at=AT + timedelta(hours=2),
+        baseline=BASELINE,
+        constraints=suggest_constraints(BASELINE),
+    )
+    return replace(base, **changes)
+
+
+def calls(count: int, minutes: int = 30) -> Traffic:
+    return Traffic(invocations=[(AT + timedelta(minutes=minutes), float(count))])
+
+
+def status_of(report: dict[str, Any], name: str) -> str:
+    return next(check["status"] for check in report["checks"] if check["name"] == name)
+
+
+@pytest.fixture(scope="module")
+def usual() -> CaptureSummary:
+    return captured(vehicles(150, 1))
+
+
+# ---- checks
+
+
+def test_usual_traffic_is_fine_and_the_report_is_json(usual: CaptureSummary) -> None:
+    report = json.loads(json.dumps(build_report(usual, inputs(traffic=calls(150)))))
+    assert report["status"] == "ok"
+    assert report["violations"] == []
+    assert report["captured_records"] == 150
+    assert report["counts"]["passed"] + report["counts"]["rejected"] == 150
+    assert sum(point["records"] for point in report["over_time"]["points"]) == 150
+    assert sum(report["confidence"]["histogram"]["counts"]) == 150
+    assert sum(one["share"] for one in report["class_mix"]) == pytest.approx(1)
+
+
+def test_drift_of_the_images_asks_for_retraining() -> None:
+    report = build_report(captured((vehicles(150, 2) * 0.4).astype(np.uint8)), inputs(traffic=calls(150)))
+    assert (report["status"], status_of(report, "image_drift")) == ("alarm", "violation")
+    assert needs_retraining(report["violations"])
+    assert "retrain" in report["next_steps"][0]
+
+
+def test_a_one_sided_class_mix_is_a_violation() -> None:
+    answers = np.tile([0.97, 0.03], (150, 1))
+    report = build_report(captured(vehicles(150, 1), answers), inputs(traffic=calls(150)))
+    assert status_of(report, "class_mix") == "violation"
+
+
+def test_repeated_images_are_too_few_to_tell() -> None:
+    report = build_report(captured(vehicles(5, 1).repeat(30, axis=0)), inputs(traffic=calls(150)))
+    assert status_of(report, "image_drift") == "unknown"
+    assert report["counts"]["different_images"] == 5
+
+
+@pytest.mark.parametrize(
+    ("records", "traffic", "enabled", "status"),
+    [
+        (0, Traffic(invocations=[]), True, "no_traffic"),
+        (0, calls(10), True, "capture_broken"),
+        (0, calls(10), False, "capture_broken"),
+        (0, calls(10, minutes=118), True, "attention"),
+        (20, calls(20), True, "ok"),
+        (20, calls(60), True, "attention"),
+        (20, Traffic(), True, "ok"),
+    ],
+)
+def test_no_traffic_is_told_from_a_gap_and_a_broken_capture(
+    records: int, traffic: Traffic, enabled: bool, status: str
+) -> None:
+    endpoint = {"name": "courier", "config_name": "c", "capture_enabled": enabled, "sampling_percentage": 100}
+    report = build_report(captured(vehicles(records, 1)), inputs(traffic=traffic, endpoint=endpoint))
+    assert report["status"] == status, report["checks"][0]
+
+
+def test_sampling_is_no_gap() -> None:
+    endpoint = {"name": "courier", "config_name": "c", "capture_enabled": True, "sampling_percentage": 20}
+    report = build_report(captured(vehicles(40, 1)), inputs(traffic=calls(200), endpoint=endpoint))
+    assert status_of(report, "capture") == "ok"
+
+
+def test_rejections_are_judged_by_the_test_images(usual: CaptureSummary) -> None:
+    sweep = [{"threshold": t / 100, "coverage": 1.0 if t < 93 else 0.95} for t in range(50, 100)]
+    strict = {"images": 100, "threshold_sweep": sweep}
+    assert expected_rejection_rate(strict, 0.93) == pytest.approx(0.05)
+    assert expected_rejection_rate(None, 0.93) is None
+    assert status_of(build_report(usual, inputs(evaluation=strict)), "rejections") == "violation"
+    assert status_of(build_report(usual, inputs()), "rejections") == "ok"
+
+
+def test_latency_and_quality_are_judged(usual: CaptureSummary) -> None:
+    slow = replace(calls(150), latency_p95_ms=2500.0, latency_mean_ms=900.0)
+    predictions = [(str(index), index % 2, 0.9) for index in range(100)]
+    labels = {str(index): (index % 2 if index < 55 else 1 - index % 2) for index in range(100)}
+    quality = model_quality(predictions, labels, CLASSES, 0.93)
+    report = build_report(usual, inputs(traffic=slow, quality=quality))
+    assert [entry["constraint_check_type"] for entry in report["violations"]] == [
+        "service_level_check",
+        "model_quality_check",
+    ]
+    few = model_quality(predictions[50:58], labels, CLASSES, 0.93)
+    assert status_of(build_report(usual, inputs(quality=few)), "model_quality") == "attention"
+
+
+def test_malformed_lines_beyond_the_limit_are_a_violation() -> None:
+    summary = captured(vehicles(40, 1))
+    summary.malformed = 5
+    report = build_report(summary, inputs())
+    assert status_of(report, "readable") == "violation"
+    summary.malformed = 0
+    summary.undecodable = 0
+    assert status_of(build_report(summary, inputs()), "readable") == "ok"
+
+
+def test_without_a_baseline_the_report_says_what_to_do(usual: CaptureSummary) -> None:
+    report = build_report(usual, inputs(baseline=None, constraints=None))
+    assert status_of(report, "image_drift") == "unknown"
+    assert any("train_and_deploy" in step for step in report["next_steps"])
+    assert "<svg" in render_page(report)
+
+
+def test_the_previous_report_is_compared(usual: CaptureSummary) -> None:
+    first = json.loads(json.dumps(build_report(usual, inputs())))
+    second = build_report(captured(vehicles(80, 3)), inputs(report_id="report-2", previous=first))
+    row = second["previous"]["rows"][0]
+    assert (row["before"], row["now"]) == (150, 80)
+    assert index_entry(second)["captured_records"] == 80
+
+
+# ---- ground truth
+
+
+def test_ground_truth_is_read_by_index_or_name_and_bad_lines_are_named() -> None:
+    def line(data: Any, identifier: str) -> str:
+        return json.dumps(
+            {"groundTruthData": {"data": data, "encoding": "CSV"}, "eventMetadata": {"eventId": identifier}}
+        )
+
+    content = "\n".join([line("1", "a"), line("bicycle", "b"), line(1, "c"), line("9", "d"), "{", "", line("1.0", "a")])
+    labels, problems = parse_ground_truth(content.encode(), CLASSES)
+    assert labels == {"a": 1, "b": 0, "c": 1}
+    assert len(problems) == 2
+    assert problems[0].startswith("line 4: '9' is neither a class")
+
+
+def test_quality_counts_what_was_joined() -> None:
+    predictions = [("a", 0, 0.99), ("b", 1, 0.6), ("c", 1, 0.95), ("x", 0, 0.9)]
+    quality = model_quality(predictions, {"a": 0, "b": 0, "c": 1, "z": 1}, CLASSES, 0.93)
+    assert quality is not None
+    assert quality["confusion"] == [[1, 1], [0, 1]]
+    assert quality["accuracy"] == pytest.approx(2 / 3)
+    assert quality["accuracy_of_passed"] == 1
+    assert quality["dataset"]["unmatched_labels"] == 1
+    assert model_quality(predictions, {"z": 1}, CLASSES, 0.93) is None
+
+
+# ---- the page
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    return parser.found
+
+
+def test_page_stands_alone_and_shows_every_chart(usual: CaptureSummary) -> None:
+    traffic = replace(calls(150), latency=[(AT, 1500.0), (AT + timedelta(hours=1), 2500.0)])
+    page = render_page(build_report(usual, inputs(traffic=traffic)), usual.least_confident, usual.most_unlike)
+    found = tags(page)
+    names = [name for name, _ in found]
+    assert names.count("svg") == 6 + 8
+    assert names.count("img") == 24
+    assert not {"script", "link", "iframe", "object", "form"} & set(names)
+    assert all(
+        str(attributes["src"]).startswith("data:image/png;base64,") for name, attributes in found if name == "img"
+    )
+    assert "url(" not in page
+    assert "http" not in re.sub(r"http-equiv", "", page)
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert len(page.encode()) < 2_000_000
+
+
+def test_hostile_text_in_any_place_stays_text() -> None:
+    images = vehicles(40, 1)
+    summary = captured(images, source=HOSTILE, event_id=HOSTILE)
+    summary.malformed, summary.malformed_examples = 1, [f"{HOSTILE}, line 1: {HOSTILE}"]
+    summary.content_types.update({HOSTILE: 3})
+    report = build_report(
+        summary,
+        inputs(
+            endpoint={"name": HOSTILE, "config_name": HOSTILE, "capture_enabled": True, "sampling_percentage": 100},
+            classes=[HOSTILE, "motorcycle"],
+            lineage={"training_job_name": HOSTILE, "dataset_version": HOSTILE, "model_package_version": HOSTILE},
+            run={"dag_id": HOSTILE, "run_id": HOSTILE},
+        ),
+    )
+    shown = [replace(one, source=HOSTILE) for one in summary.least_confident]
+    page = render_page(report, shown, shown)
+    found = tags(page)
+    assert "script" not in {name for name, _ in found}
+    assert not any(name.startswith("on") for _, attributes in found for name in attributes)
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_hostile_images_are_not_shown() -> None:
+    example = Example(0.5, 1.0, 0, AT.timestamp(), "e", "s", 1, b"<svg onload=alert(1)>")
+    report = build_report(captured(vehicles(3, 1)), inputs())
+    assert "<img" not in render_page(report, [example], [example])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_records_still_make_a_page(count: int) -> None:
+    summary = captured(vehicles(count, 1))
+    page = render_page(build_report(summary, inputs(traffic=calls(count))), summary.least_confident)
+    assert page.count("<h1") == 1
+
+
+def test_grey_images_and_many_classes_make_a_page() -> None:
+    names = [f"class {index}" for index in range(12)]
+    grey = np.full((40, 32, 32, 3), 90, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey[0]).save(buffer, "JPEG")
+    answer = [0.01] * 11 + [0.89]
+    content = "".join(capture_line(buffer.getvalue(), answer, AT) + "\n" for _ in grey)
+    summary = summarise([("k", 1, content.encode())], ReadSettings(classes=tuple(names), scale=SCALE))
+    report = build_report(summary, inputs(classes=names, baseline=None))
+    assert summary.undecodable == 0
+    assert "class 11" in render_page(report, summary.least_confident, summary.most_unlike)
+
+
+def test_svg_escapes_and_ticks_are_round() -> None:
+    drawn = svg.text(0, 0, HOSTILE) + svg.bar(0, 0, 1, 1, "a", HOSTILE)
+    assert "<script" not in drawn
+    assert svg.nice_ticks(0, 103) == [0, 50, 100]
+    assert svg.nice_ticks(5, 5)[0] == 5
+    assert 2 <= len(svg.time_ticks(AT.timestamp(), AT.timestamp() + 3600)) <= 8
+    assert charts.trend([None, 1.0]) == ""
+    assert "<path" in charts.trend([1.0, None, 2.0, 3.0])
+
+
+def test_numbers_are_written_as_people_do() -> None:
+    assert (percent(0.1234), percent(None)) == ("12.3 %", "\u2013")
+    assert (number(1234567), number(0.12345), number(None)) == ("1\u202f234\u202f567", "0.123", "\u2013")
+    assert when("2026-03-01T09:05:00+01:00") == "1 Mar 2026, 08:05 UTC"
+
+
+def test_alarm_is_short_ascii_and_says_what_to_do() -> None:
+    endpoint = {"name": "courier" * 20 + "\u00e9\n", "config_name": "c", "capture_enabled": True}
+    report = build_report(
+        captured((vehicles(150, 2) * 0.4).astype(np.uint8)), inputs(traffic=calls(150), endpoint=endpoint)
+    )
+    subject, text = alarm_message(report, "https://airflow/x")
+    assert len(subject) <= 100
+    assert subject.isascii()
+    assert subject.isprintable()
+    assert "What to do:" in text
+    assert text.endswith("Report: https://airflow/x")
+    assert "brightness" in text
