@@ -109,7 +109,8 @@ def seconds_of(instances: list[dict[str, Any]], task_id: str) -> float:
 def batch_platform() -> Iterator[BatchPlatform]:
     """Bring everything up with a trained, deployed model (of the drawn sample, or CIFAR100_ARCHIVE); end it after."""
     with tempfile.TemporaryDirectory(prefix="batch-benchmark-") as folder:
-        settings = replace(load(), run_dir=Path(folder) / "run", **{name: free_port() for name in PORTS})
+        ports: dict[str, Any] = {name: free_port() for name in PORTS}
+        settings = replace(load(), run_dir=Path(folder) / "run", **ports)
         dags = Path(folder) / "dags"
         dags.mkdir()
         for file in DAGS:
