@@ -1,1 +1,1 @@
-"""Training algorithms that `sagemaker_local` runs as containers: one package each, known to it by command line alone."""
+"""Training algorithms that `sagemaker_local` runs as containers: one package each, reached by command line alone."""

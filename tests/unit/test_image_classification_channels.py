@@ -42,7 +42,9 @@ def image_record(label: float, content: bytes, identifier: int = 0, labels: int 
         min_size=1, max_size=5,
     )
 )  # fmt: skip
-def test_records_come_back_whole_whatever_they_hold(tmp_path_factory: pytest.TempPathFactory, images: list[bytes]) -> None:
+def test_records_come_back_whole_whatever_they_hold(
+    tmp_path_factory: pytest.TempPathFactory, images: list[bytes]
+) -> None:
     path = tmp_path_factory.mktemp("rec") / "a.rec"
     path.write_bytes(b"".join(image_record(n % 3, image, n) for n, image in enumerate(images)))
     with RecordFile(path) as record:

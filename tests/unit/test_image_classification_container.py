@@ -60,7 +60,7 @@ def configure(root: Path, channels: dict[str, str], **hyperparameters: str) -> N
 
 def write_images(root: Path, counts: dict[str, int]) -> dict[str, str]:
     generator = np.random.default_rng(0)
-    channels = {}
+    channels: dict[str, str] = {}
     for name, count in counts.items():
         folder, listing = root / "input" / "data" / name, root / "input" / "data" / f"{name}_lst"
         folder.mkdir(parents=True)
@@ -137,8 +137,7 @@ def server(job: tuple[Path, str]) -> Iterator[tuple[int, "subprocess.Popen[str]"
         yield port, process
     finally:
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
 def ask(
@@ -301,7 +300,12 @@ def test_serving_without_a_model_says_so(tmp_path: Path) -> None:
     environment = {**os.environ, "SM_ML_ROOT": str(tmp_path), "SAGEMAKER_BIND_TO_PORT": "0"}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", MODULE, "serve"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", MODULE, "serve"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr == "the model artefact lacks model-shapes.json\n"

@@ -35,9 +35,10 @@ def test_every_hyperparameter_is_accepted_at_once() -> None:
 
 
 def test_names_sagemaker_itself_adds_are_passed_over() -> None:
-    assert "_tuning_objective_metric" not in read_hyperparameters(
-        {**REQUIRED, "_tuning_objective_metric": "validation:accuracy"}
-    ).values
+    assert (
+        "_tuning_objective_metric"
+        not in read_hyperparameters({**REQUIRED, "_tuning_objective_metric": "validation:accuracy"}).values
+    )
 
 
 @pytest.mark.parametrize(

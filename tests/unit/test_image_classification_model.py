@@ -11,11 +11,12 @@ import pytest
 
 from sagemaker_local.algorithms.image_classification import calibration
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
-from sagemaker_local.algorithms.image_classification.features import Features
+from sagemaker_local.algorithms.image_classification.features import Features, planes
 from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
 from sagemaker_local.algorithms.image_classification.images import Geometry
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
+from sagemaker_local.algorithms.image_classification.patches import learn_dictionary
 
 
 def blobs(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +49,7 @@ def model_of(fitted: Fitted) -> Model:
 
 def test_mirrored_features_are_the_same_numbers_in_another_order() -> None:
     canvases, _ = blobs(4, 4, 1)
-    features = Features()
+    features = Features(learn_dictionary(planes(canvases), 64, np.random.default_rng(0)))
     plain, mirrored = features(canvases), features(canvases[:, :, ::-1])
     assert sorted(features.mirror) == list(range(features.size))
     error = np.abs(plain[:, features.mirror] - mirrored).max() / np.abs(plain).max()
@@ -58,7 +59,7 @@ def test_mirrored_features_are_the_same_numbers_in_another_order() -> None:
 
 def test_features_do_not_depend_on_the_batch() -> None:
     canvases, _ = blobs(19, 3, 2)
-    features = Features()
+    features = Features(learn_dictionary(planes(canvases), 64, np.random.default_rng(0)))
     assert np.allclose(features(canvases)[17], features(canvases[17:18])[0], rtol=1e-4, atol=1e-5)
 
 

@@ -96,9 +96,7 @@ def open_channel(paths: ContainerPaths, configuration: dict[str, Any], name: str
         return Channel(name, root, list(_records(files, name, num_classes)))
     listing = f"{name}_lst"
     if listing not in configuration:
-        raise AlgorithmError(
-            f"The channel '{listing}' is missing: images of content type {content_type} need a .lst file with their classes"
-        )
+        raise AlgorithmError(f"The channel '{listing}' is missing: {content_type} needs a .lst file with the classes")
     lists = [path for path in sorted(paths.channel(listing).rglob("*")) if path.is_file()]
     if len(lists) != 1:
         raise AlgorithmError(f"The channel '{listing}' must hold exactly one .lst file; it holds {len(lists)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.basis import Basis, Points
 from sagemaker_local.algorithms.image_classification.calibration import fit_calibration
-from sagemaker_local.algorithms.image_classification.features import Features
+from sagemaker_local.algorithms.image_classification.features import Features, planes
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
 from sagemaker_local.algorithms.image_classification.model import Parameters, gaussian, softmax
+from sagemaker_local.algorithms.image_classification.patches import learn_dictionary
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
 CHUNK = 512
@@ -22,16 +23,17 @@ CHUNK = 512
 class Settings:
     """What cross-validation on training images chose (docs/algorithm.md has the numbers)."""
 
-    folds: int = 10
+    folds: int = 8
     sample: int = 2048
-    linear_components: int = 1024
-    kernel_components: int = 320
-    landmarks: int = 1024
+    atoms: int = 256
+    linear_components: int = 768
+    kernel_components: int = 256
+    landmarks: int = 768
     knee: float = 0.1
     kernel_width: float = 0.15
-    largest_shift: int = 1
-    linear_strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    kernel_strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    largest_shift: int = 2
+    linear_strengths: tuple[float, ...] = (0.1, 0.3, 1.0)
+    kernel_strengths: tuple[float, ...] = (0.03, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Fitted:
 
     parameters: Parameters
     held_out: Array  # (images, classes) probabilities from heads trained without the image's fold
+    seen: Array  # (images, classes) probabilities from the final heads
     strengths: tuple[float, float]
 
 
@@ -68,17 +71,20 @@ class Trainer:
         self.threads = threads
         self.passes = 0
         self._generator = np.random.default_rng(seed)
-        self.features = Features()
         count = len(canvases)
         sizes = np.bincount(self.labels, minlength=classes)
         smallest = int(sizes[sizes > 0].min())
         self._folds = stratified_folds(self.labels, max(2, min(self.settings.folds, smallest)), self._generator)
         self._targets = 2 * (np.eye(classes) - sizes / count)
         sample = np.sort(self._generator.permutation(count)[: self.settings.sample])
+        self.dictionary = learn_dictionary(planes(canvases[sample]), self.settings.atoms, self._generator)
+        self.features = Features(self.dictionary)
         raw = np.concatenate(list(self._raw(sample, 0)))
         s = self.settings
         self.basis = Basis(raw, self.features.mirror, s.knee, s.linear_components, s.kernel_components)
         picked = np.sort(self._generator.permutation(len(sample))[: s.landmarks])
+        # Few images are all in the sample: their features need not be computed again for the first pass.
+        self._sampled: Array | None = raw if len(sample) == count else None
         self._landmarks = self.basis.project(raw[picked]).kernel
         self._width = s.kernel_width / self.features.size
         between = gaussian(self._landmarks, self._landmarks, self.basis.symmetric, self._width).astype(np.float64)
@@ -119,8 +125,12 @@ class Trainer:
     def add_pass(self) -> None:
         """See every training image once more: the first time as it is, then each moved by a random pixel or none."""
         first = self.passes == 0
+        chunks = self._raw(np.arange(len(self.labels)), 0 if first else self.settings.largest_shift)
+        if first and self._sampled is not None:
+            chunks = iter([self._sampled])
+            self._sampled = None
         start = 0
-        for raw in self._raw(np.arange(len(self.labels)), 0 if first else self.settings.largest_shift):
+        for raw in chunks:
             part = slice(start, start + len(raw))
             targets = self._targets[self.labels[part]]
             for rows, sums, kept in zip(
@@ -158,7 +168,9 @@ class Trainer:
             scores.append(best[2])
         blend, shift, _ = fit_calibration(scores, self.labels)
         linear = self.basis.even @ (self._linear.solve(strengths[0]) / np.sqrt(self.features.size)).astype(np.float32)
+        learned = {f"patch_{part.name}": getattr(self.dictionary, part.name) for part in fields(self.dictionary)}
         parameters = Parameters(
+            **learned,
             knee=self.basis.knee,
             centre=self.basis.centre,
             scale=self.basis.scale,
@@ -171,9 +183,12 @@ class Trainer:
             blend=blend,
             shift=shift,
         )
-        return Fitted(
-            parameters, softmax(blend[0] * scores[0] + blend[1] * scores[1] + shift), (strengths[0], strengths[1])
+        seen = sum(
+            blend[head] * (self._rows[head] @ sums.solve(strength))
+            for head, (sums, strength) in enumerate(zip((self._linear, self._kernel), strengths, strict=True))
         )
+        held_out = softmax(blend[0] * scores[0] + blend[1] * scores[1] + shift)
+        return Fitted(parameters, held_out, softmax(seen + shift), (strengths[0], strengths[1]))
 
 
 def _moved(canvases: Array, moves: Array, largest: int) -> Array:

@@ -23,9 +23,11 @@ class RidgeSums:
     def __init__(self, folds: int, columns: int, classes: int) -> None:
         self._squares = np.zeros((folds, columns, columns))
         self._products = np.zeros((folds, columns, classes))
+        self._total: tuple[Array, Array] | None = None
 
     def add(self, rows: Array, targets: Array, folds: Array) -> None:
         """Add images: `rows` (images, columns), centred `targets` (images, classes), the fold of each image."""
+        self._total = None
         for fold in np.unique(folds):
             chosen = folds == fold
             part = rows[chosen]
@@ -34,13 +36,15 @@ class RidgeSums:
 
     def solve(self, strength: float, without: int | None = None) -> Array:
         """Weights (columns, classes) from all folds, or all but one; `strength` is the ridge."""
-        squares = self._squares.sum(axis=0)
-        products = self._products.sum(axis=0)
-        if without is not None:
-            squares -= self._squares[without]
-            products -= self._products[without]
+        if self._total is None:
+            self._total = self._squares.sum(axis=0), self._products.sum(axis=0)
+        squares, products = self._total
+        if without is None:
+            squares = squares.copy()
+        else:
+            squares, products = squares - self._squares[without], products - self._products[without]
         squares[np.diag_indices_from(squares)] += strength
-        return scipy.linalg.solve(squares, products, assume_a="pos", check_finite=False)
+        return scipy.linalg.solve(squares, products, assume_a="pos", overwrite_a=True, check_finite=False)
 
     def solve_without_each(self, strength: float) -> Array:
         """Weights (folds, columns, classes), the n-th without fold n."""

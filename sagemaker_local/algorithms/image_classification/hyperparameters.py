@@ -14,7 +14,7 @@ from sagemaker_local.algorithms.image_classification.errors import AlgorithmErro
 
 NO_EFFECT = {
     "num_layers": "the model is not a deep network",
-    "use_pretrained_model": "no pretrained network comes with the local algorithm; it learns from the given images alone",
+    "use_pretrained_model": "no pretrained network comes along; the model learns from the given images alone",
     "learning_rate": "the model is solved in closed form",
     "lr_scheduler_step": "the model is solved in closed form",
     "lr_scheduler_factor": "the model is solved in closed form",

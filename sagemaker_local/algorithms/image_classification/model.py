@@ -18,6 +18,7 @@ import numpy as np
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.features import Features
 from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
+from sagemaker_local.algorithms.image_classification.patches import Dictionary
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
 FORMAT = "scones-image-classification/1"
@@ -29,6 +30,11 @@ SHAPES = "model-shapes.json"
 class Parameters:
     """Every learned number. D features, S and A symmetric and antisymmetric components, M landmarks, C classes."""
 
+    patch_spread: Array  # the patch dictionary: see patches.Dictionary
+    patch_whiten: Array
+    patch_centre: Array
+    patch_atoms: Array
+    patch_threshold: Array
     knee: Array  # (D,) where the logarithm bends
     centre: Array  # (D,)
     scale: Array  # (D,)
@@ -40,6 +46,10 @@ class Parameters:
     symmetric: Array  # () S
     blend: Array  # (2,) weight of the linear and of the kernel scores
     shift: Array  # (C,)
+
+    @property
+    def dictionary(self) -> Dictionary:
+        return Dictionary(**{part.name: getattr(self, f"patch_{part.name}") for part in fields(Dictionary)})
 
 
 def compress(raw: Array, knee: Array) -> Array:
@@ -70,11 +80,11 @@ class Model:
         self.parameters = parameters
         self.geometry = geometry
         self.image_shape = image_shape
-        self.features = Features()
+        self.features = Features(parameters.dictionary)
         self._components = parameters.components.astype(np.float32)
         if self.features.size != len(parameters.centre):
             raise AlgorithmError(
-                f"the model was trained on {len(parameters.centre)} features, this version computes {self.features.size}:"
+                f"the model was trained on {len(parameters.centre)} features and this version has {self.features.size}:"
                 " train it again"
             )
 

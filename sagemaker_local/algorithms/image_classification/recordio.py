@@ -1,7 +1,7 @@
 """Reader for RecordIO image files as MXNet's im2rec writes them.
 
-A file is a row of parts: magic 0xced7230a, a word with a 3-bit continuation flag and a 29-bit length, the data, zeros to
-the next multiple of four. A record whose data holds the magic itself on a 4-byte boundary is cut there into several
+A file is a row of parts: magic 0xced7230a, a word with a 3-bit continuation flag and a 29-bit length, the data, zeros
+to the next multiple of four. A record whose data holds the magic itself on a 4-byte boundary is cut there into several
 parts (flags 1, 2, 3) and the magic put back on reading. A record is an IRHeader (flag, label, id, id2), `flag` further
 float labels, and the encoded image. Little endian throughout. Source: MXNet python/mxnet/recordio.py, dmlc-core
 recordio.h.

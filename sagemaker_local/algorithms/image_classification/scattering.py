@@ -53,7 +53,7 @@ def _filtered(spectrum: Array, filters: Array, factor: int) -> Array:
     return result
 
 
-def windows(size: int, grid: int, step: int, pad: int, canvas: int) -> Array:
+def windows(size: int, grid: int, step: int, pad: float, canvas: int) -> Array:
     """Averaging weights (size * size, grid * grid): Gaussians centred on a grid over the unpadded canvas."""
     centres = pad + (np.arange(grid) + 0.5) * canvas / grid - 0.5
     width = canvas / grid / 2
@@ -71,12 +71,10 @@ class Scattering:
         angles: orientations over half a turn; even.
         grid: side of the grid of averages.
         pad: mirrored border, in pixels.
-        second_order: whether ||x * psi_1| * psi_2| is computed too.
     """
 
-    def __init__(self, canvas: int, scales: int, angles: int, grid: int, pad: int, second_order: bool) -> None:
+    def __init__(self, canvas: int, scales: int, angles: int, grid: int, pad: int) -> None:
         self.canvas, self.scales, self.angles, self.grid, self.pad = canvas, scales, angles, grid, pad
-        self.second_order = second_order
         side = canvas + 2 * pad
         turns = [np.pi * angle / angles for angle in range(angles)]
         plain = [np.array([_morlet(side, scale, turn, 4 / angles) for turn in turns]) for scale in range(scales)]
@@ -93,8 +91,7 @@ class Scattering:
     @property
     def channels(self) -> int:
         """Averages per cell of the grid."""
-        second = self.angles**2 * self.scales * (self.scales - 1) // 2 if self.second_order else 0
-        return 1 + self.angles * self.scales + second
+        return 1 + self.angles * self.scales + self.angles**2 * self.scales * (self.scales - 1) // 2
 
     def mirror(self) -> Array:
         """Positions p with features(mirrored image) = features(image)[p]: angles reflect and columns turn round."""
@@ -103,7 +100,7 @@ class Scattering:
         for scale in range(self.scales):
             blocks.append(start + flipped)
             start += self.angles
-            for _ in range(scale + 1, self.scales if self.second_order else 0):
+            for _ in range(scale + 1, self.scales):
                 blocks.append((start + flipped[:, None] * self.angles + flipped[None, :]).ravel())
                 start += self.angles**2
         channels = np.concatenate(blocks)
@@ -119,9 +116,7 @@ class Scattering:
         for first in range(self.scales):
             modulus = np.abs(scipy.fft.ifft2(_filtered(spectrum, self._filters[first], 2**first), overwrite_x=True))
             features.append(modulus.reshape(count, self.angles, -1) @ self._windows[first])
-            if not self.second_order or first + 1 == self.scales:
-                continue
-            inner = scipy.fft.fft2(modulus)[:, :, None]
+            inner = scipy.fft.fft2(modulus)[:, :, None] if first + 1 < self.scales else modulus
             for second in range(first + 1, self.scales):
                 folded = _filtered(inner, self._inner[first, second], 2 ** (second - first))
                 deeper = np.abs(scipy.fft.ifft2(folded, overwrite_x=True))
