@@ -46,4 +46,3 @@ def test_an_absent_cloudwatch_is_nobodys_error(new_serving):
     for _ in range(5):
         assert serving.invoke(name, {"a": 1})["echo"] == {"a": 1}
     serving.delete(name)
-    serving.service.stop()
