@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -72,12 +73,14 @@ class ContainerRun(ABC):
             outcome, reason = "Failed", f"ClientError: {error}"
         except s3.OutageError as error:
             outcome, reason = "Failed", f"InternalServerError: {error}. Please try again."
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             outcome, reason = "Failed", f"InternalServerError: {error}"
         finally:
             self.kill_container()
             self.release()
         self.control.check_abandoned()
+        if outcome == "Failed":
+            self.root.remove()  # first: on a full disk the failure itself could not be stored otherwise
         self.finish(outcome, reason[:1024])
         self.root.remove()
 

@@ -30,6 +30,7 @@ class ProcessingRun(ContainerRun):
     def __init__(self, ctx: Context, name: str, control: Control) -> None:
         super().__init__(ctx, name, control)
         self._continuous: list[FolderSync] = []
+        self._message = ""
         outputs: list[dict[str, Any]] = (self.job.body.get("ProcessingOutputConfig") or {}).get("Outputs", [])
         self._outputs = [output["S3Output"] for output in outputs]
 
@@ -57,8 +58,8 @@ class ProcessingRun(ContainerRun):
         if outcome == MAX_RUNTIME:
             limit = self.job.body["StoppingCondition"]["MaxRuntimeInSeconds"]
             outcome, reason = "Stopped", f"MaxRuntimeExceeded: the job ran longer than {limit} s"
-        message = self._exit_message()
-        PROCESSING.finish(self.ctx, self.name, outcome, reason, **({"ExitMessage": message} if message else {}))
+        message = {"ExitMessage": self._message} if self._message else {}
+        PROCESSING.finish(self.ctx, self.name, outcome, reason, **message)
 
     def release(self) -> None:
         """Stop sending continuous outputs."""
@@ -99,6 +100,7 @@ class ProcessingRun(ContainerRun):
             self.kill_container()
             self.control.check_abandoned()
             shipper.finish()
+        self._message = self._exit_message()
         if outcome == COMPLETED and (code := container.exit_code()):
             raise JobFailed(f"AlgorithmError: {self.root.failure()[:980]}, exit code: {exit_status(code)}")
         return outcome
