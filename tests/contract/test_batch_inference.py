@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
@@ -19,7 +21,9 @@ from embedded.settings import EmbeddedSettings
 from scones.core.batch import layout
 from scones.core.batch.planning import BatchInputError
 from scones.core.batch.results import COLUMNS, BatchLimitError, check_limits
+from scones.core.batch.transport import TransportError
 from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
+from scones.operators.batch import BatchChunkOperator
 from scones.tasks.batch import chunk_references
 from scones.tasks.batch_results import accept_labels, collect
 from scones.tasks.batch_traffic import make_traffic
@@ -235,6 +239,37 @@ def test_a_kill_stops_what_runs_and_clearing_runs_it_again(world: World, batch_i
     rows = rows_of(world, batch_id)
     assert {row["outcome"] for row in rows.values()} == {"classified"}
     assert {row["attempt"] for row in rows.values()} == {2}
+
+
+def test_a_sync_task_that_gets_the_kill_signal_stops_what_it_started(
+    world: World, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the task process is told: a signal handler calls on_kill while the event loop runs in the same thread."""
+    upload(world, "photos/signal/", sure=12)
+    world.sagemaker.delay_s = 3.0
+    [chunk] = world.plan(batch_id, prefix="photos/signal/")
+    operator = BatchChunkOperator(
+        task_id="run_chunk", bucket=world.bucket, chunk=chunk, concurrency=6, starts_per_second=1000, deferrable=False
+    )
+    earlier = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+
+    def kill_when_started() -> None:
+        while not executions_of(world, batch_id):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    killer = threading.Thread(target=kill_when_started)
+    killer.start()
+    try:
+        with pytest.raises(TransportError, match="killed"):
+            operator.execute({})
+    finally:
+        killer.join()
+        signal.signal(signal.SIGUSR1, earlier)
+    assert {execution["status"] for execution in executions_of(world, batch_id)} == {"ABORTED"}
+    assert len(executions_of(world, batch_id)) <= 6
+    world.sagemaker.delay_s = 0.0
+    assert operator.execute({})["classified"] == 12
 
 
 def test_the_endpoint_restarts_in_mid_batch(world: World, batch_id: str) -> None:

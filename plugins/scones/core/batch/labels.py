@@ -48,8 +48,8 @@ def check_labels(labels: Mapping[str, str], classes: Sequence[str]) -> dict[str,
 
 
 def read_accepted(text: str) -> dict[str, str]:
-    """Read accepted.csv: ``{key: class name}``."""
-    return {row["key"]: row["label"] for row in csv.DictReader(io.StringIO(text))}
+    """Read accepted.csv: ``{key: class name}``; an empty text holds none."""
+    return read_labelled(text) if text.strip() else {}
 
 
 def merge_accepted(text: str, accepted: Mapping[str, str]) -> str:
