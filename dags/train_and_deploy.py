@@ -82,14 +82,16 @@ def train_and_deploy() -> None:
     def evaluation() -> list:
         answers = TransformOperator(
             task_id="transform_test_images", model=model, dataset=dataset, pool=defaults.TRAINING_POOL
-        )
+        ).output
         champion = TransformOperator(
             task_id="transform_champion",
             model=flow.choose_champion(model),
             dataset=dataset,
             pool=defaults.TRAINING_POOL,
         )
-        return [answers.output, flow.evaluate_model(model, dataset, answers.output, champion.output)]
+        evaluated = flow.evaluate_model(model, dataset, answers)
+        champion >> evaluated
+        return [answers, evaluated]
 
     answers, evaluated = evaluation()
     verdict = flow.check_quality(evaluated)
@@ -112,8 +114,8 @@ def train_and_deploy() -> None:
             task_id="start_candidate",
             endpoint_name=f"{ENDPOINT}-candidate",
             model=model,
+            instance_type=FLEET["instance_type"],
             delete_on_failure=True,
-            **FLEET,
         ).as_setup()
         flow.smoke_test_candidate(started.output, dataset, answers) >> flow.delete_candidate(
             started.output

@@ -62,7 +62,7 @@ def choose_champion(model: JsonDict) -> JsonDict:
 
 
 @task(multiple_outputs=False, task_id="evaluate_model", trigger_rule="none_failed")
-def evaluate_model(model: JsonDict, dataset: JsonDict, answers: JsonDict, champion_answers: Any) -> JsonDict:
+def evaluate_model(model: JsonDict, dataset: JsonDict, answers: JsonDict) -> JsonDict:
     """Measure the model on the test images, and the champion on the same ones."""
     from scones.tasks.evaluation import evaluate_model as evaluate
     from scones.tasks.evaluation import transform_prefix
