@@ -27,7 +27,7 @@ import os
 import shutil
 import tempfile
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -135,27 +135,49 @@ def end_workers_with_parent(runtime: Any) -> None:
     runtime._PYTHON_WORKER_SCRIPT = _WORKER_PARENT_WATCH + runtime._PYTHON_WORKER_SCRIPT
 
 
+class _Waiting:
+    """An invocation in the queue: what it asks for, and the slot it is handed."""
+
+    def __init__(self, func: dict[str, Any], config: dict[str, Any]) -> None:
+        self.func, self.config = func, config
+        self.slot: str | None = None
+        self.served = threading.Event()
+
+
 def queue_invocations(service: Any, queue_seconds: float) -> None:
-    """Wait up to `queue_seconds` for a concurrency slot instead of answering with a throttle at once."""
+    """Wait up to `queue_seconds` for a concurrency slot instead of answering with a throttle at once.
+
+    A freed slot is handed to the first in the queue that may have it. Waking all of them instead would cost more than
+    the invocations themselves once hundreds wait.
+    """
     acquire = _replaceable(service, "_acquire_execution_slot", ("func", "config"))
     release = _replaceable(service, "_release_execution_slot", ("key",))
-    freed = threading.Condition()
+    guard = threading.Lock()
+    queue: deque[_Waiting] = deque()
 
     def acquire_execution_slot(func: dict[str, Any], config: dict[str, Any]) -> tuple[str | None, str | None]:
-        deadline = time.monotonic() + queue_seconds
-        with freed:
-            while True:
-                slot, limit = acquire(func, config)
-                left = deadline - time.monotonic()
-                if slot is not None or left <= 0:
-                    return slot, limit
-                freed.wait(left)
+        with guard:
+            slot, limit = acquire(func, config)
+            if slot is not None:
+                return slot, limit
+            waiting = _Waiting(func, config)
+            queue.append(waiting)
+        waiting.served.wait(queue_seconds)
+        with guard:
+            if waiting.slot is None:
+                queue.remove(waiting)
+        return waiting.slot, limit if waiting.slot is None else None
 
     def release_execution_slot(key: str) -> None:
-        with freed:
+        with guard:
             release(key)
-            # All, not one: the waiter woken first may be held back by its own function's reserved concurrency.
-            freed.notify_all()
+            for waiting in queue:
+                # One held back by its own function's reserved concurrency does not hold up those behind it.
+                waiting.slot, _ = acquire(waiting.func, waiting.config)
+                if waiting.slot is not None:
+                    queue.remove(waiting)
+                    waiting.served.set()
+                    break
 
     service._acquire_execution_slot = acquire_execution_slot
     service._release_execution_slot = release_execution_slot

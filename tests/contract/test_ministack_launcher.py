@@ -353,18 +353,79 @@ def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], 
         patch(changed)
 
 
-def test_a_queue_gives_up_in_the_end() -> None:
-    module = SimpleNamespace(__name__="full")
+class Slots:
+    """MiniStack's slots in small: two for all functions together, and one for the function `narrow`."""
 
-    def _acquire_execution_slot(func: Any, config: Any) -> tuple[None, str]:
-        return None, "account"
+    __name__ = "slots"
 
-    def _release_execution_slot(key: Any) -> None:
-        """Nothing to free."""
+    def __init__(self) -> None:
+        self.held: list[str] = []
 
-    module._acquire_execution_slot = _acquire_execution_slot
-    module._release_execution_slot = _release_execution_slot
-    launcher.queue_invocations(module, 0.05)
+        def _acquire_execution_slot(func: Any, config: Any) -> tuple[str | None, str | None]:
+            name = config["name"]
+            if len(self.held) >= 2 or (name == "narrow" and "narrow" in self.held):
+                return None, "account"
+            self.held.append(name)
+            return name, None
+
+        def _release_execution_slot(key: Any) -> None:
+            self.held.remove(key)
+
+        self._acquire_execution_slot: Any = _acquire_execution_slot
+        self._release_execution_slot: Any = _release_execution_slot
+
+
+def test_a_queue_gives_up_in_the_end_and_then_holds_nothing() -> None:
+    slots = Slots()
+    launcher.queue_invocations(slots, 0.05)
+    taken = [slots._acquire_execution_slot({}, {"name": "wide"}) for _ in range(2)]
     began = time.monotonic()
-    assert module._acquire_execution_slot({}, {}) == (None, "account")
+    assert slots._acquire_execution_slot({}, {"name": "wide"}) == (None, "account")
     assert time.monotonic() - began >= 0.05
+    for slot, _ in taken:
+        slots._release_execution_slot(slot)
+    assert slots.held == []
+
+
+def test_a_freed_slot_goes_to_the_first_that_may_have_it() -> None:
+    slots = Slots()
+    launcher.queue_invocations(slots, 30)
+    served: list[str] = []
+    slots._acquire_execution_slot({}, {"name": "narrow"})
+    slots._acquire_execution_slot({}, {"name": "wide"})
+
+    def ask(name: str) -> None:
+        slot, _ = slots._acquire_execution_slot({}, {"name": name})
+        served.append(slot)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in ("narrow", "wide", "wide")]
+    for thread in threads:
+        thread.start()
+    slots._release_execution_slot("wide")
+    until(lambda: served == ["wide"])
+    slots._release_execution_slot("wide")
+    until(lambda: served == ["wide", "wide"])
+    slots._release_execution_slot("narrow")
+    until(lambda: served == ["wide", "wide", "narrow"])
+    for thread in threads:
+        thread.join()
+
+
+def test_many_that_wait_are_served_one_by_one_and_none_is_lost() -> None:
+    slots = Slots()
+    launcher.queue_invocations(slots, 30)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        slot, _ = slots._acquire_execution_slot({}, {"name": "wide"})
+        assert len(slots.held) <= 2
+        done.append(number)
+        slots._release_execution_slot(slot)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == list(range(300))
+    assert slots.held == []
