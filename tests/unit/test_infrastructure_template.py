@@ -179,6 +179,34 @@ def test_airflow_may_call_what_the_code_names() -> None:
     assert named <= allowed
 
 
+@pytest.mark.parametrize(
+    ("machine", "role"),
+    [
+        ("Workflow", "WorkflowRole"),
+        ("ExpressWorkflow", "WorkflowRole"),
+        ("DistributedMapWorkflow", "DistributedMapRole"),
+    ],
+)
+def test_a_workflow_may_call_the_functions_it_calls_and_no_others(machine: str, role: str) -> None:
+    properties = RESOURCES[machine]["Properties"]
+    assert properties["RoleArn"] == {"!GetAtt": f"{role}.Arn"}
+    (called,) = [
+        item for name, item in statements() if name == role and "lambda:InvokeFunction" in as_list(item["Action"])
+    ]
+    assert called["Action"] == "lambda:InvokeFunction"
+    given = list(properties["DefinitionSubstitutions"].values())
+    assert sorted(map(str, called["Resource"])) == sorted(map(str, given))
+
+
+def test_a_managed_policy_fits_its_limit() -> None:
+    longest = {"AWS::Partition": "aws-us-gov", "AWS::Region": "ap-southeast-2", "AWS::AccountId": "0" * 12}
+    text = json.dumps(RESOURCES["AirflowPolicy"]["Properties"]["PolicyDocument"], separators=(",", ":"))
+    for name, value in longest.items():
+        text = text.replace("${" + name + "}", value)
+    text = re.sub(r"\$\{\w+\}", "x" * 20, text)
+    assert len(text) < 6144
+
+
 def test_a_rejection_alerts_nobody() -> None:
     pattern = RESOURCES["FailedExecutionsRule"]["Properties"]["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED"]
