@@ -6,6 +6,7 @@ with matplotlib's ``imsave``, then upload one file after the other.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -27,7 +28,6 @@ from embedded.processes import end_leftovers, stop_all
 from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
 
 sys.path.insert(0, str(PROJECT_ROOT / "plugins"))
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="scones-bench-airflow-"))
 BUCKET = "staging-bench"
 TWO_CLASSES = ("bicycle", "motorcycle")
 
@@ -98,6 +98,9 @@ def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, 
 
 
 def our_way(s3: Any, archive: Path, classes: tuple[str, ...], training_input: str, seed: int) -> dict[str, Any]:
+    if "AIRFLOW_HOME" not in os.environ:  # importing Airflow writes there: never into the user's home
+        os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="scones-bench-airflow-")
+        atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
     from scones.settings import Settings
     from scones.tasks.staging import stage_images
 

@@ -135,6 +135,7 @@ class TestBuild:
         document = manifest(dataset, {"kind": "sample"}, files, "2026-01-01T00:00:00+00:00")
         assert [item["key"] for item in document["files"]] == ["a", "b"]
         assert document["image_shape"] == [3, 32, 32]
+        assert {"train/test leaks", "balance"} <= {check["name"] for check in document["checks"]}
         assert document["dataset_version"] == dataset.version
 
 

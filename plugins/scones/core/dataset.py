@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -263,5 +263,6 @@ def manifest(
         "seed": dataset.seed,
         "validation_share": dataset.validation_share,
         "counts": dataset.counts,
+        "checks": [asdict(check) for check in dataset.checks.checks],
         "files": sorted(files, key=lambda item: item["key"]),
     }
