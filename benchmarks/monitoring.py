@@ -137,7 +137,7 @@ from scones.core.drift import suggest_constraints
 from scones.core.image_statistics import NoveltyScale, baseline_statistics
 from scones.core.monitoring import ReportInputs, build_report
 from scones.core.report.page import render_page
-from scones.hooks.monitoring import fetcher, list_captures
+from scones.hooks.captures import fetcher, list_captures
 from scones.hooks.objects import ObjectStore
 
 url, prefix, records = sys.argv[1], sys.argv[2], int(sys.argv[3])
