@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sagemaker_local.serving import states
 from sagemaker_local.serving.alarms import AlarmWatch
 from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
-from sagemaker_local.serving.fleet import Fleet, Traffic, instance_log
+from sagemaker_local.serving.fleet import LOG_PATIENCE, Fleet, Traffic, instance_log
 from sagemaker_local.serving.metrics import NAMESPACE, EndpointMetrics
 from sagemaker_local.serving.settings import ServingSettings
 from sagemaker_local.serving.specs import FleetSpec
@@ -24,6 +25,7 @@ from sagemaker_local.store import Resource
 
 LOG = logging.getLogger(__name__)
 _REVIVE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+_THREADS = 32  # for calls that wait: with asyncio's own few, an S3 that is away would hold up everything else
 
 
 class LiveEndpoint:
@@ -56,17 +58,22 @@ class Endpoints:
             flush_bytes=settings.capture_flush_bytes,
             now=lambda: datetime.fromtimestamp(ctx.now(), UTC),
         )
+        self._clearing: asyncio.Task[None] | None = None
         self.queue = AsyncInvocations(self)
         self.metrics = EndpointMetrics(self._put_metrics, settings.metrics_period)
 
     async def start(self) -> None:
         """Bring back what was InService and go on with what was under way."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="serving"))
         self.spool.start()
         self.metrics.start()
         records = await asyncio.to_thread(
             self.ctx.store.with_status, states.ENDPOINT, *states.SERVING, states.CREATING, states.DELETING
         )
-        await asyncio.to_thread(self._clear_directories, records)
+        # Listed before anything new is started, cleared beside it: nobody waits for an absent CloudWatch Logs.
+        leftovers = await asyncio.to_thread(self._leftovers, records)
+        self._clearing = loop.create_task(asyncio.to_thread(self._clear, *leftovers), name="clear leftovers")
         for record in records:
             if record.status in states.SERVING:
                 self._revive(record)
@@ -299,21 +306,24 @@ class Endpoints:
     def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
         endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
 
-    def _clear_directories(self, records: list[Resource]) -> None:
-        """Remove what a killed service left of fleets that are no more and of all instances, their logs shipped."""
+    def _leftovers(self, records: list[Resource]) -> tuple[list[Path], list[Path]]:
+        """Directories that a killed service left: fleets that are no more, and instances of fleets that come back."""
         keep = set()
         for record in records:
             for spec in (record.internal.get("current"), (record.internal.get("pending") or {}).get("fleet")):
                 if spec:
                     keep.add(self.root / record.name / spec["id"])
-        for fleet in self.root.glob("*/*"):
-            if fleet not in keep:
-                shutil.rmtree(fleet, ignore_errors=True)
-            else:
-                for instance in fleet.glob("*/i-*"):
-                    log = instance_log(self.ctx, fleet.parent.name, instance.parent.name, instance)
-                    log.start().finish()
-                    shutil.rmtree(instance, ignore_errors=True)
+        gone = [fleet for fleet in self.root.glob("*/*") if fleet not in keep]
+        return gone, [instance for fleet in keep for instance in fleet.glob("*/i-*")]
+
+    def _clear(self, fleets: list[Path], instances: list[Path]) -> None:
+        """Remove leftovers, the instances' logs shipped first as far as CloudWatch Logs takes them. Blocking."""
+        for instance in instances:
+            variant = instance.parent
+            endpoint = variant.parent.parent.name
+            instance_log(self.ctx, endpoint, variant.name, instance).start().finish(LOG_PATIENCE)
+        for directory in (*fleets, *instances):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _deliver_capture(self, destination: Destination, path: Path) -> None:
         encryption = {}

@@ -23,7 +23,7 @@ from sagemaker_local.serving.specs import FleetSpec, VariantSpec
 
 MODEL_ARCHIVE, LOG_FILE = "model.tar.gz", "container.log"
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
-_LOG_PATIENCE = 3.0  # seconds that an ending instance waits for CloudWatch Logs
+LOG_PATIENCE = 3.0  # seconds that an ending instance waits for CloudWatch Logs
 
 
 class NoInstanceError(Exception):
@@ -134,7 +134,7 @@ class VariantFleet:
         if drain and instance.healthy:
             await instance.drained(self._settings.drain_timeout)
         await instance.stop()
-        await asyncio.to_thread(self._logs.pop(instance.instance_id).finish, _LOG_PATIENCE)
+        await asyncio.to_thread(self._logs.pop(instance.instance_id).finish, LOG_PATIENCE)
         await asyncio.to_thread(shutil.rmtree, self._root / instance.instance_id, True)
 
     def _note_health(self) -> None:

@@ -75,8 +75,7 @@ class Call:
                 response = await instance.invoke(headers, body, max(deadline - time.monotonic(), 0.001))
             except ExchangeTimeoutError as error:
                 self.model_seconds += time.perf_counter() - began
-                check = asyncio.get_running_loop().create_task(instance.restart_if_hung())
-                check.add_done_callback(lambda done: done.exception() if not done.cancelled() else None)
+                instance.suspect()
                 raise await self._model_error(
                     0,
                     "Your invocation timed out while waiting for a response from container primary. Review the latency "

@@ -79,6 +79,7 @@ class ModelServer:
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
+        self._check: asyncio.Task[None] | None = None
         self._broken_client: ModelClient | None = None
         self._load_when_broken = 0
 
@@ -134,7 +135,12 @@ class ModelServer:
         await asyncio.wait({self._exited}, timeout=seconds)
         return self._exited is None or self._exited.done()
 
-    async def restart_if_hung(self) -> None:
+    def suspect(self) -> None:
+        """An invocation got no answer in time: see whether the server hangs, unless that is being looked at."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.get_running_loop().create_task(self._restart_if_hung())
+
+    async def _restart_if_hung(self) -> None:
         """Kill the process if it does not answer /ping either; its keeper starts another."""
         container = self._container
         if not await self._ping(self._settings.ping_timeout) and container and container is self._container:
