@@ -50,6 +50,11 @@ BUILTIN_IMAGES = (
         metric_definitions=_IMAGE_CLASSIFICATION_METRICS,
         builtin=True,
     ),
+    Image(
+        pattern="*sagemaker-model-monitor-analyzer*",
+        command=(sys.executable, "-m", "sagemaker_local.monitoring.analyzer"),
+        builtin=True,
+    ),
 )
 
 
