@@ -32,7 +32,7 @@ from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
 
 ROUNDS = 5
 CLIENTS = 16
-ONE_CLIENT_REQUESTS, MANY_CLIENT_REQUESTS = 200, 640
+ONE_CLIENT_REQUESTS, MANY_CLIENT_REQUESTS = 120, 320
 TINY_SERVER = PROJECT_ROOT / "tests" / "data" / "model_server.py"
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sagemaker_local.context import Context
@@ -16,11 +15,12 @@ from sagemaker_local.serving import states
 from sagemaker_local.serving.alarms import AlarmWatch
 from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
-from sagemaker_local.serving.fleet import LOG_PATIENCE, Fleet, Traffic, instance_log
-from sagemaker_local.serving.metrics import NAMESPACE, EndpointMetrics
+from sagemaker_local.serving.fleet import Fleet, Traffic
+from sagemaker_local.serving.metrics import EndpointMetrics
+from sagemaker_local.serving.outside import clear_leftovers, deliver_capture, find_leftovers, put_metrics
 from sagemaker_local.serving.settings import ServingSettings
 from sagemaker_local.serving.specs import FleetSpec
-from sagemaker_local.serving.spool import CaptureSpool, Destination
+from sagemaker_local.serving.spool import CaptureSpool
 from sagemaker_local.store import Resource
 
 LOG = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ class Endpoints:
         self.root = ctx.config.data_dir / "endpoints"
         self.spool = CaptureSpool(
             ctx.config.data_dir / "capture",
-            self._deliver_capture,
+            lambda destination, path: deliver_capture(ctx, destination, path),
             flush_age=settings.capture_flush_age,
             flush_bytes=settings.capture_flush_bytes,
             now=lambda: datetime.fromtimestamp(ctx.now(), UTC),
         )
         self._clearing: asyncio.Task[None] | None = None
         self.queue = AsyncInvocations(self)
-        self.metrics = EndpointMetrics(self._put_metrics, settings.metrics_period)
+        self.metrics = EndpointMetrics(lambda data: put_metrics(ctx, data), settings.metrics_period)
 
     async def start(self) -> None:
         """Bring back what was InService and go on with what was under way."""
@@ -72,8 +72,10 @@ class Endpoints:
             self.ctx.store.with_status, states.ENDPOINT, *states.SERVING, states.CREATING, states.DELETING
         )
         # Listed before anything new is started, cleared beside it: nobody waits for an absent CloudWatch Logs.
-        leftovers = await asyncio.to_thread(self._leftovers, records)
-        self._clearing = loop.create_task(asyncio.to_thread(self._clear, *leftovers), name="clear leftovers")
+        leftovers = await asyncio.to_thread(find_leftovers, self.root, records)
+        self._clearing = loop.create_task(
+            asyncio.to_thread(clear_leftovers, self.ctx, *leftovers), name="clear leftovers"
+        )
         for record in records:
             if record.status in states.SERVING:
                 self._revive(record)
@@ -305,41 +307,6 @@ class Endpoints:
 
     def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
         endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
-
-    def _leftovers(self, records: list[Resource]) -> tuple[list[Path], list[Path]]:
-        """Directories that a killed service left: fleets that are no more, and instances of fleets that come back."""
-        keep = set()
-        for record in records:
-            for spec in (record.internal.get("current"), (record.internal.get("pending") or {}).get("fleet")):
-                if spec:
-                    keep.add(self.root / record.name / spec["id"])
-        gone = [fleet for fleet in self.root.glob("*/*") if fleet not in keep]
-        return gone, [instance for fleet in keep for instance in fleet.glob("*/i-*")]
-
-    def _clear(self, fleets: list[Path], instances: list[Path]) -> None:
-        """Remove leftovers, the instances' logs shipped first as far as CloudWatch Logs takes them. Blocking."""
-        for instance in instances:
-            variant = instance.parent
-            endpoint = variant.parent.parent.name
-            instance_log(self.ctx, endpoint, variant.name, instance).start().finish(LOG_PATIENCE)
-        for directory in (*fleets, *instances):
-            shutil.rmtree(directory, ignore_errors=True)
-
-    def _deliver_capture(self, destination: Destination, path: Path) -> None:
-        encryption = {}
-        if destination.kms_key_id:
-            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": destination.kms_key_id}
-        with path.open("rb") as body:
-            self.ctx.clients.get("s3").put_object(
-                Bucket=destination.bucket,
-                Key=destination.key,
-                Body=body,
-                ContentType="application/json",
-                **encryption,
-            )
-
-    def _put_metrics(self, data: list[dict[str, Any]]) -> None:
-        self.ctx.clients.get("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=data)
 
 
 class _FleetPair:
