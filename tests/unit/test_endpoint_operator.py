@@ -149,6 +149,19 @@ def test_a_short_lived_endpoint_that_fails_is_deleted(sagemaker: FakeSageMaker) 
     assert ("endpoint", "courier") not in sagemaker.things
 
 
+def test_a_deletion_that_is_refused_does_not_hide_the_reason(
+    sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = begin(operator(sagemaker, delete_on_failure=True))
+
+    def refuse(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        raise client_error("ValidationException", "Cannot update in-progress endpoint")
+
+    monkeypatch.setattr(sagemaker, "_delete", refuse)
+    with pytest.raises(EndpointDeploymentError, match="more than 3600 s"):
+        go_on(sagemaker, trigger, "timeout", delete_on_failure=True)
+
+
 def test_a_retry_in_the_middle_of_the_update_goes_on_with_it(sagemaker: FakeSageMaker) -> None:
     deploy(sagemaker)
     begin(operator(sagemaker, instance_count=2))
@@ -209,7 +222,8 @@ def test_autoscaling_is_registered_when_asked_for(sagemaker: FakeSageMaker, scal
 def test_deregistering_is_quiet_where_there_is_no_autoscaling_and_loud_otherwise() -> None:
     assert autoscaling.deregister("e", client=FakeScaling(known=True)) is True
     assert autoscaling.deregister("e", client=FakeScaling()) is False
-    assert autoscaling.deregister("e", client=FakeScaling(error="InvalidAction")) is False
+    for code in ("InvalidAction", "400"):
+        assert autoscaling.deregister("e", client=FakeScaling(error=code)) is False
     with pytest.raises(Exception, match="AccessDenied"):
         autoscaling.deregister("e", client=FakeScaling(error="AccessDenied"))
 

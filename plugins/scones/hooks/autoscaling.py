@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from scones.core.endpoint import VARIANT
 from scones.defaults import AWS_CONN_ID
 
+_NO_SUCH_SERVICE = frozenset({"InvalidAction", "UnknownOperationException", "NotImplemented", "400"})
 _DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 
 
@@ -80,8 +81,9 @@ def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client
             ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
         )["ScalableTargets"]
     except ClientError as error:
-        # Where the service does not exist there is nothing registered; anything else is a real fault.
-        if error.response["Error"]["Code"] in {"InvalidAction", "UnknownOperationException", "NotImplemented"}:
+        # Where the service does not exist nothing is registered (a stand-in that lacks it answers a bare 400, without a
+        # code); anything else is a real fault.
+        if error.response["Error"]["Code"] in _NO_SUCH_SERVICE:
             return False
         raise
     if not found:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.sdk.exceptions import AirflowException
+from botocore.exceptions import ClientError
 
 from scones.core.endpoint import (
     Capture,
@@ -228,7 +229,12 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
 
     def _give_up(self, why: str) -> dict[str, Any]:
         if self.delete_on_failure:
-            self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
+            try:
+                self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
+            except ClientError as error:
+                # SageMaker refuses while the endpoint is being created; the cleanup DAG finds it. The reason matters
+                # more.
+                self.log.warning("Endpoint %s could not be deleted: %s", self.endpoint_name, error)
         raise EndpointDeploymentError(f"Endpoint {self.endpoint_name} does not serve {self.model['model_name']}: {why}")
 
     def _config_request(self, context: Context) -> dict[str, Any]:
