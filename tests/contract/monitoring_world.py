@@ -171,8 +171,23 @@ class FakeSageMaker:
         url = f"s3://{self.bucket}/training/{JOB}/output/model.tar.gz"
         return {"ModelArn": f"arn:model/{name}", "PrimaryContainer": {"ModelDataUrl": url}}
 
-    def describe(self, operation: str, **_: Any) -> dict[str, Any]:
+    def training_job(self, name: str) -> dict[str, Any]:
+        return {"TrainingJobArn": f"arn:training-job/{name}"}
+
+    def describe(self, operation: str, **arguments: Any) -> dict[str, Any] | None:
+        package = {
+            "ModelPackageArn": "arn:package/scones-courier/3",
+            "ModelPackageVersion": 3,
+            "InferenceSpecification": {
+                "Containers": [{"ModelDataUrl": f"s3://{self.bucket}/training/{JOB}/output/model.tar.gz"}]
+            },
+        }
+        if operation == "list_model_packages":
+            return {"ModelPackageSummaryList": [{"ModelPackageArn": package["ModelPackageArn"]}]}
+        if operation == "describe_model_package":
+            return package
         assert operation == "list_tags"
+        assert arguments["ResourceArn"].startswith("arn:training-job/")
         return {"Tags": [{"Key": "scones:dataset_version", "Value": DATASET}]}
 
 

@@ -90,6 +90,7 @@ def test_report_reads_every_record_and_raises_no_alarm_for_usual_traffic(place: 
     assert report["latency"]["mean_ms"] == pytest.approx(1.5)
     assert report["lineage"]["training_job_name"] == world.JOB
     assert report["lineage"]["dataset_version"] == world.DATASET
+    assert report["lineage"]["model_package_version"] == 3
     assert place.document(written, "constraint_violations.json") == {"violations": []}
     assert {feature["name"] for feature in place.document(written, "statistics.json")["features"]} >= {"brightness"}
     page = place.s3.get_object(Bucket=place.bucket, Key=written["html_uri"].split("/", 3)[3])["Body"].read().decode()

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.core.lineage import training_job_of_artifact
 from scones.core.monitoring import Traffic
-from scones.defaults import AWS_CONN_ID
+from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.hooks.errors import code_of
 from scones.hooks.objects import ObjectStore
 from scones.hooks.sagemaker import SageMakerResourcesHook
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 METRIC_NAMESPACE = "Scones/ModelMonitor"
 _LARGEST_WINDOW = timedelta(days=14)
+#: Packages looked at to find the live model's; it is among the newest but for a rollback far back.
+_PACKAGES_SEARCHED = 20
 
 
 class EndpointMissingError(RuntimeError):
@@ -100,37 +102,48 @@ def lineage_of(sagemaker: SageMakerResourcesHook, endpoint: Mapping[str, Any]) -
         return lineage
     container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
     lineage.update(model_name=model_name, model_data_url=container.get("ModelDataUrl"))
-    package_name = container.get("ModelPackageName")
-    if package_name:
-        package = sagemaker.describe("describe_model_package", ModelPackageName=package_name) or {}
-        containers = package.get("InferenceSpecification", {}).get("Containers", [])
+    package = _package_of(sagemaker, container)
+    if package:
         properties = package.get("CustomerMetadataProperties") or {}
+        containers = package.get("InferenceSpecification", {}).get("Containers", [])
         lineage.update(
-            model_package_arn=package.get("ModelPackageArn", package_name),
+            model_package_arn=package["ModelPackageArn"],
             model_package_version=package.get("ModelPackageVersion"),
-            model_data_url=next((c.get("ModelDataUrl") for c in containers), lineage["model_data_url"]),
+            model_data_url=lineage["model_data_url"] or next((c.get("ModelDataUrl") for c in containers), None),
             dataset_version=properties.get("dataset_version"),
             training_job_name=properties.get("training_job"),
             git_revision=properties.get("git_revision"),
         )
-    tags = _tags(sagemaker, model.get("ModelArn"))
-    for key in ("dataset_version", "git_revision"):
-        lineage[key] = lineage.get(key) or tags.get(f"scones:{key}")
-    package_arn = tags.get("scones:model_package_arn") or tags.get("scones:model_package")
-    if package_arn and not lineage.get("model_package_arn"):
-        lineage["model_package_arn"] = package_arn
-        lineage["model_package_version"] = _version_of(package_arn)
     if not lineage.get("training_job_name"):
         try:
             lineage["training_job_name"] = training_job_of_artifact(lineage["model_data_url"] or "")
         except ValueError:
-            lineage["training_job_name"] = tags.get("scones:training_job")
+            # A model that was not trained here; its tags may know.
+            lineage["training_job_name"] = _tags(sagemaker, model.get("ModelArn")).get("scones:training_job")
+    if not lineage.get("dataset_version") and lineage["training_job_name"]:
+        job = sagemaker.training_job(lineage["training_job_name"]) or {}
+        tags = _tags(sagemaker, job.get("TrainingJobArn"))
+        lineage.update(dataset_version=tags.get("scones:dataset_version"), git_revision=tags.get("scones:git_revision"))
     return lineage
 
 
-def _version_of(package_arn: str) -> int | None:
-    last = package_arn.rsplit("/", 1)[-1]
-    return int(last) if last.isdigit() else None
+def _package_of(sagemaker: SageMakerResourcesHook, container: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The model package the container names, or the newest of the project's group with the same artifact."""
+    if container.get("ModelPackageName"):
+        return sagemaker.describe("describe_model_package", ModelPackageName=container["ModelPackageName"])
+    listed = sagemaker.describe(
+        "list_model_packages",
+        ModelPackageGroupName=MODEL_PACKAGE_GROUP,
+        SortBy="CreationTime",
+        SortOrder="Descending",
+        MaxResults=_PACKAGES_SEARCHED,
+    )
+    for summary in (listed or {}).get("ModelPackageSummaryList", []):
+        package = sagemaker.describe("describe_model_package", ModelPackageName=summary["ModelPackageArn"]) or {}
+        containers = package.get("InferenceSpecification", {}).get("Containers", [])
+        if any(one.get("ModelDataUrl") == container.get("ModelDataUrl") for one in containers):
+            return package
+    return None
 
 
 def _tags(sagemaker: SageMakerResourcesHook, arn: str | None) -> dict[str, str]:
