@@ -201,3 +201,27 @@ def test_an_endpoint_is_waited_for_until_it_is_gone() -> None:
     assert run(scripted(script, cls=EndpointGoneTrigger, kind="endpoint"))["status"] == "success"
     late = scripted(AsyncScript(describe_endpoint=[{}]), cls=EndpointGoneTrigger, kind="endpoint", deadline=0)
     assert run(late)["status"] == "timeout"
+
+
+def test_the_triggerer_stops_the_job_when_a_user_ends_the_task_and_not_when_it_restarts() -> None:
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    async def end_as(user: bool) -> list[str]:
+        script = AsyncScript(describe_training_job=[state("InProgress")], stop_training_job=[{}])
+        trigger = scripted(script, deadline=time.time() + 600)
+        trigger.task_instance = None
+        runner = TriggerRunner()
+        task = asyncio.create_task(runner.run_trigger(1, trigger, None, None))
+        runner.triggers[1] = {"task": task, "name": "t", "is_watcher": False, "events": 0}
+        while not script.calls:
+            await asyncio.sleep(0)
+        if user:
+            runner.to_cancel.append(1)
+            await runner.cancel_triggers()
+        else:
+            task.cancel()  # what a stopping triggerer does
+        await asyncio.gather(task, return_exceptions=True)
+        return [name for name, _ in script.calls if name.startswith("stop")]
+
+    assert asyncio.run(end_as(user=True)) == ["stop_training_job"]
+    assert asyncio.run(end_as(user=False)) == []
