@@ -189,6 +189,7 @@ class Endpoints:
             poll_seconds=self.settings.alarm_poll,
         )
         old, traffic.current, traffic.incoming, traffic.share = traffic.current, traffic.incoming, None, 0.0
+        await _cancelled(endpoint.revival)  # else it would go on to bring back the old fleet
         if old is not None:
             await old.stop()
 
@@ -217,9 +218,7 @@ class Endpoints:
 
     async def _delete(self, endpoint: LiveEndpoint, record: Resource) -> None:
         fleets = [fleet for fleet in (endpoint.traffic.current, endpoint.traffic.incoming) if fleet is not None]
-        if endpoint.revival is not None:
-            endpoint.revival.cancel()
-            await asyncio.wait({endpoint.revival})
+        await _cancelled(endpoint.revival)
         await self.queue.drop(endpoint.name)
         endpoint.traffic = Traffic()
         for fleet in fleets:
@@ -307,6 +306,12 @@ class Endpoints:
 
     def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
         endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 class _FleetPair:

@@ -18,7 +18,7 @@ from sagemaker_local.logs import LogShipper
 from sagemaker_local.serving.deployment import DeploymentError
 from sagemaker_local.serving.model_server import ModelServer, StartError
 from sagemaker_local.serving.routing import choose_instance, choose_weighted
-from sagemaker_local.serving.settings import ServingSettings
+from sagemaker_local.serving.settings import MAX_ASYNC_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, ServingSettings
 from sagemaker_local.serving.specs import FleetSpec, VariantSpec
 
 MODEL_ARCHIVE, LOG_FILE = "model.tar.gz", "container.log"
@@ -33,7 +33,9 @@ class NoInstanceError(Exception):
 class VariantFleet:
     """The instances of one variant. `weight` is the one in force."""
 
-    def __init__(self, ctx: Context, endpoint: str, spec: VariantSpec, root: Path, settings: ServingSettings) -> None:
+    def __init__(
+        self, ctx: Context, endpoint: str, spec: VariantSpec, root: Path, settings: ServingSettings, max_answer: int
+    ) -> None:
         self.name = spec.name
         self.weight = spec.weight
         self.spec = spec
@@ -42,6 +44,7 @@ class VariantFleet:
         self._endpoint = endpoint
         self._root = root
         self._settings = settings
+        self._max_answer = max_answer
         self._instances: list[ModelServer] = []
         self._logs: dict[str, LogShipper] = {}
         self._healthy: list[ModelServer] = []
@@ -118,6 +121,7 @@ class VariantFleet:
             processes=self._ctx.processes,
             settings=self._settings,
             startup_timeout=self.spec.startup_timeout or self._settings.startup_timeout,
+            max_answer=self._max_answer,
             on_health=self._note_health,
         )
         log.start()
@@ -167,8 +171,9 @@ class Fleet:
         self.spec = spec
         self.root = root / spec.id
         self.capture = spec.capture_settings()
+        max_answer = MAX_ASYNC_PAYLOAD_BYTES if spec.async_inference else MAX_PAYLOAD_BYTES
         self.variants = {
-            variant.name: VariantFleet(ctx, endpoint, variant, self.root / variant.name, settings)
+            variant.name: VariantFleet(ctx, endpoint, variant, self.root / variant.name, settings, max_answer)
             for variant in spec.variants
         }
 

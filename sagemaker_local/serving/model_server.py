@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sagemaker_local.processes import Container, Processes
 from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
-from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES, ServingSettings
+from sagemaker_local.serving.settings import ServingSettings
 
 LOG = logging.getLogger(__name__)
 _RESTART_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -44,6 +44,7 @@ class ModelServer:
         root: the directory that stands for /opt/ml.
         log: the file its output goes to.
         startup_timeout: seconds until /ping must have answered 200.
+        max_answer: bytes that an answer may have.
         on_health: called whenever `healthy` changes.
     """
 
@@ -59,6 +60,7 @@ class ModelServer:
         processes: Processes,
         settings: ServingSettings,
         startup_timeout: float,
+        max_answer: int,
         on_health: Callable[[], None],
     ) -> None:
         self.variant = variant
@@ -72,6 +74,7 @@ class ModelServer:
         self._processes = processes
         self._settings = settings
         self._startup_timeout = startup_timeout
+        self._max_answer = max_answer
         self._on_health = on_health
         self._client: ModelClient | None = None
         self._container: Container | None = None
@@ -97,6 +100,7 @@ class ModelServer:
         loop = asyncio.get_running_loop()
         self._first = loop.create_future()
         self._keeper = loop.create_task(self._keep(give_up=give_up), name=f"keep {self.instance_id}")
+        self._keeper.add_done_callback(self._keeper_ended)
         return self._first
 
     async def invoke(self, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout: float) -> Response:
@@ -161,6 +165,13 @@ class ModelServer:
 
     # -- the keeper
 
+    def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        """A defect in the keeper must reach whoever waits for the first health check."""
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            LOG.error("the keeper of %s ended", self.instance_id, exc_info=error)
+            if self._first is not None and not self._first.done():
+                self._first.set_exception(error)
+
     async def _keep(self, *, give_up: bool) -> None:
         assert self._first is not None
         exits = 0
@@ -192,7 +203,7 @@ class ModelServer:
         port = _free_port()
         environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
-            container = self._processes.spawn(self._command, env=environment, cwd=self._root, log=self.log)
+            container = await self._spawn(environment)
         except OSError as error:
             raise StartError(
                 f"The primary container for production variant {self.variant} cannot be started: {error}.", final=True
@@ -213,8 +224,19 @@ class ModelServer:
 
         threading.Thread(target=wait, name=f"wait {self.instance_id}", daemon=True).start()
         self._client = ModelClient(
-            port, max_connections=self._settings.connections_per_instance, max_body=MAX_PAYLOAD_BYTES
+            port, max_connections=self._settings.connections_per_instance, max_body=self._max_answer
         )
+
+    async def _spawn(self, environment: dict[str, str]) -> Container:
+        """Start the process in a thread: a fork would hold up every invocation. Raises OSError."""
+        starting = asyncio.ensure_future(
+            asyncio.to_thread(self._processes.spawn, self._command, env=environment, cwd=self._root, log=self.log)
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            (await starting).kill()  # stopped meanwhile: nobody else knows of it
+            raise
 
     async def _become_healthy(self) -> None:
         """Ping ever less often until the first 200."""

@@ -127,6 +127,23 @@ def test_a_crash_costs_the_request_under_way_and_no_other(serving):
     assert serving.describe(name)["EndpointStatus"] == "InService"
 
 
+def test_a_server_that_does_not_come_back_is_service_unavailable(serving, until):
+    name = serving.in_service(serving.config(serving.model()))
+    model_error(serving, name, {"do": "status", "status": 500, "message": "still here"})
+    [behaviour] = (serving.service.folder / "data" / "endpoints" / name).rglob("behaviour.json")
+    healthy = behaviour.read_bytes()
+    behaviour.write_text('{"exit_at_start": 1}')
+    model_error(serving, name, {"do": "crash"})
+    with pytest.raises(ClientError) as caught:
+        serving.invoke(name)
+    assert caught.value.response["Error"]["Code"] == "ServiceUnavailable"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert serving.describe(name)["ProductionVariants"][0]["CurrentInstanceCount"] == 0
+    behaviour.write_bytes(healthy)  # it is tried for ever, so it comes back with its cause gone
+    until(lambda: serving.describe(name)["ProductionVariants"][0]["CurrentInstanceCount"], "the server is back")
+    assert serving.invoke(name)["model"]
+
+
 def test_a_hung_server_times_out_and_is_replaced(serving, until):
     name = serving.in_service(serving.config(serving.model()))
     before = serving.invoke(name)["pid"]
