@@ -13,7 +13,6 @@ import psutil
 from sagemaker_local.config import DATA_DIR_MARKER
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-_SERVICE_ONLY = ("VIRTUAL_ENV_PROMPT", "SAGEMAKER_LOCAL_IMAGES")
 
 
 class Container:
@@ -64,9 +63,8 @@ class Processes:
         The log is a file, not a pipe, so that a container outlives a killed service without blocking or SIGPIPE, and no
         line is lost. Raises OSError when the command cannot be started.
         """
-        inherited = {key: value for key, value in os.environ.items() if key not in _SERVICE_ONLY}
-        inherited["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), inherited.get("PYTHONPATH")]))
-        environment = {**inherited, "PYTHONUNBUFFERED": "1", **env, DATA_DIR_MARKER: self._marker}
+        paths = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **env, DATA_DIR_MARKER: self._marker}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             process = subprocess.Popen(

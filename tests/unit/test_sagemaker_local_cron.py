@@ -6,7 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sagemaker_local.config import Config
+from sagemaker_local.context import Context
+from sagemaker_local.monitoring import operations
 from sagemaker_local.monitoring.cron import parse_offset, parse_schedule
+from sagemaker_local.monitoring.executions import SCHEDULE
 
 
 def at(text: str) -> float:
@@ -52,3 +56,31 @@ def test_offsets(text, seconds):
 def test_other_offsets_are_refused(text):
     with pytest.raises(ValueError, match="ISO 8601"):
         parse_offset(text)
+
+
+def test_a_due_schedule_is_launched_once_over_the_hour_before_it(tmp_path, monkeypatch):
+    """Also after the service was down for hours: once, for the time it was due."""
+    now = [at("2026-01-01T10:30:00")]
+    ctx = Context(Config(data_dir=tmp_path, account_id="1" * 12), clock=lambda: now[0])
+    launched: list[tuple[float, float, float]] = []
+    monkeypatch.setattr(operations, "launch", lambda ctx, schedule, *times: launched.append(times))
+    config = {"ScheduleConfig": {"ScheduleExpression": "cron(0 * ? * * *)"}}
+    ctx.store.create(
+        SCHEDULE,
+        "s",
+        "arn:s",
+        {"MonitoringScheduleConfig": config},
+        status="Scheduled",
+        internal={"due": at("2026-01-01T11:00:00")},
+    )
+    scheduler = operations.Scheduler(ctx)
+    scheduler.run_due()
+    assert launched == []
+    now[0] = at("2026-01-01T14:20:00")
+    scheduler.run_due()
+    scheduler.run_due()
+    assert launched == [(at("2026-01-01T11:00:00"), at("2026-01-01T10:00:00"), at("2026-01-01T11:00:00"))]
+    schedule = ctx.store.get(SCHEDULE, "s")
+    assert schedule is not None
+    assert schedule.internal["due"] == at("2026-01-01T15:00:00")
+    ctx.close()
