@@ -48,6 +48,11 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/cfn-lint infrastructure/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
 
+.PHONY: check-asl
+check-asl: $(VENV)/.dev ## Validate the state machines with the independent npm asl-validator; needs npm
+	@npm install --silent --no-audit --no-fund --prefix .run/node asl-validator@4.0.0
+	@$(BIN)/pytest -q tests/unit/test_state_machines.py
+
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix . || true
