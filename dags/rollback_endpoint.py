@@ -11,8 +11,8 @@ one version further back: name the version when you retry.
 
 **When it fails**: the last line of the failed task's log says what was wrong. An unknown or unapproved version fails
 before anything is touched and lists the versions there are. If the deployment fails, SageMaker keeps serving what it
-served. The next `train_and_deploy` run deploys a new model again: pause that DAG if it should not, and let a running one end
-first, as both would deploy to the same endpoint.
+served. The next `train_and_deploy` run deploys a new model again: pause that DAG if it should not, and let a running
+one end first, as both would deploy to the same endpoint.
 """
 
 from __future__ import annotations
