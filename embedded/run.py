@@ -52,7 +52,7 @@ class OneCommandRun:
             "airflow": self.settings.airflow_url,
             "report_html": self._fetch(monitor.get("write_report", {}).get("html_uri"), "report.html"),
             "batch_html": self._fetch(batch.get("summarize_batch", {}).get("report_uri"), "batch.html"),
-            "evaluation_html": self._fetch(train.get("evaluate_model", {}).get("html_uri"), "evaluation.html"),
+            "evaluation_html": self._fetch(train.get("evaluate_model", {}).get("report_uri"), "evaluation.html"),
         }
         return summary.document(train, batch, monitor, addresses, time.monotonic() - self.began)
 

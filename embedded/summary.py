@@ -56,7 +56,7 @@ def outcome(task_id: str, value: Mapping[str, Any] | None) -> str:
     lines = {
         "stage_images": lambda: (
             f"{get('counts', {}).get('train')} train, {get('counts', {}).get('validation')} validation,"
-            f" {get('counts', {}).get('test')} test images from the {get('source')}"
+            f" {get('counts', {}).get('test')} test images from the {_source(get('source'))}"
         ),
         "train_model": lambda: (
             f"{get('job_name')}: validation accuracy"
@@ -71,6 +71,11 @@ def outcome(task_id: str, value: Mapping[str, Any] | None) -> str:
         ),
     }
     return lines[task_id]() if task_id in lines else ""
+
+
+def _source(source: Mapping[str, Any] | None) -> str:
+    kinds = {"official": "official archive", "archive": "given archive", "sample": "drawn sample"}
+    return kinds.get((source or {}).get("kind", ""), "unknown source")
 
 
 def _number(value: Any) -> str:
@@ -89,7 +94,7 @@ def document(
         "seconds": round(seconds, 1),
         "dataset": {
             "version": staged.get("dataset_version"),
-            "source": staged.get("source"),
+            "source": (staged.get("source") or {}).get("kind"),
             "classes": staged.get("classes"),
             "train": counts.get("train"),
             "validation": counts.get("validation"),

@@ -35,8 +35,8 @@ def test_rows_come_in_the_order_in_which_tasks_began_and_mapped_tasks_share_one(
 
 
 def test_outcomes_are_one_line_each():
-    staged = {"counts": {"train": 800, "validation": 200, "test": 100}, "source": "archive"}
-    assert outcome("stage_images", staged) == "800 train, 200 validation, 100 test images from the archive"
+    staged = {"counts": {"train": 800, "validation": 200, "test": 100}, "source": {"kind": "archive"}}
+    assert outcome("stage_images", staged) == "800 train, 200 validation, 100 test images from the given archive"
     assert outcome("train_model", {"job_name": "j", "metrics": {"validation:accuracy": 0.91234}}).endswith("0.912")
     assert outcome("anything_else", {"x": 1}) == ""
     assert outcome("train_model", None) == ""
@@ -45,7 +45,7 @@ def test_outcomes_are_one_line_each():
 def test_the_document_has_every_promised_figure():
     result = document(
         {
-            "stage_images": {"counts": {"train": 8, "validation": 2, "test": 1}, "source": "sample"},
+            "stage_images": {"counts": {"train": 8, "validation": 2, "test": 1}, "source": {"kind": "sample"}},
             "train_model": {"job_name": "j", "training_seconds": 4, "metrics": {"validation:accuracy": 0.9}},
             "evaluate_model": {"test_accuracy": 0.88},
             "deploy_endpoint": {"endpoint_name": "e", "endpoint_status": "InService"},
@@ -55,7 +55,7 @@ def test_the_document_has_every_promised_figure():
         {"report_html": "/x/report.html"},
         10.04,
     )
-    assert result["dataset"]["train"] == 8
+    assert (result["dataset"]["train"], result["dataset"]["source"]) == (8, "sample")
     assert result["training"]["validation_accuracy"] == 0.9
     assert result["evaluation"]["test_accuracy"] == 0.88
     assert result["endpoint"] == {"name": "e", "status": "InService"}
