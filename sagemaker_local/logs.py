@@ -70,6 +70,7 @@ class LogShipper:
                     return
             except (BotoCoreError, ClientError, OSError) as error:
                 log.warning("logs of %s wait: %s", self._stream, error)
+                self._ready = False  # an emulator that was restarted has forgotten group and stream
                 if last:
                     attempts_left -= 1
                     if attempts_left == 0:
