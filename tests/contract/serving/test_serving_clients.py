@@ -56,6 +56,7 @@ def test_the_providers_operators_create_then_update(serving, connection):
         assert serving.invoke(name)["model"] == answers
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sagemaker") is None, reason="the SageMaker SDK is not installed")
 def test_the_sdk_creates_waits_and_invokes(serving, monkeypatch):
     """In a process of its own: the SDK makes its clients once, from the environment."""
