@@ -103,6 +103,30 @@ def test_a_kill_before_anything_was_started() -> None:
     asyncio.run(trigger.on_kill())
 
 
+def test_a_second_cancellation_does_not_keep_a_kill_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the triggerer does it: it cancels again what has not ended a second after the first time."""
+    stopped = []
+
+    async def stop(self: ChunkFollower) -> int:
+        await asyncio.sleep(0.05)
+        stopped.append(self.request.number)
+        return 1
+
+    monkeypatch.setattr(ChunkFollower, "stop", stop)
+
+    async def kill() -> None:
+        trigger = BatchChunkTrigger(bucket="b", batch_id="b-1", number=4, concurrency=1, starts_per_second=1.0)
+        killing = asyncio.create_task(trigger.on_kill())
+        await asyncio.sleep(0.01)
+        killing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killing
+        await asyncio.sleep(0.2)
+
+    asyncio.run(kill())
+    assert stopped == [4]
+
+
 @pytest.mark.parametrize("error", [TransportError("AccessDenied"), LookupError("no plan")])
 def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def run(self: ChunkFollower) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +11,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from scones.core.batch.transport import TransportError
 from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
+
+# Tasks that stop executions, kept until they are done: the event loop itself holds no more than weak references.
+_stopping: set[asyncio.Task[None]] = set()
 
 
 class BatchChunkTrigger(BaseTrigger):
@@ -38,5 +42,12 @@ class BatchChunkTrigger(BaseTrigger):
             yield TriggerEvent({"status": "success", "report": report})
 
     async def on_kill(self) -> None:
+        # The triggerer may cancel a trigger again while its on_kill is at work: the stopping must not end with it.
+        stopping = asyncio.create_task(self._stop())
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop(self) -> None:
         stopped = await self._follower.stop()
         self.log.info("Killed: stopped %d executions of chunk %d", stopped, self.request.number)
