@@ -260,7 +260,9 @@ def test_recordio_channels_and_an_earlier_model(job: tuple[Path, str], tmp_path:
     done = run_train(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "num_training_samples is 90 but the channel has 30 images" in done.stdout
-    assert (tmp_path / "model" / "model-shapes.json").exists()
+    assert "Validation accuracy of the model in the channel 'model': " in done.stdout
+    report = json.loads((tmp_path / "model" / "training-report.json").read_text())
+    assert report["earlier_model_validation"]["accuracy"] >= 0.8
     configure(tmp_path, kinds | {"model": "application/x-sagemaker-model"}, num_classes="4")
     failed = run_train(tmp_path)
     assert failed.returncode == 1

@@ -150,6 +150,30 @@ def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> Non
     assert probabilities[:, 1].mean() < 0.1
 
 
+def test_ten_classes_together(tmp_path: Path) -> None:
+    from scones.core.sample import draw_images
+
+    names = (
+        "bicycle",
+        "bus",
+        "motorcycle",
+        "pickup_truck",
+        "train",
+        "lawn_mower",
+        "rocket",
+        "streetcar",
+        "tank",
+        "tractor",
+    )
+    generator = np.random.default_rng(0)
+    drawn = [draw_images(name, 24, generator) for name in names]
+    canvases = np.concatenate([images[:16] for images in drawn])
+    fitted = fit(canvases, np.repeat(np.arange(10), 16), tmp_path)
+    probabilities = model_of(fitted).probabilities(np.concatenate([images[16:] for images in drawn]))
+    assert probabilities.shape == (80, 10)
+    assert calibration.accuracy(probabilities, np.repeat(np.arange(10), 8)) >= 0.6
+
+
 def test_the_artefact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, tmp_path: Path) -> None:
     model = model_of(trained)
     model.save(tmp_path)

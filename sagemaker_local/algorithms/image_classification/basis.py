@@ -24,12 +24,13 @@ class Basis:
 
     Args:
         raw: features (images, D) of the sample.
+        moved: features of more images, as later passes show them; they widen the symmetric components only.
         mirror: positions of the mirrored image's features.
         knee: bend of the logarithm, as a share of the feature's mean size.
         linear, kernel: most components for each head.
     """
 
-    def __init__(self, raw: Array, mirror: Array, knee: float, linear: int, kernel: int) -> None:
+    def __init__(self, raw: Array, moved: Array, mirror: Array, knee: float, linear: int, kernel: int) -> None:
         average = np.abs(raw).mean(axis=0)
         self.knee = (knee * (average + average[mirror]) / 2 + 1e-4).astype(np.float32)
         values = compress(raw, self.knee)
@@ -39,7 +40,8 @@ class Basis:
         spread = np.sqrt((square + square[mirror]) / 2)
         self.scale = (spread + 1e-3 * spread.mean() + 1e-6).astype(np.float32)
         values = (values - self.centre) / self.scale
-        even, even_variances = _components((values + values[:, mirror]) / 2, linear)
+        more = np.concatenate([values, (compress(moved, self.knee) - self.centre) / self.scale])
+        even, even_variances = _components((more + more[:, mirror]) / 2, linear)
         odd, odd_variances = _components((values - values[:, mirror]) / 2, kernel)
         # The kernel looks along the directions of most variance, whichever symmetry they have.
         order = np.argsort(-np.concatenate([even_variances, odd_variances]), kind="stable")[:kernel]

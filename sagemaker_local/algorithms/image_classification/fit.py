@@ -1,14 +1,15 @@
 """Training: one basis from a sample, then sums over chunks, so time grows with the images and memory does not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
 
-from sagemaker_local.algorithms.image_classification.basis import Basis, Points
+from sagemaker_local.algorithms.image_classification.basis import Basis
 from sagemaker_local.algorithms.image_classification.calibration import fit_calibration
 from sagemaker_local.algorithms.image_classification.features import Features, planes
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
@@ -16,24 +17,26 @@ from sagemaker_local.algorithms.image_classification.model import Parameters, ga
 from sagemaker_local.algorithms.image_classification.patches import learn_dictionary
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
-CHUNK = 512
+Part = TypeVar("Part")
+
+CHUNK, AT_ONCE = 64, 16
 
 
 @dataclass(frozen=True)
 class Settings:
     """What cross-validation on training images chose (docs/algorithm.md has the numbers)."""
 
-    folds: int = 8
-    sample: int = 2048
+    folds: int = 6
+    sample: int = 1536
     atoms: int = 256
-    linear_components: int = 768
+    linear_components: int = 1024
     kernel_components: int = 256
     landmarks: int = 768
     knee: float = 0.1
-    kernel_width: float = 0.15
+    kernel_width: float = 0.4
     largest_shift: int = 2
     linear_strengths: tuple[float, ...] = (0.1, 0.3, 1.0)
-    kernel_strengths: tuple[float, ...] = (0.03, 0.1, 0.3)
+    kernel_strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,11 @@ class Trainer:
         sample = np.sort(self._generator.permutation(count)[: self.settings.sample])
         self.dictionary = learn_dictionary(planes(canvases[sample]), self.settings.atoms, self._generator)
         self.features = Features(self.dictionary)
-        raw = np.concatenate(list(self._raw(sample, 0)))
         s = self.settings
-        self.basis = Basis(raw, self.features.mirror, s.knee, s.linear_components, s.kernel_components)
+        raw = self._sample(sample, 0)
+        # Moved images leave the span of a few hundred still ones: without them the further passes would teach nothing.
+        moved = self._sample(sample[: s.sample - len(sample)], s.largest_shift)
+        self.basis = Basis(raw, moved, self.features.mirror, s.knee, s.linear_components, s.kernel_components)
         picked = np.sort(self._generator.permutation(len(sample))[: s.landmarks])
         # Few images are all in the sample: their features need not be computed again for the first pass.
         self._sampled: Array | None = raw if len(sample) == count else None
@@ -100,53 +105,58 @@ class Trainer:
             for name, width in (("linear", self.basis.even.shape[1]), ("kernel", self._whiten.shape[1]))
         ]
 
-    def _raw(self, indices: Array, largest_shift: int) -> Iterator[Array]:
-        """Features of chunks of images, in order, each image moved by up to `largest_shift` pixels either way."""
-        chunks = [indices[start : start + CHUNK // 8] for start in range(0, len(indices), CHUNK // 8)]
+    def _chunks(self, indices: Array, largest_shift: int, step: Callable[[Array], Part]) -> Iterator[list[Part]]:
+        """`step` of the features of all images, in order, a few chunks at a time: memory does not grow with images.
+
+        Each image is moved by up to `largest_shift` pixels either way. The threads share the chunks; BLAS uses one.
+        """
+        chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
         moves = [self._generator.integers(-largest_shift, largest_shift + 1, (len(chunk), 2)) for chunk in chunks]
 
-        def compute(task: tuple[Array, Array]) -> Array:
-            return self.features(_moved(self.canvases[task[0]], task[1], largest_shift))
+        def compute(task: int) -> Part:
+            return step(self.features(_moved(self.canvases[chunks[task]], moves[task], largest_shift)))
 
         with ThreadPoolExecutor(self.threads) as pool:
-            group: list[Array] = []
-            for raw in pool.map(compute, zip(chunks, moves, strict=True)):
-                group.append(raw)
-                if len(group) == 8:
-                    yield np.concatenate(group)
-                    group = []
-            if group:
-                yield np.concatenate(group)
+            for start in range(0, len(chunks), AT_ONCE):
+                yield list(pool.map(compute, range(start, min(start + AT_ONCE, len(chunks)))))
 
-    def _design(self, points: Points) -> tuple[Array, Array]:
+    def _sample(self, indices: Array, largest_shift: int) -> Array:
+        groups = self._chunks(indices, largest_shift, lambda raw: raw)
+        return np.concatenate(
+            [np.empty((0, self.features.size), np.float32), *(raw for group in groups for raw in group)]
+        )
+
+    def _design(self, raw: Array) -> tuple[Array, Array]:
+        """Rows of both heads' design matrices."""
+        points = self.basis.project(raw)
         kernel = gaussian(points.kernel, self._landmarks, self.basis.symmetric, self._width) @ self._whiten
         return points.linear / np.float32(np.sqrt(self.features.size)), kernel
 
     def add_pass(self) -> None:
-        """See every training image once more: the first time as it is, then each moved by a random pixel or none."""
+        """See every training image once more: the first time as it is, then each moved by a random pixel or two."""
         first = self.passes == 0
-        chunks = self._raw(np.arange(len(self.labels)), 0 if first else self.settings.largest_shift)
         if first and self._sampled is not None:
-            chunks = iter([self._sampled])
+            groups = iter([[self._design(self._sampled)]])
             self._sampled = None
+        else:
+            shift = 0 if first else self.settings.largest_shift
+            groups = self._chunks(np.arange(len(self.labels)), shift, self._design)
         start = 0
-        for raw in chunks:
-            part = slice(start, start + len(raw))
-            targets = self._targets[self.labels[part]]
-            for rows, sums, kept in zip(
-                self._design(self.basis.project(raw)), (self._linear, self._kernel), self._rows, strict=True
-            ):
-                sums.add(rows, targets, self._folds[part])
+        for group in groups:
+            for head, sums in enumerate((self._linear, self._kernel)):
+                rows = np.concatenate([part[head] for part in group])
+                part = slice(start, start + len(rows))
+                sums.add(rows, self._targets[self.labels[part]], self._folds[part])
                 if first:
-                    kept[part] = rows
-            start += len(raw)
+                    self._rows[head][part] = rows
+            start += len(rows)
         self.passes += 1
 
     def _held_out(self, head: int, sums: RidgeSums, strength: float) -> Array:
         weights = sums.solve_without_each(strength)
         scores = np.empty((len(self.labels), self.classes))
-        for start in range(0, len(scores), CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, len(scores), CHUNK * AT_ONCE):
+            part = slice(start, start + CHUNK * AT_ONCE)
             for fold in np.unique(self._folds[part]):
                 chosen = start + np.flatnonzero(self._folds[part] == fold)
                 scores[chosen] = self._rows[head][chosen] @ weights[fold]

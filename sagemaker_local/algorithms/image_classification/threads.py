@@ -2,15 +2,11 @@
 
 import os
 
-MOST_TRAINING_THREADS = 2
 
+def limit_threads() -> None:
+    """One BLAS thread: a prediction is too small for more, and training shares its images over threads of its own.
 
-def limit_threads(most: int = MOST_TRAINING_THREADS) -> int:
-    """Cap BLAS and OpenMP at `most` threads and at the cores there are; a number set by the caller is kept.
-
-    One prediction is too small for threads to help, and a training job must leave room for the rest of the platform.
+    BLAS threads beside those would wait for each other in loops, at the cost of the rest of the platform.
     """
-    threads = max(1, min(most, os.cpu_count() or 1))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
-    return threads
+        os.environ[name] = "1"

@@ -27,7 +27,7 @@ LOG = logging.getLogger("image_classification")
 REPORT = "training-report.json"
 
 # More passes change nothing that can be measured (docs/algorithm.md, learning curve); the log says so when asked for.
-MOST_EPOCHS = 3
+MOST_EPOCHS = 2
 
 
 def main() -> int:
@@ -77,6 +77,9 @@ def train(paths: ContainerPaths) -> None:
     for name, reason in chosen.without_effect.items():
         LOG.warning("Hyperparameter %s has no effect here: %s", name, reason)
     channels = paths.configuration("inputdataconfig")
+    hosts = paths.configuration("resourceconfig").get("hosts") or []
+    if len(hosts) > 1:
+        LOG.warning("The job has %d hosts; the local algorithm trains on one", len(hosts))
     earlier = _earlier_model(paths, channels, chosen)
     with tempfile.TemporaryDirectory(prefix="image-classification-") as folder:
         scratch = Path(folder)
@@ -164,6 +167,10 @@ def _learn(
     paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Array, Array],
     validation: tuple[Array, Array], scratch: Path, started: float, earlier: Model | None,
 ) -> None:  # fmt: skip
+    before = None
+    if earlier is not None:
+        before = calibration.report(_evaluate(earlier, *validation), validation[1])
+        LOG.info("Validation accuracy of the model in the channel 'model': %.6f", before["accuracy"])
     trainer = Trainer(*training, chosen.num_classes, scratch, decay=max(chosen.weight_decay, 1e-8) / 1e-4)
     epochs = min(chosen.epochs, MOST_EPOCHS)
     if epochs < chosen.epochs:
@@ -213,6 +220,7 @@ def _learn(
             "train:accuracy": figures["train"]["accuracy"],
             "validation:accuracy": figures["validation"]["accuracy"],
         },
+        "earlier_model_validation": before,
         "train": figures["train"],
         "cross_validation": figures["cross_validation"],
         "validation": figures["validation"],
