@@ -17,7 +17,7 @@ from scones.links import EndpointLink, ExecutionLink, TrainingJobLink, Transform
 from scones.notifications import AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after
 from scones.operators.approval import ModelApprovalOperator
 from scones.tasks import models
-from scones.ui.resource_pages import PAGES, NoSuchResourceError, describe, flatten
+from scones.ui.resource_pages import PAGES, NoSuchResourceError, build_application, describe, flatten, render
 from tests.unit.fake_aws import FakeSageMaker, client_error
 
 LOCAL, AWS = "http://127.0.0.1:4580", "https://api.sagemaker.eu-west-1.amazonaws.com"
@@ -68,6 +68,34 @@ def test_a_resource_page_shows_status_reason_members_and_log() -> None:
     for kind, name in (("training-jobs", "nobody"), ("volcanoes", "j")):
         with pytest.raises(NoSuchResourceError):
             describe(kind, name, lambda _: sagemaker)
+
+
+def test_a_resource_page_escapes_what_it_shows() -> None:
+    values = {
+        "title": "Training job",
+        "name": "j",
+        "status": "Failed",
+        "reason": "<script>alert(1)</script>",
+        "rows": [("HyperParameters.epochs", "<b>3</b>")],
+        "log": ["<img src=x>"],
+    }
+    text = render(values, "/scones")
+    assert "<script>" not in text
+    assert "<b>3</b>" not in text
+    assert "<img src=x>" not in text
+    assert "&lt;b&gt;3&lt;/b&gt;" in text
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Airflow imports Starlette's test client
+def test_a_resource_page_is_not_for_strangers() -> None:
+    import httpx
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app=build_application(), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
+            return (await client.get("/training-jobs/j")).status_code
+
+    assert asyncio.run(ask()) == 401
 
 
 @pytest.fixture

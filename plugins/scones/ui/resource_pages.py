@@ -122,6 +122,14 @@ def _log(page: Page, name: str, clients: Any) -> list[str]:
     return lines[-LOG_LINES:]
 
 
+def render(values: Mapping[str, Any], base: str) -> str:
+    """Return the page of what `describe` returned; ``base`` is where the monitor's pages are mounted."""
+    from scones.core.report.formatting import environment
+    from scones.ui.pages import TEMPLATES
+
+    return environment(TEMPLATES).get_template("resource.html.j2").render(base=base, page="", **values)
+
+
 def build_application(parent: Any = None) -> Any:
     """Build the web application. Reading needs leave to read runs of `train_and_deploy`."""
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -129,9 +137,7 @@ def build_application(parent: Any = None) -> Any:
     from fastapi import Depends, FastAPI, Request
     from fastapi.responses import HTMLResponse
 
-    from scones.core.report.formatting import environment
     from scones.ui.application import PAGE_POLICY
-    from scones.ui.pages import TEMPLATES
 
     app = FastAPI(title="Scones resources", docs_url=None, redoc_url=None, openapi_url=None)
     if parent is not None:
@@ -145,13 +151,12 @@ def build_application(parent: Any = None) -> Any:
             status, values = 404, {"title": str(error), "name": "", "status": "", "reason": "", "rows": [], "log": []}
         mounted = str(request.scope.get("root_path", "")).rstrip("/")
         base = mounted.rpartition("/")[0] + "/scones"
-        text = environment(TEMPLATES).get_template("resource.html.j2").render(base=base, page="", **values)
         headers = {
             "Content-Security-Policy": PAGE_POLICY,
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "private, no-store",
         }
-        return HTMLResponse(text, status_code=status, headers=headers)
+        return HTMLResponse(render(values, base), status_code=status, headers=headers)
 
     # The annotations above are strings to FastAPI, which looks them up in this module.
     page.__annotations__ = {"request": Request, "kind": str, "name": str}
