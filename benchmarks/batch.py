@@ -126,7 +126,7 @@ def versus_stock_operator(platform: BatchPlatform, images: int = 200) -> list[Me
     machine = platform.outputs["StateMachineArn"]
     inputs = [json.loads(text) for text in workflow_inputs(platform, keys)]
     conf = {"state_machine_arn": machine, "inputs": inputs}
-    _, instances = platform.run("stock_operator_per_image", conf)
+    _, instances = platform.run("stock_operator_per_image", conf, must_succeed=False)
     stock_seconds = seconds_of(instances, "start_execution")
     factor = stock_seconds / our_seconds
     beside = {
@@ -135,6 +135,9 @@ def versus_stock_operator(platform: BatchPlatform, images: int = 200) -> list[Me
         "stock operator, s": stock_seconds,
         "ours, images/s": images / our_seconds,
         "stock operator, images/s": images / stock_seconds,
+        "stock operator, images without success": sum(
+            one["task_id"] == "start_execution" and one["state"] != "success" for one in instances
+        ),
     }
     return [Measurement("batch-vs-stock-operator", factor, "x", ">= 20", factor >= 20, beside)]
 

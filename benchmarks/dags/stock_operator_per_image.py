@@ -7,6 +7,7 @@ Deferrable, and with the shortest waits it has (1 s instead of its default 60 s)
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.operators.step_function import StepFunctionStartExecutionOperator
@@ -22,6 +23,7 @@ def list_inputs() -> list[Any]:
     schedule=None,
     catchup=False,
     max_active_tasks=64,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=5)},
     params={"state_machine_arn": Param("", type="string"), "inputs": Param([], type="array")},
     doc_md=__doc__,
 )

@@ -120,7 +120,7 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
 figure img, .nopicture { width: 96px; height: 96px; object-fit: contain; display: block; margin-bottom: .4rem; }
 .nopicture { display: grid; place-items: center; border: 1px dashed var(--line); color: var(--soft); }
 table { border-collapse: collapse; } th, td { border: 1px solid var(--line); padding: .3rem .7rem; text-align: right; }
-th:first-child, td.text { text-align: left; }
+th:first-child, .text { text-align: left; }
 .meter { background: var(--line); width: 12rem; height: .7rem; position: relative; }
 .meter i { background: var(--bar); position: absolute; inset: 0 auto 0 0; }
 .wide { overflow-x: auto; }
@@ -147,7 +147,7 @@ th:first-child, td.text { text-align: left; }
 </div>
 {% if summary.most_frequent_causes %}
 <h2>Why images got no answer</h2>
-<div class="wide"><table><tr><th>error</th><th>message</th><th>images</th></tr>
+<div class="wide"><table><tr><th>error</th><th class="text">message</th><th>images</th></tr>
 {% for cause in summary.most_frequent_causes %}
 <tr><td class="text">{{ cause.error }}</td><td class="text">{{ cause.message }}</td><td>{{ cause.images }}</td></tr>
 {% endfor %}</table></div>
