@@ -22,7 +22,7 @@ from benchmarks.measure import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("bicycle", "motorcycle")
-FOLDS = 5
+FOLDS = 10
 PUBLISHED = {"published_notebooks_accuracy": "0.80 to 0.875", "published_notebooks_billed_gpu_s": "383 to 582"}
 LINEARITY = (1_000, 5_000, 10_000)
 
@@ -275,7 +275,7 @@ def _scaled(canvases: Any, labels: Any, count: int) -> tuple[float, float, float
         np.save(files[1], labels[rows])
         del noisy
         command = [sys.executable, "-c", _GROWN, *map(str, files)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT)
     elapsed, processor, memory = (float(word) for word in done.stdout.split())
     return elapsed, processor, memory
