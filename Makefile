@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests
+CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests docker
 # The platform reads .env itself; `make` only passes the environment on.
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUTF8 := 1
@@ -60,7 +60,7 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks (one of them: make bench ONLY=name); results in .run/bench.json
-	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+	@PYTHONPATH=plugins $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 .PHONY: env
 env: ## Write .env with secrets of its own, for docker compose
