@@ -70,7 +70,7 @@ def test_loopback(host: str, loopback: bool):
 
 def _settings_on_free_ports() -> EmbeddedSettings:
     names = ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
-    return replace(EmbeddedSettings(), **{name: free_port() for name in names})
+    return replace(EmbeddedSettings(), **{name: free_port() for name in names})  # type: ignore[arg-type]
 
 
 def test_a_busy_default_port_moves_only_when_allowed():

@@ -134,6 +134,8 @@ def test_what_a_killed_service_left_is_delivered_at_the_next_start_under_the_sam
         for number in range(3):
             spool.append("e", "v", SETTINGS, b"%d\n" % number)
         [file] = spool._open.values()
+        assert file._memory is not None
+        assert file.timer is not None
         file._memory[file.size : file.size + 4] = b"torn"
         file.timer.cancel()
         delivered = {file.destination.key: b"0\n1\n2\n"}
@@ -225,7 +227,7 @@ def exchange(*script: bytes | None, times: int = 1, body: bytes = b"in", timeout
     async def run():
         async with Scripted(*script) as server:
             client = ModelClient(server.port, **options)
-            results = []
+            results: list = []
             for _ in range(times):
                 try:
                     results.append(await client.request(b"POST", b"/invocations", [(b"accept", b"x/y")], body, timeout))
@@ -334,7 +336,7 @@ def fleet(**weights: float):
 
 
 def shares(traffic: Traffic, target: str | None = None, count: int = 2000) -> dict[tuple[str, str], float]:
-    chosen = Counter()
+    chosen: Counter[tuple[str, str]] = Counter()
     for _ in range(count):
         found = traffic.choose(target)
         if found is not None:

@@ -169,9 +169,10 @@ def test_instance_strategies():
 
 
 def blue_green(kind: str, wait: int = 0, **more) -> dict:
-    sizes = {key: more.pop(key) for key in ("CanarySize", "LinearStepSize") if key in more}
-    routing = {"Type": kind, "WaitIntervalInSeconds": wait, **sizes}
-    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **more}}
+    sizes: dict = {key: more.pop(key) for key in ("CanarySize", "LinearStepSize") if key in more}
+    routing: dict = {"Type": kind, "WaitIntervalInSeconds": wait, **sizes}
+    policy: dict = {"TrafficRoutingConfiguration": routing, **more}
+    return {"BlueGreenUpdatePolicy": policy}
 
 
 PERCENT = "CAPACITY_PERCENT"

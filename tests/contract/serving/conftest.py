@@ -202,7 +202,7 @@ class Serving:
                 self.settled(name)
                 self.sm.delete_endpoint(EndpointName=name)
         for name in self.endpoints:
-            wait_until(lambda name=name: not self.exists(name), f"{name} is gone")
+            wait_until(lambda name=name: not self.exists(name), f"{name} is gone")  # type: ignore[misc]
 
 
 def unique(kind: str) -> str:
@@ -252,11 +252,12 @@ def new_serving(
         started.append(service)
         service.start()
         config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64, read_timeout=90)
-        clients = [
+        control, runtime = (
             boto3.client(kind, endpoint_url=service.url, region_name="us-east-1", config=config)
             for kind in ("sagemaker", "sagemaker-runtime")
-        ]
-        return Serving(service, *clients, aws("s3"), serving_bucket, f"arn:aws:iam::{account}:role/sagemaker-execution")
+        )
+        role = f"arn:aws:iam::{account}:role/sagemaker-execution"
+        return Serving(service, control, runtime, aws("s3"), serving_bucket, role)
 
     yield make
     for service in started:
