@@ -102,4 +102,4 @@ def test_a_plain_model_learns_it_but_not_perfectly() -> None:
     labels = np.repeat([0, 1], 250)
     train = np.arange(500) % 5 > 0
     score = RidgeClassifier(alpha=1.0).fit(features[train], labels[train]).score(features[~train], labels[~train])
-    assert 0.75 < score < 1.0
+    assert 0.6 < score < 0.95  # far above chance, and not a toy

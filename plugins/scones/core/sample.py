@@ -68,7 +68,7 @@ def draw_images(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
     axis = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE * 2.2 - 1.1
     px, py = np.broadcast_to(axis, (count, _SIDE, _SIDE)), np.broadcast_to(axis[:, None], (count, _SIDE, _SIDE))
     canvas = _background(count, rng, px, py)
-    angle, scale = _column(rng.normal(0, 0.16, count)), _column(rng.uniform(0.7, 1.15, count))
+    angle, scale = _column(rng.normal(0, 0.3, count)), _column(rng.uniform(0.5, 1.2, count))
     shift_x, shift_y = (_column(rng.normal(0, 0.1, count)) for _ in range(2))
     squeeze = _column(
         rng.choice([-1.0, 1.0], count) * rng.uniform(0.7, 1.0, count)
@@ -87,12 +87,12 @@ def draw_images(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
             for index, value in enumerate(numbers)
         ]
         _paint(canvas, distance(kind, jittered, x, y), colours[role] * rng.uniform(0.75, 1.25, (count, 1)))
-    hidden = [_column(values) for values in (*rng.uniform(-1, 1, (2, count)), *rng.uniform(0.0, 0.35, (2, count)))]
+    hidden = [_column(values) for values in (*rng.uniform(-1, 1, (2, count)), *rng.uniform(0.0, 0.5, (2, count)))]
     _paint(canvas, distance("box", hidden, px, py), rng.uniform(0, 1, (count, 3)))
     blurred = (canvas + np.roll(canvas, 1, 1) + np.roll(canvas, 1, 2) + np.roll(canvas, (1, 1), (1, 2))) / 4
     canvas = np.where(rng.random((count, 1, 1, 1)) < 0.4, blurred, canvas)
-    contrast, light = rng.uniform(0.55, 1.15, (count, 1, 1, 1)), rng.uniform(-0.12, 0.12, (count, 1, 1, 1))
-    noise = rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(0.01, 0.06, (count, 1, 1, 1))
+    contrast, light = rng.uniform(0.3, 1.1, (count, 1, 1, 1)), rng.uniform(-0.12, 0.12, (count, 1, 1, 1))
+    noise = rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(0.02, 0.12, (count, 1, 1, 1))
     return (np.clip((canvas - 0.5) * contrast + 0.5 + light + noise, 0, 1) * 255).round().astype(np.uint8)
 
 
