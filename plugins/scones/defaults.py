@@ -27,10 +27,11 @@ MODEL_PACKAGE_GROUP = "scones-courier"
 TRAINING_POOL = "sagemaker_training"
 BATCH_POOL = "step_functions_batch"
 
-DATASET_ASSET = Asset(name="scones_dataset", uri="scones://dataset/current", group="scones")
-MODEL_ASSET = Asset(name="scones_model", uri="scones://model/deployed", group="scones")
-DRIFT_ASSET = Asset(name="scones_drift", uri="scones://endpoint/drift", group="scones")
-BATCH_ASSET = Asset(name="scones_batch", uri="scones://batch/results", group="scones")
+# The prefix x- marks a scheme of our own: for any other, Airflow loads every provider (and boto3) to normalise the URI.
+DATASET_ASSET = Asset(name="scones_dataset", uri="x-scones://dataset/current", group="scones")
+MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group="scones")
+DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
+BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
 
 TAGS = ["scones", "sagemaker"]
 
