@@ -114,6 +114,33 @@ def test_a_kill_stops_the_job(kind: str, operation: str) -> None:
     assert [name for name, _ in script.calls] == [operation]
 
 
+def test_a_second_cancellation_does_not_keep_a_kill_from_stopping_the_job() -> None:
+    """As the triggerer does it: it cancels again what has not ended a second after the first time."""
+    stopped = []
+
+    async def scenario() -> None:
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        class SlowToStop(SageMakerWaitTrigger):
+            async def _stop(self, client: Any) -> None:
+                asked.set()
+                await answer.wait()
+                stopped.append(self.name)
+
+        trigger = scripted(AsyncScript(), cls=SlowToStop)
+        killing = asyncio.create_task(trigger.on_kill())
+        await asked.wait()
+        killing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killing
+        assert stopped == []
+        answer.set()
+        await asyncio.gather(*wait._stopping)
+
+    asyncio.run(scenario())
+    assert stopped == ["j"]
+
+
 def test_a_kill_after_the_end_does_no_harm() -> None:
     ended = client_error("ValidationException", "The request was rejected because the job is in status Completed.")
     asyncio.run(scripted(AsyncScript(stop_training_job=[ended])).on_kill())

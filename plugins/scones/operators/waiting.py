@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from scones.triggers.wait import SageMakerWaitTrigger
-
-if TYPE_CHECKING:
-    from airflow.triggers.base import TriggerEvent
+from scones.triggers.wait import SageMakerWaitTrigger, first_event
 
 
 def as_bool(value: Any) -> bool:
@@ -36,13 +33,6 @@ def as_int(name: str, value: Any) -> int:
         return int(str(value).strip())
     except ValueError:
         raise AirflowFailException(f"{name} is {value!r}: it must be a whole number") from None
-
-
-async def first_event(trigger: SageMakerWaitTrigger) -> TriggerEvent:
-    """Run a trigger here and return its first event: the same waiting code for operators that do not defer."""
-    async for event in trigger.run():
-        return event
-    raise RuntimeError(f"{trigger!r} ended without an event")
 
 
 class WaitingMixin:

@@ -18,8 +18,7 @@ from scones.core.naming import content_hash
 from scones.defaults import AWS_CONN_ID
 from scones.hooks.objects import ObjectStore
 from scones.hooks.sagemaker import SageMakerResourcesHook
-from scones.operators.waiting import first_event
-from scones.triggers.wait import SageMakerWaitTrigger
+from scones.triggers.wait import SageMakerWaitTrigger, first_event
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,8 @@ TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 # How long the API may be unreachable (a restart, a broken network) before the wait gives up.
 OUTAGE_TOLERANCE_S = 300.0
 GONE = "Gone"
+# Tasks that stop jobs, kept until they are done: the event loop itself holds no more than weak references.
+_stopping: set[asyncio.Task[None]] = set()
 
 
 class SageMakerWaitTrigger(BaseTrigger):
@@ -119,6 +121,13 @@ class SageMakerWaitTrigger(BaseTrigger):
         if not (self.stop_on_kill and self.waited.stop):
             self.log.info("The %s %s goes on without this task", self.kind, self.name)
             return
+        # The triggerer cancels an ending trigger again about once a second: the stopping must not end with it.
+        stopping = asyncio.create_task(self._stop_now())
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop_now(self) -> None:
         async with await self.hook().get_async_conn() as client:
             await self._stop(client)
 
@@ -182,6 +191,13 @@ class SageMakerWaitTrigger(BaseTrigger):
 
     async def finish(self) -> None:
         """Called once when the work has ended; for a subclass that has more to show."""
+
+
+async def first_event(trigger: SageMakerWaitTrigger) -> TriggerEvent:
+    """Run a trigger in this process and return its first event: the same waiting code for who cannot defer."""
+    async for event in trigger.run():
+        return event
+    raise RuntimeError(f"{trigger!r} ended without an event")
 
 
 class TrainingJobTrigger(SageMakerWaitTrigger):
