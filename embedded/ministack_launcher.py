@@ -17,6 +17,9 @@ patched, each with a test in tests/contract/test_ministack_launcher.py:
   honoured.
 * With S3_PERSIST the bodies of object versions are read from disk instead of being kept in memory as well, so a
   versioned bucket may hold more than the machine's memory.
+* An alarm looks at the metric with its own dimensions, not at every metric of that name: one endpoint's 5XX errors do
+  not ring the alarm of another.
+* `sagemaker_local` may send events as `aws.sagemaker`, which it stands for here; everybody else is refused, as on AWS.
 
 The patches replace private functions, so another MiniStack version is refused: see `check_version`.
 """
@@ -29,13 +32,16 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 TESTED_VERSION = "1.5.33"
 QUEUE_SECONDS = 120.0
 
+_SAGEMAKER_AGENT = "sagemaker_local"
 _MARKER = "__lambda_error__"
 
 _WORKER_ERROR = (
@@ -244,6 +250,47 @@ def keep_versions_on_disk(storage: Any) -> None:
     storage._version_entry_from_record = version_entry_from_record
 
 
+def tell_alarms_apart(cloudwatch: Any) -> None:
+    """Evaluate an alarm over the metric with exactly its dimensions. MiniStack joins all metrics of the same name."""
+    evaluate = _replaceable(cloudwatch, "_evaluate_alarm", ("alarm",))
+    dimensions_of = _replaceable(cloudwatch, "_dims_from_list", ("dimensions",))
+    key_of = _replaceable(cloudwatch, "_dims_key", ("dims",))
+    assert isinstance(evaluate, FunctionType)
+    code = evaluate.__code__
+    _require("_metrics" in code.co_names, "CloudWatch's alarms find their metrics elsewhere")
+
+    def evaluate_alarm(alarm: dict[str, Any]) -> None:
+        dimensions = key_of(dimensions_of(alarm.get("Dimensions") or []))
+        key = (alarm.get("Namespace"), alarm.get("MetricName"), dimensions)
+        points = cloudwatch._metrics.get(key)
+        # The same code, seeing no other metric. Swapping the module's own would race with other requests.
+        FunctionType(code, {**vars(cloudwatch), "_metrics": {key: points} if points else {}})(alarm)
+
+    cloudwatch._evaluate_alarm = evaluate_alarm
+
+
+def let_sagemaker_announce(eventbridge: Any) -> None:
+    """Take events of the source `aws.sagemaker` from the service that says in its user agent that it is SageMaker."""
+    handle = _replaceable(eventbridge, "handle_request", ("method", "path", "headers", "body", "query_params"))
+    put_events = _replaceable(eventbridge, "_put_events", ("data", "allow_aws_source"))
+    from_sagemaker: ContextVar[bool] = ContextVar("from_sagemaker", default=False)
+
+    async def handle_request(method: str, path: str, headers: dict[str, str], body: bytes, query_params: Any) -> Any:
+        mark = from_sagemaker.set(_SAGEMAKER_AGENT in headers.get("user-agent", ""))
+        try:
+            return await handle(method, path, headers, body, query_params)
+        finally:
+            from_sagemaker.reset(mark)
+
+    def put(data: dict[str, Any], allow_aws_source: bool = False) -> Any:
+        sources = {str(entry.get("Source")) for entry in data.get("Entries", [])}
+        own = {source for source in sources if source.startswith("aws.")} <= {"aws.sagemaker"}
+        return put_events(data, allow_aws_source or (own and from_sagemaker.get()))
+
+    eventbridge.handle_request = handle_request
+    eventbridge._put_events = put
+
+
 def own_temporary_folder(state_dir: Path) -> Path:
     """Keep unpacked Lambda code under `state_dir` and clear what a killed run left there. Returns the folder."""
     folder = state_dir / "tmp"
@@ -257,7 +304,7 @@ def apply_patches() -> None:
     """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError when it is not TESTED_VERSION."""
     check_version()
     from ministack.core import lambda_runtime
-    from ministack.services import lambda_svc, s3, stepfunctions
+    from ministack.services import cloudwatch, eventbridge, lambda_svc, s3, stepfunctions
 
     name_lambda_errors(lambda_runtime, lambda_svc)
     end_workers_with_parent(lambda_runtime)
@@ -265,6 +312,8 @@ def apply_patches() -> None:
     keep_aborted_executions_aborted(stepfunctions)
     honour_map_paths(stepfunctions)
     keep_versions_on_disk(s3)
+    tell_alarms_apart(cloudwatch)
+    let_sagemaker_announce(eventbridge)
 
 
 def main() -> None:

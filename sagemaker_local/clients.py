@@ -18,6 +18,7 @@ from sagemaker_local.config import Config
 from sagemaker_local.errors import ServiceUnavailable
 from sagemaker_local.store import Store
 
+USER_AGENT = "sagemaker_local"  # by which an emulated EventBridge may know who sends as aws.sagemaker
 _LOCAL_CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
@@ -45,6 +46,7 @@ class Clients:
             connect_timeout=3,
             read_timeout=60,
             max_pool_connections=32,
+            user_agent_extra=USER_AGENT,
             s3={"addressing_style": "path"} if "AWS_ENDPOINT_URL" in os.environ else {},
         )
         return session.client(service, config=settings, **(_LOCAL_CREDENTIALS if emulated else {}))

@@ -285,6 +285,42 @@ def test_versions_are_kept_on_disk_and_not_in_memory(platform: Platform) -> None
     assert s3.get_object(Bucket="versions", Key="k")["Body"].read() == bodies[-2]
 
 
+def test_an_alarm_rings_for_its_own_dimensions_only(platform: Platform) -> None:
+    cloudwatch = platform.client("cloudwatch")
+    common: dict[str, Any] = {"Namespace": "Probe", "MetricName": "Errors", "Statistic": "Sum", "Period": 60}
+    common |= {"EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold"}
+    dimensions = {name: [{"Name": "Endpoint", "Value": name}] for name in ("ill", "well")}
+    for name, own in dimensions.items():
+        cloudwatch.put_metric_alarm(AlarmName=name, Dimensions=own, **common)
+    cloudwatch.put_metric_alarm(AlarmName="without", **common)
+    cloudwatch.put_composite_alarm(AlarmName="either", AlarmRule="ALARM(ill) OR ALARM(well)")
+
+    def put(name: str, value: float) -> dict[str, str]:
+        data = {"MetricName": "Errors", "Dimensions": dimensions[name], "Value": value}
+        cloudwatch.put_metric_data(Namespace="Probe", MetricData=[data])
+        found = cloudwatch.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+        alarms = [*found["MetricAlarms"], *found["CompositeAlarms"]]
+        return {alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms}
+
+    assert put("well", 0)["well"] == "OK"
+    states = put("ill", 3)
+    assert (states["ill"], states["well"], states["either"]) == ("ALARM", "OK", "ALARM")
+    assert states["without"] == "INSUFFICIENT_DATA", "on AWS a metric without dimensions is another metric"
+
+
+def test_sagemaker_may_send_as_itself_and_nobody_else_may(platform: Platform) -> None:
+    def codes(agent: str, *sources: str) -> list[str | None]:
+        session = boto3.Session("test", "test", region_name=platform.settings.region)
+        events = session.client("events", endpoint_url=platform.settings.aws_url, config=Config(user_agent_extra=agent))
+        entries = [{"Source": source, "DetailType": "probe", "Detail": "{}"} for source in sources]
+        return [entry.get("ErrorCode") for entry in events.put_events(Entries=entries)["Entries"]]
+
+    refused = "NotAuthorizedForSourceException"
+    assert codes("sagemaker_local", "aws.sagemaker", "mine") == [None, None]
+    assert codes("sagemaker_local", "aws.ec2") == [refused]
+    assert codes("somebody", "aws.sagemaker", "mine") == [refused, None]
+
+
 def test_it_listens_on_loopback_only(platform: Platform) -> None:
     listening = [item.laddr for item in platform.process.net_connections() if item.status == psutil.CONN_LISTEN]
     assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", platform.settings.aws_port)]
@@ -345,6 +381,8 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         launcher.keep_aborted_executions_aborted,
         launcher.honour_map_paths,
         launcher.keep_versions_on_disk,
+        launcher.tell_alarms_apart,
+        launcher.let_sagemaker_announce,
     ],
 )
 def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], None]) -> None:

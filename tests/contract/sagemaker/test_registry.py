@@ -58,7 +58,7 @@ def test_an_approval_is_an_event_on_the_bus(sm, aws, group, unique):
     sqs, bus = aws("sqs"), aws("events")
     queue = sqs.create_queue(QueueName=unique)["QueueUrl"]
     target = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    pattern = {"source": ["aws.sagemaker", "local.sagemaker"], "detail": {"ModelPackageGroupName": [group]}}
+    pattern = {"source": ["aws.sagemaker"], "detail": {"ModelPackageGroupName": [group]}}
     bus.put_rule(Name=unique, EventPattern=json.dumps(pattern))
     bus.put_targets(Rule=unique, Targets=[{"Id": "1", "Arn": target}])
     arn = sm.create_model_package(**package(group))["ModelPackageArn"]
