@@ -1,0 +1,78 @@
+"""What the documents say exists: links lead somewhere, commands are targets, settings are read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.settings import VARIABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "sagemaker_local/**/*.md", "infrastructure/*.md", "docker/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(document: Path):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text())
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    missing = [link for link in local if not (document.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_commands_are_targets(document: Path):
+    said = set(re.findall(r"(?:`|^\s*|\n)make ([a-z][a-z-]*)", document.read_text()))
+    assert said <= _targets(), said - _targets()
+
+
+def test_every_target_people_may_call_is_in_the_help():
+    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("run", "up", "down", "test", "check", "bench", "clean"):
+        assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE), target
+
+
+def test_every_setting_in_the_example_is_read_somewhere():
+    named = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    sources = [ROOT / "docker-compose.yaml", *ROOT.glob("plugins/scones/**/*.py"), *ROOT.glob("embedded/*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    assert {name for name in named if name not in text} == set()
+    assert set(VARIABLES.values()) - named == set(), "settings that the example does not show"
+
+
+def test_a_missing_python_is_said_with_how_to_get_it(tmp_path: Path):
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "run", "PYTHON=python-that-is-not-there", f"VENV={tmp_path / 'venv'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 was not found" in done.stdout
+    assert "apt-get install python3.11" in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_another_python_is_refused(tmp_path: Path):
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\ncase "$*" in *version_info*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "run", f"PYTHON={other}", f"VENV={tmp_path / 'venv'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "is not Python 3.11" in done.stdout
