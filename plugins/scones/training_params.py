@@ -24,7 +24,7 @@ def training_params() -> dict[str, Param]:
             description="CIFAR-100 class names, one per line. A class's index is its place in this list.",
         ),
         "validation_share": Param(
-            0.2,
+            0.1,
             type="number",
             exclusiveMinimum=0,
             maximum=0.5,
