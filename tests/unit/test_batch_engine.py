@@ -237,6 +237,59 @@ def test_an_execution_past_its_deadline_is_stopped_and_timed_out() -> None:
     assert "0.3 s" in row["message"]
 
 
+def test_what_the_service_lost_is_started_again() -> None:
+    fake = FakeStepFunctions(seconds=30.0)
+    endings: list[Ending] = []
+    starts: Counter[str] = Counter()
+
+    async def forget() -> None:
+        await asyncio.sleep(5.0)
+        for arn in fake.running_now()[:7]:
+            starts[arn] += 1
+            del fake.runs[arn]
+
+    async def both() -> None:
+        await asyncio.gather(engine_for(fake, endings).run([Item(key) for key in keys_of(20)]), forget())
+
+    fake.clock.run(both())
+    assert outcomes(endings) == {"classified": 20}
+    assert len({ending.item.key for ending in endings}) == 20
+    # Under the same names, so that what was only late would have been adopted instead.
+    assert {ending.attempt for ending in endings} == {1}
+    assert fake.calls["start"] == 27
+
+
+def test_what_a_restart_of_the_service_ended_gets_another_attempt() -> None:
+    fake = FakeStepFunctions(seconds=20.0)
+    endings: list[Ending] = []
+
+    async def restart() -> None:
+        await asyncio.sleep(5.0)
+        for arn in fake.running_now():
+            fake.runs[arn].stopped = ("States.ServiceRestart", "Execution was running when service restarted")
+
+    async def both() -> None:
+        await asyncio.gather(engine_for(fake, endings).run([Item(key) for key in keys_of(6)]), restart())
+
+    fake.clock.run(both())
+    assert outcomes(endings) == {"classified": 6}
+    assert {ending.attempt for ending in endings} == {2}
+    # Whoever comes later, after the first follower died too, passes over the lost attempt in the same way.
+    assert outcomes(score(fake, keys_of(6))) == {"classified": 6}
+    assert len(fake.runs) == 12
+
+
+def test_a_service_that_loses_everything_is_given_up() -> None:
+    class Forgetful(FakeStepFunctions):
+        async def start(self, name: str, workflow_input: str) -> Any:
+            execution = await super().start(name, workflow_input)
+            self.runs.clear()
+            return execution
+
+    with pytest.raises(TransportError, match=r"'photos/00000[.]png' 6 times"):
+        score(Forgetful(), keys_of(1))
+
+
 def test_a_name_taken_by_another_input_gets_the_next_attempt() -> None:
     fake = FakeStepFunctions()
     score(fake, keys_of(3))

@@ -13,7 +13,7 @@ from scones.core.batch.items import Item
 from scones.core.batch.labels import UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled
 from scones.core.batch.map_items import parent_problem, row_of_record
 from scones.core.batch.outcomes import BatchFacts, Ending, classify, read_cause, result_row
-from scones.core.batch.report import Gallery, render, thumbnail
+from scones.core.batch.report import Gallery, render, short_key, thumbnail
 from scones.core.batch.results import COLUMNS, BatchLimitError, Summary, check_limits
 from scones.core.batch.transport import Execution
 from scones.core.evaluation import calibration
@@ -183,14 +183,39 @@ def test_the_report_shows_the_least_certain_and_escapes_all() -> None:
     for one in rows:
         gallery.add(one)
     assert [one["key"] for one in gallery.rejected] == [f"u{n}.png" for n in range(10)]
-    facts = {"batch_id": "b", "source": "<s>", "mode": "m", "created_at": "t", "threshold": 0.9, "model": {}}
+    facts = {"batch_id": "b", "source": "<s>", "mode": "m", "created_at": "2026-11-20T12:00:00+00:00", "threshold": 0.9}
+    facts |= {"threshold_version": 2, "model": {"endpoint_name": "e"}, "limits": {"max_failed_share": 0.1}}
     summary = {**facts, **summary_of(rows), "seconds": 2.0, "images_per_second": 30.5}
-    page = render(summary, [{**one, "picture": None} for one in gallery.rejected], gallery.failed)
+    page = render(
+        summary,
+        [{**one, "picture": None} for one in gallery.rejected],
+        [{**one, "picture": None} for one in gallery.failed],
+    )
     assert "<script>" not in page
     assert "<img src=x" not in page
     assert "&lt;s&gt;" in page
     assert "no picture" in page
     assert "prefers-color-scheme: dark" in page
+    assert 'class="banner attention"' in page
+    # Only what happened has a colour.
+    tile = '<div class="card tile {}"><h3 class="soft">{}</h3><div class="value">{}</div>'
+    assert tile.format("violation", "Failed", 1) in page
+    assert tile.format("", "Timed out", 0) in page
+
+
+@pytest.mark.parametrize(("limit", "status"), [(0.5, "attention"), (0.4, "violation")])
+def test_the_report_says_whether_a_limit_was_exceeded(limit: float, status: str) -> None:
+    facts = {"batch_id": "b", "source": "s", "mode": "m", "created_at": "2026-11-20T12:00:00+00:00", "threshold": 0.9}
+    facts |= {"threshold_version": None, "model": {}, "limits": {"max_failed_share": limit, "max_rejected_share": 1.0}}
+    rows = [answered([0.9, 0.1], "a.png"), failing("b.png", "E", "why")]
+    page = render({**facts, **summary_of(rows), "seconds": None, "images_per_second": None}, [], [])
+    assert f'class="banner {status}"' in page
+
+
+def test_long_keys_are_shown_by_both_ends_of_their_name() -> None:
+    assert short_key("photos/2026/a.png") == "a.png"
+    shown = short_key("photos/" + "x" * 500 + "-17.png")
+    assert (len(shown), shown[:3], shown[-7:]) == (32, "xxx", "-17.png")
 
 
 def test_labels() -> None:

@@ -169,6 +169,11 @@ class ChunkFollower:
                     await self._read_records(s3, items, parents[0], facts)
                 else:
                     await self._engine.run(items)
+            except Exception:
+                # The retry need not describe again (or, express, run again) what has ended.
+                with contextlib.suppress(Exception):
+                    await self._save_checkpoint(s3)
+                raise
             finally:
                 saver.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -218,13 +223,15 @@ class ChunkFollower:
         before = len(self._rows)
         while True:
             await asyncio.sleep(CHECKPOINT_EVERY_S)
-            if len(self._rows) > self._saved:
-                rows = list(self._rows.values())
-                key = layout.checkpoint_key(self.request.batch_id, self.request.number)
-                await self._write(s3, key, rows)
-                self._saved = len(rows)
+            await self._save_checkpoint(s3)
             counts = Counter(row["outcome"] for row in self._rows.values())
             log.info("Chunk %d: %d of %d done (%s)", self.request.number, len(self._rows) - before, total, dict(counts))
+
+    async def _save_checkpoint(self, s3: Any) -> None:
+        if len(self._rows) > self._saved:
+            rows = list(self._rows.values())
+            await self._write(s3, layout.checkpoint_key(self.request.batch_id, self.request.number), rows)
+            self._saved = len(rows)
 
     async def _read(self, s3: Any, key: str) -> str | None:
         try:

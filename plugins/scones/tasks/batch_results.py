@@ -134,6 +134,7 @@ def summary_document(plan: Mapping[str, Any], figures: Mapping[str, Any]) -> dic
     facts = ("batch_id", "created_at", "source", "mode", "threshold", "threshold_version", "model", "classes", "counts")
     return {
         **{name: plan[name] for name in facts},
+        "limits": {name: plan["params"][name] for name in ("max_failed_share", "max_rejected_share")},
         **figures,
         "seconds": seconds,
         "images_per_second": round(figures["images"] / seconds, 2) if seconds else None,

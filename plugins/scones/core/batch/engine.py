@@ -2,7 +2,8 @@
 
 Idempotent by construction: the name of an execution follows from the batch and the image, so starting what was started
 before is refused by the service and answered here by adopting it, running or finished. Whoever is killed, at whatever
-moment, can be started again with the same items.
+moment, can be started again with the same items. The same holds for a service that forgets: an execution that it took
+and then does not know for longer than a read may lag is started again under its name.
 
 Cheap by construction: one ListExecutions of what runs replaces a DescribeExecution per image and round; each execution
 is then described once, when it is gone from the list.
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from scones.core.batch.flow import FlowControl
 from scones.core.batch.items import Item
 from scones.core.batch.names import execution_name
-from scones.core.batch.outcomes import DEADLINE_ERROR, KILLED_ERROR, Ending, is_rejection
+from scones.core.batch.outcomes import DEADLINE_ERROR, KILLED_ERROR, RESTARTED_ERROR, Ending, is_rejection
 from scones.core.batch.transport import (
     RUNNING,
     Execution,
@@ -37,6 +38,8 @@ from scones.core.batch.transport import (
 T = TypeVar("T")
 MAX_TRIES = 40
 MAX_ATTEMPTS = 20
+GONE_AFTER_S = 10.0
+MAX_LOSSES = 5
 BULK_FROM = 3
 BULK_AT_MOST = 3000
 POLL_MIN_S, POLL_FLOOR_MAX_S, POLL_MAX_S = 0.1, 1.0, 10.0
@@ -48,6 +51,7 @@ class _Flight:
     attempt: int
     since: float
     deadline: float
+    losses: int = 0
     settling: bool = False
     not_before: float = 0.0
 
@@ -166,9 +170,9 @@ class BatchEngine:
                 if operation == "start":
                     await self._flow.pace()
 
-    async def _begin(self, item: Item) -> None:
+    async def _begin(self, item: Item, first_attempt: int = 1, losses: int = 0) -> None:
         workflow_input = self._input_of(item)
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for attempt in range(first_attempt, MAX_ATTEMPTS + 1):
             name = execution_name(self._batch_id, item.identity, attempt)
             arn = self._transport.arn_of(name)
             self._starting.add(arn)
@@ -177,13 +181,14 @@ class BatchEngine:
                 self._flow.started()
             except ExecutionExistsError:
                 execution = await self._existing(arn)
-                if not _same_input(execution.input, workflow_input) or execution.error == KILLED_ERROR:
+                nothing_said = execution.error in (KILLED_ERROR, RESTARTED_ERROR)
+                if nothing_said or not _same_input(execution.input, workflow_input):
                     self._starting.discard(arn)
                     continue
             if execution.status == RUNNING:
                 age = max(0.0, self._now() - execution.started_at) if execution.started_at else 0.0
                 since = self._clock()
-                self._flights[arn] = _Flight(item, attempt, since, since + self._deadline_s - age)
+                self._flights[arn] = _Flight(item, attempt, since, since + self._deadline_s - age, losses)
                 self._starting.discard(arn)
                 self._idle.set()
             else:
@@ -247,7 +252,13 @@ class BatchEngine:
         try:
             execution = await self._call("describe", lambda: self._transport.describe(arn))
         except ExecutionGoneError:
+            if self._clock() >= min(flight.deadline, flight.since + GONE_AFTER_S):
+                await self._begin_lost(arn, flight, flight.attempt)
+                return
             execution = Execution(arn, RUNNING)
+        if execution.error == RESTARTED_ERROR:
+            await self._begin_lost(arn, flight, flight.attempt + 1)
+            return
         if execution.status == RUNNING and flight.deadline <= self._clock():
             try:
                 cause = f"Still running {self._deadline_s:g} s after its start"
@@ -262,6 +273,15 @@ class BatchEngine:
             return
         await self._end(flight.item, flight.attempt, execution)
         self._flights.pop(arn, None)
+
+    async def _begin_lost(self, arn: str, flight: _Flight, attempt: int) -> None:
+        """Start again what the service lost. Under its own name, so a read that lags after all starts nothing twice."""
+        if flight.losses >= MAX_LOSSES:
+            raise TransportError(
+                f"Step Functions lost the execution of {flight.item.key!r} {MAX_LOSSES + 1} times: {arn}"
+            )
+        del self._flights[arn]
+        await self._begin(flight.item, attempt, flight.losses + 1)
 
     async def _end(self, item: Item, attempt: int, execution: Execution) -> None:
         state = None

@@ -25,6 +25,8 @@ WITHOUT_ANSWER = (FAILED, TIMED_OUT, ABORTED)
 REJECTION_ERROR = "THRESHOLD_CONFIDENCE_NOT_MET"
 DEADLINE_ERROR = "ExecutionDeadlineExceeded"
 KILLED_ERROR = "BatchKilled"
+# What an emulator that was killed says of an execution it had running: nothing about the image.
+RESTARTED_ERROR = "States.ServiceRestart"
 
 
 @dataclass(frozen=True, slots=True)
