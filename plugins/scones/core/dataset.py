@@ -175,7 +175,7 @@ def build_dataset(
     archive: cifar.CifarArchive,
     classes: Sequence[str],
     *,
-    validation_share: float = 0.1,
+    validation_share: float = 0.2,
     seed: int = 0,
     mini_batch_size: int = 32,
     accepted: Sequence[AcceptedImage] = (),

@@ -52,7 +52,7 @@ def stage_images(
     *,
     bucket: str,
     classes: Sequence[str],
-    validation_share: float = 0.1,
+    validation_share: float = 0.2,
     seed: int = 0,
     training_input: str = "recordio",
     stage_train_pngs: bool = False,
