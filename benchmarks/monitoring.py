@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: SageMaker writes a file every few seconds: files made by AWS at low traffic hold 1 to 3 records.
 RECORDS_PER_FILE = 20
 ENDPOINT = "bench"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -75,53 +76,59 @@ def _images() -> Any:
     return np.clip(coarse + generator.normal(0, 12, (1000, 32, 32, 3)), 0, 255).astype(np.uint8)
 
 
-def _png(images: Any, index: int) -> str:
-    """Image ``index`` in base64: one of the real ones with a little noise, so that all are different.
-
-    RGBA with Pillow's defaults, as the published data sets are; a record then has the 4 kB of those made by AWS.
-    """
-    import numpy as np
+def _png(image: Any) -> str:
+    """An image in base64: RGBA with Pillow's defaults, as the published data sets are."""
     from PIL import Image
 
-    noise = np.random.default_rng(index).integers(-1, 2, images.shape[1:])
-    noisy = np.clip(images[index % len(images)] + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(noisy).convert("RGBA").save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _file(images: Any, first: int, count: int) -> bytes:
+    """One capture file: the real images with a little noise, so that all are different; records as AWS writes them."""
+    import numpy as np
+
+    chosen = images[np.arange(first, first + count) % len(images)].astype(np.int16)
+    noisy = chosen + np.random.default_rng(first).integers(-1, 2, chosen.shape, dtype=np.int16)
+    pixels = np.full((*chosen.shape[:3], 4), 255, dtype=np.uint8)
+    pixels[..., :3] = np.clip(noisy, 0, 255)
+    lines = []
+    for index in range(first, first + count):
+        sure = 0.5 + 0.5 * ((index * 2654435761) % 1000) / 1000
+        at = START + timedelta(seconds=index)
+        lines.append(
+            '{"captureData":{"endpointInput":{"observedContentType":"image/png","mode":"INPUT","data":"'
+            + _png(pixels[index - first])
+            + '","encoding":"BASE64"},"endpointOutput":{"observedContentType":"application/json","mode":"OUTPUT",'
+            + f'"data":"[{sure}, {1 - sure}]","encoding":"JSON"}}}},"eventMetadata":{{"eventId":"{index:036d}",'
+            + f'"customAttributes":["datasets/ds-0123456789ab/test/bicycle_s_{index:06d}.png"],'
+            + f'"inferenceId":"batch-{index:032d}","inferenceTime":"{at:%Y-%m-%dT%H:%M:%SZ}"}},"eventVersion":"0"}}\n'
+        )
+    return "".join(lines).encode()
+
+
+def _put_files(url: str, prefix: str, firsts: range, records: int) -> int:
+    """Write the files that begin at ``firsts``; return their bytes. Runs in a process of its own."""
+    images, client, written = _images(), _client(url), 0
+    for first in firsts:
+        body = _file(images, first, min(RECORDS_PER_FILE, records - first))
+        at = START + timedelta(seconds=first)
+        key = f"{prefix}/{ENDPOINT}/AllTraffic/{at:%Y/%m/%d/%H/%M-%S}-000-{uuid.UUID(int=first)}.jsonl"
+        client.put_object(Bucket=ENDPOINT, Key=key, Body=body)
+        written += len(body)
+    return written
 
 
 def _fill(url: str, records: int, prefix: str) -> int:
     """Captures of ``records`` invocations under ``prefix``; return their bytes."""
-    import random
-    from concurrent.futures import ThreadPoolExecutor
+    import multiprocessing
 
-    images = _images()
-    chooser = random.Random(0)
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    client = _client(url)
-
-    def put(first: int) -> int:
-        lines = []
-        for index in range(first, min(first + RECORDS_PER_FILE, records)):
-            sure = 0.5 + 0.5 * ((index * 2654435761) % 1000) / 1000
-            at = start + timedelta(seconds=index)
-            lines.append(
-                '{"captureData":{"endpointInput":{"observedContentType":"image/png","mode":"INPUT","data":"'
-                + _png(images, index)
-                + '","encoding":"BASE64"},"endpointOutput":{"observedContentType":"application/json","mode":"OUTPUT",'
-                + f'"data":"[{sure}, {1 - sure}]","encoding":"JSON"}}}},"eventMetadata":{{"eventId":"{index:036d}",'
-                + f'"inferenceTime":"{at:%Y-%m-%dT%H:%M:%SZ}"}},"eventVersion":"0"}}\n'
-            )
-        at = start + timedelta(seconds=first)
-        body = "".join(lines).encode()
-        key = (
-            f"{prefix}/{ENDPOINT}/AllTraffic/{at:%Y/%m/%d/%H/%M-%S}-000-{uuid.UUID(int=chooser.getrandbits(128))}.jsonl"
-        )
-        client.put_object(Bucket=ENDPOINT, Key=key, Body=body)
-        return len(body)
-
-    with ThreadPoolExecutor(2) as executor:
-        return sum(executor.map(put, range(0, records, RECORDS_PER_FILE)))
+    workers = 2
+    step = RECORDS_PER_FILE * workers
+    jobs = [(url, prefix, range(RECORDS_PER_FILE * one, records, step), records) for one in range(workers)]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        return sum(pool.starmap(_put_files, jobs))
 
 
 OURS = """

@@ -20,8 +20,8 @@ FORMATS = ("PNG", "JPEG")
 #: Larger images are not decoded: a small file can claim to be enormous.
 MAX_PIXELS = 25_000_000
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: PNG colour type -> (Pillow mode, channels).
-_COLOUR_TYPES = {0: ("L", 1), 2: ("RGB", 3), 6: ("RGBA", 4)}
+#: PNG colour type -> Pillow mode.
+_COLOUR_TYPES = {0: "L", 2: "RGB", 6: "RGBA"}
 
 
 class UndecodableImageError(ValueError):
@@ -67,7 +67,7 @@ def _decode_plain_png(data: bytes, width: int, height: int) -> NDArray[np.uint8]
             parts.append(body)
         elif kind == b"IEND":
             break
-    mode, channels = _COLOUR_TYPES[colour]
+    mode = _COLOUR_TYPES[colour]
     try:
         decoder = Image._getdecoder(mode, "zip", (mode, False), ())
         core = Image.core.new(mode, (width, height))
@@ -75,14 +75,16 @@ def _decode_plain_png(data: bytes, width: int, height: int) -> NDArray[np.uint8]
         consumed, error = decoder.decode(b"".join(parts))
         if consumed >= 0 or error:
             return None
-        encoder = Image._getencoder(mode, "raw", (mode, 0, 1))
+        # Without the alpha, which the statistics ignore, as Image.convert("RGB") does.
+        packed = "L" if mode == "L" else "RGB"
+        encoder = Image._getencoder(mode, "raw", (packed, 0, 1))
         encoder.setimage(core, (0, 0, width, height))
-        pixels = encoder.encode(width * height * channels + 1024)[2]
-        array = np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, channels)
+        pixels = encoder.encode(width * height * len(packed) + 1024)[2]
+        array = np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, len(packed))
     except (AttributeError, OSError, TypeError, ValueError):
         # Pillow's inner interface changed, or the data is broken: Image.open knows better or says why.
         return None
-    return np.repeat(array, 3, axis=2) if channels == 1 else array[:, :, :3]
+    return np.repeat(array, 3, axis=2) if mode == "L" else array
 
 
 def _open(data: bytes, wanted: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:

@@ -31,8 +31,8 @@ STATISTICS: dict[str, str] = {
 }
 #: Quantiles kept for a numeric feature: 0, 0.005, ... 1.
 QUANTILES = 201
-#: Images whose float copies are held at one time; a bound on memory, not on the batch.
-_CHUNK_PIXELS = 1 << 20
+#: Pixels worked on at one time: few enough that their copies stay in a processor's cache.
+_CHUNK_PIXELS = 1 << 15
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -69,22 +69,28 @@ def _check_batch(images: NDArray[np.uint8]) -> None:
 
 
 def _chunk_statistics(images: NDArray[np.uint8]) -> dict[str, FloatArray]:
-    pixels = images.shape[1] * images.shape[2]
-    flat = images.reshape(images.shape[0], pixels, 3)
-    channels = flat.sum(axis=1, dtype=np.uint64).astype(np.float32) / pixels
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+    # One plane per channel: contiguous memory is several times faster to go through.
+    red, green, blue = np.ascontiguousarray(np.moveaxis(images, 3, 0))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    luma = images.astype(np.float32) @ _LUMA
+    luma = red * _LUMA[0]
+    luma += green * _LUMA[1]
+    luma += blue * _LUMA[2]
     return {
         "brightness": luma.mean(axis=(1, 2)),
         "contrast": luma.std(axis=(1, 2)),
         "sharpness": _sharpness(luma),
         "noise": _noise(luma),
-        "saturation": spread.mean(axis=(1, 2), dtype=np.float32),
-        "red": channels[:, 0],
-        "green": channels[:, 1],
-        "blue": channels[:, 2],
+        "saturation": _plane_mean(spread),
+        "red": _plane_mean(red),
+        "green": _plane_mean(green),
+        "blue": _plane_mean(blue),
     }
+
+
+def _plane_mean(plane: NDArray[np.uint8]) -> FloatArray:
+    """Mean of each image's plane, from the exact sum."""
+    flat = plane.reshape(plane.shape[0], -1)
+    return np.asarray(flat.sum(axis=1, dtype=np.uint64) / flat.shape[1], dtype=np.float32)
 
 
 def _sharpness(luma: FloatArray) -> FloatArray:

@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from scones.core.capture import CaptureFile, hour_prefixes, key_time
@@ -17,6 +20,10 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _TRIES = 4
+_CONNECT_S, _READ_S = 10, 60
+_URL_VALID_S = 3600
+#: At least one for each thread that reads.
+_CONNECTIONS = 16
 
 
 def list_captures(store: ObjectStore, prefix: str, since: datetime | None, until: datetime) -> list[CaptureFile]:
@@ -52,14 +59,13 @@ def fetcher(store: ObjectStore) -> Callable[[CaptureFile], Iterator[bytes]]:
 
     A file that was deleted meanwhile is empty.
     """
+    opener = _Opener(store)
 
     def fetch(file: CaptureFile) -> Iterator[bytes]:
         offset = 0
         for left in reversed(range(_TRIES)):
             try:
-                arguments = {"Range": f"bytes={offset}-"} if offset else {}
-                body = store.client.get_object(Bucket=store.bucket, Key=file.key, **arguments)["Body"]
-                for chunk in body.iter_chunks(_CHUNK):
+                for chunk in opener.open(file.key, offset):
                     offset += len(chunk)
                     yield chunk
             except ClientError as error:
@@ -77,3 +83,42 @@ def fetcher(store: ObjectStore) -> Callable[[CaptureFile], Iterator[bytes]]:
                 return
 
     return fetch
+
+
+class _Opener:
+    """Opens objects by presigned URL, which takes a third of the processor time of boto3's ``get_object``.
+
+    Whatever is not plainly the object is asked for again by ``get_object``, which knows retries, redirects and the
+    names of errors; when a presigned URL is refused, no other is tried.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._client, verify = store.presigning()
+        self._http = URLLib3Session(
+            verify=verify,
+            proxies=get_environ_proxies(self._client.meta.endpoint_url),
+            timeout=(_CONNECT_S, _READ_S),
+            max_pool_connections=_CONNECTIONS,
+        )
+        self._direct = True
+
+    def open(self, key: str, offset: int) -> Iterator[bytes]:
+        """The object's bytes from ``offset`` on, in chunks."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if self._direct:
+            url = self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self._store.bucket, "Key": key}, ExpiresIn=_URL_VALID_S
+            )
+            response = self._http.send(AWSPreparedRequest("GET", url, headers, None, True))
+            if response.status_code == (206 if offset else 200):
+                yield from response.raw.stream(_CHUNK)
+                return
+            response.raw.close()
+            if response.status_code in (400, 401, 403):
+                log.info("Presigned URLs are refused (%d): reading through boto3", response.status_code)
+                self._direct = False
+        arguments = {"Range": headers["Range"]} if offset else {}
+        yield from self._store.client.get_object(Bucket=self._store.bucket, Key=key, **arguments)["Body"].iter_chunks(
+            _CHUNK
+        )

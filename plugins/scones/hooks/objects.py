@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from scones.defaults import AWS_CONN_ID
@@ -19,7 +20,21 @@ class ObjectStore:
 
     def __init__(self, bucket: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> None:
         self.bucket = bucket
-        self.client = client if client is not None else S3Hook(aws_conn_id=aws_conn_id).conn
+        self._hook = S3Hook(aws_conn_id=aws_conn_id) if client is None else None
+        self.client = self._hook.conn if self._hook is not None else client
+
+    def presigning(self) -> tuple[Any, bool | str]:
+        """A client whose presigned URLs carry Signature Version 4, and what it verifies TLS certificates with.
+
+        Buckets made since 2020 and objects under KMS refuse the older signature, boto3's default in some regions.
+        """
+        if self._hook is None:
+            return self.client, True
+        verify = True if self._hook.verify is None else self._hook.verify
+        config = self.client.meta.config.merge(Config(signature_version="s3v4"))
+        session = self._hook.get_session(region_name=self.client.meta.region_name)
+        url = self.client.meta.endpoint_url
+        return session.client("s3", endpoint_url=url, config=config, verify=verify), verify
 
     def read(self, key: str) -> bytes | None:
         """Return an object's bytes, or None when there is none."""
