@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from embedded.processes import end_leftovers, marked_processes
 from embedded.settings import PROJECT_ROOT, VARIABLES, free_port
+
+if TYPE_CHECKING:
+    from tests.support.running_platform import RunningPlatform
 
 
 @dataclass
@@ -62,3 +66,26 @@ def checkout_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     yield make
     for checkout in made:
         end_leftovers(checkout.run_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    """A platform with a deployed model, for all tests of the session that only need one to work on."""
+    from tests.support.running_platform import RunningPlatform
+
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    ports = {VARIABLES[name]: str(free_port()) for name in VARIABLES if name.endswith("_port")}
+    # The drawn sample will do, and is there on every machine.
+    environment = {**os.environ, **ports, "SCONES_RUN_DIR": str(run_dir), "CIFAR100_MIRRORS": ""}
+    environment.pop("AIRFLOW_HOME", None)
+    checkout = Checkout(run_dir, environment)
+    try:
+        done = checkout.call("up")
+        assert done.returncode == 0, done.stdout
+        platform = RunningPlatform(checkout)
+        run_id = platform.start("train_and_deploy", {"epochs": 3, "minimum_accuracy": 0.5})
+        assert platform.wait("train_and_deploy", run_id) == "success", platform.explain("train_and_deploy", run_id)
+        yield platform
+        checkout.call("down")
+    finally:
+        end_leftovers(run_dir)
