@@ -33,6 +33,7 @@ from airflow.sdk import Param, dag, task
 from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 from scones.operators.batch import BatchChunkOperator
+from scones.page_links import batch_task
 from scones.tasks import batch, batch_results
 
 INPUT, PACE, LIMITS = "What to score", "How fast", "When the run fails"
@@ -138,7 +139,7 @@ def batch_inference() -> None:
     ).expand(chunk=chunks)
     # No chunk at all (only_new, and nothing is new) is a batch of no images, not a failure.
     collected = task(trigger_rule="none_failed")(batch_results.collect_results)(resources)
-    judged = task(multiple_outputs=False, outlets=[BATCH_ASSET])(batch_results.summarize_batch)(resources)
+    judged = batch_task(outlets=[BATCH_ASSET])(batch_results.summarize_batch)(resources)
     run_chunk >> collected >> judged
 
 

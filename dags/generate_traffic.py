@@ -29,6 +29,7 @@ from airflow.sdk import Param, dag, task
 from scones.defaults import BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 from scones.operators.batch import BatchChunkOperator
+from scones.page_links import batch_task
 from scones.tasks import batch, batch_results, batch_traffic
 
 WHAT, PACE, DRIFT, LIMITS = "What to send", "How fast", "Drift", "When the run fails"
@@ -114,7 +115,7 @@ def generate_traffic() -> None:
         execution_timeout=timedelta(days=8),
     ).expand(chunk=chunks)
     collected = task(batch_results.collect_results)(resources)
-    judged = task(multiple_outputs=False)(batch_results.summarize_batch)(resources)
+    judged = batch_task()(batch_results.summarize_batch)(resources)
     send_traffic >> collected >> judged
 
 

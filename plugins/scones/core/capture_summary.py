@@ -298,7 +298,8 @@ def _examples(
                 predicted=row.predicted,
                 time=row.record.inference_time,
                 event_id=row.record.event_id,
-                source=urllib.parse.unquote(row.record.custom_attributes)[:300],
+                # What the caller said of the image, its key by our own; else the name it gave the request.
+                source=urllib.parse.unquote(row.record.custom_attributes or row.record.inference_id or "")[:300],
                 fingerprint=int(columns["fingerprint"][index]),
                 image=row.image,
             )

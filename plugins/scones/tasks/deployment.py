@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Transform and endpoint run the same container on the same bytes: only rounding may differ.
 PARITY_TOLERANCE = 0.005
+# What the API takes; the capture then says which image a request was, and the report shows it.
+CUSTOM_ATTRIBUTES_MAX = 1024
 ROLL_BACK_TIMEOUT_S = 1800
 
 
@@ -44,6 +47,7 @@ def ask_endpoint(
             ContentType="image/png",
             Accept="application/json",
             InferenceId=inference_id,
+            CustomAttributes=quote(f"golden/{name}")[:CUSTOM_ATTRIBUTES_MAX],
         )
         answers[name] = json.loads(response["Body"].read())
         ids.append(inference_id)

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import task
 
 from scones.defaults import DRIFT_ASSET
+from scones.page_links import report_task
 
 JsonDict = dict[str, Any]
 
@@ -36,7 +37,7 @@ def await_capture(resources: Mapping[str, str], params: Any = None) -> JsonDict:
     return wait_for_capture(resources, resources["EndpointName"], timeout_s=params["capture_timeout_s"])
 
 
-@task(multiple_outputs=False, task_id="write_report")
+@report_task(task_id="write_report")
 def write_report(resources: Mapping[str, str], params: Any = None, run_id: Any = None) -> JsonDict:
     """Write the report over what arrived since the last one, or over the window of the params."""
     from scones.tasks.monitoring import write_report as write

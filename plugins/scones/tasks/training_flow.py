@@ -13,6 +13,7 @@ from airflow.sdk import PokeReturnValue, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from scones.defaults import DATASET_ASSET, MODEL_ASSET
+from scones.page_links import evaluation_task, report_task
 
 JsonDict = dict[str, Any]
 
@@ -61,7 +62,7 @@ def choose_champion(model: JsonDict) -> JsonDict:
     return champion
 
 
-@task(multiple_outputs=False, task_id="evaluate_model", trigger_rule="none_failed")
+@evaluation_task(task_id="evaluate_model", trigger_rule="none_failed")
 def evaluate_model(model: JsonDict, dataset: JsonDict, answers: JsonDict) -> JsonDict:
     """Measure the model on the test images, and the champion on the same ones."""
     from scones.tasks.evaluation import evaluate_model as evaluate
@@ -203,7 +204,7 @@ def await_capture(
     )
 
 
-@task(multiple_outputs=False, task_id="write_report")
+@report_task(task_id="write_report")
 def write_report(deployment: JsonDict, resources: Mapping[str, str], run_id: Any = None) -> JsonDict:
     """Write the monitoring report over what the endpoint has captured."""
     from scones.tasks.monitoring import write_report as write
