@@ -8,6 +8,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests docker
+# The longest first, so that both processes end together.
+SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
 # The platform reads .env itself; `make` only passes the environment on.
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUTF8 := 1
@@ -34,7 +36,7 @@ status: $(VENV)/.runtime ## Say what runs and where
 
 .PHONY: test
 test: $(VENV)/.dev ## Run the tests, in two processes (slow ones: `make test-slow`)
-	@$(BIN)/pytest -n 2 --dist loadscope -m "not slow and not compose" $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not compose" $(or $(ARGS),$(SUITES))
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: kill tests, drills, large batches
