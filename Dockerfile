@@ -8,22 +8,26 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_LINK_MODE=copy UV_COMP
 COPY requirements-setup.txt /build/
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r /build/requirements-setup.txt
 
+# Left out of both images: the packages' own tests, headers, and MLflow's web pages, which nothing here serves.
 FROM builder AS airflow-packages
 COPY requirements-airflow.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
     VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --require-hashes -r /build/requirements-airflow.txt \
     && /opt/venv/bin/python -m pip uninstall --yes uv pip \
-    && find /opt/venv -type d -name tests -path '*/site-packages/*' -prune -exec rm -rf {} +
+    && find /opt/venv/lib/python3.11/site-packages -type d \
+       \( -name tests -o -path '*/pyarrow/include' -o -path '*/mlflow/server/js' \) -prune -exec rm -rf {} +
 
 FROM builder AS platform-packages
 COPY requirements-platform.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
     VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --require-hashes -r /build/requirements-platform.txt \
-    && /opt/venv/bin/python -m pip uninstall --yes uv pip
+    && /opt/venv/bin/python -m pip uninstall --yes uv pip \
+    && find /opt/venv/lib/python3.11/site-packages -type d -name tests -prune -exec rm -rf {} +
 
 FROM ${BASE_IMAGE} AS base
 # Group 0 may write what the user may, so that an arbitrary user id (SCONES_UID) works too.
-RUN useradd --uid 50000 --gid 0 --home-dir /opt/scones --create-home --shell /usr/sbin/nologin scones
+RUN useradd --uid 50000 --gid 0 --home-dir /opt/scones --no-create-home --shell /usr/sbin/nologin scones \
+    && install -d -o scones -g 0 -m 0775 /opt/scones
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/opt/scones
 WORKDIR /opt/scones
 
@@ -47,7 +51,8 @@ COPY --chown=scones:0 dags ./dags
 ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/scones/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/scones/plugins
-RUN install -d -o scones -g 0 -m 0775 /opt/airflow /opt/airflow/logs
+# Named volumes take owner and mode from these folders when they are made.
+RUN install -d -o scones -g 0 -m 0775 /opt/airflow /opt/airflow/logs /var/cache/scones
 USER scones
 ENTRYPOINT ["/opt/scones/docker/airflow-entrypoint.sh"]
 CMD ["airflow", "version"]
