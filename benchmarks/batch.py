@@ -19,6 +19,7 @@ from benchmarks.measure import Measurement
 
 CONCURRENCY = 64
 RAW_POLL_S = 0.25
+CORES = os.cpu_count() or 1
 STEADY = {"threshold": 0, "max_rejected_share": 1.0, "starts_per_second": 1000, "concurrency": CONCURRENCY}
 
 
@@ -164,12 +165,14 @@ def ten_thousand_images(platform: BatchPlatform, sizes: tuple[int, ...] = (100, 
     largest = max(sizes)
     platform.copy_images("bench/many/", largest)
     run_batch(platform, "bench/many/", sample_size=min(50, largest))  # warm
-    seconds, peaks, counted = {}, {}, 0
+    seconds, peaks, used, counted = {}, {}, {}, 0
     for size in sizes:
         peak = _Peak(platform)
         peak.start()
+        before = platform.cpu_seconds()
         seconds[size], summary = run_batch(platform, "bench/many/", sample_size=size)
         peaks[size] = peak.end()
+        used[size] = {name: total - before[name] for name, total in platform.cpu_seconds().items()}
         outcomes = sum(summary[name] for name in ("classified", "rejected", "failed", "timed_out", "aborted"))
         assert outcomes == summary["images"] == size, summary
         counted = outcomes
@@ -182,6 +185,13 @@ def ten_thousand_images(platform: BatchPlatform, sizes: tuple[int, ...] = (100, 
         beside[f"{size} images, s"] = seconds[size]
         beside[f"{size} images, ms each"] = cost[size]
         beside[f"{size} images, triggerer peak MB"] = peaks[size]
+    # What bounds it: the CPU time that MiniStack, its Lambdas and the endpoint need for an image, on all cores.
+    bound = 1000 * sum(used[largest][name] for name in ("ministack", "sagemaker_local")) / largest / CORES
+    beside["bound by MiniStack, Lambdas and endpoint, ms each"] = bound
+    beside["share of the bound reached"] = bound / cost[largest]
+    beside["share of all cores in use"] = sum(used[largest].values()) / seconds[largest] / CORES
+    for name, total in used[largest].items():
+        beside[f"CPU of {name}, ms per image"] = 1000 * total / largest
     return [
         Measurement("batch-10k-images", float(counted), "images", f"== {largest}", counted == largest, beside),
         Measurement("batch-10k-memory-growth", growth, "x", "<= 1.15", growth <= 1.15, {"against": f"{middle} images"}),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.exceptions import AirflowException
 from airflow.sdk.exceptions import TaskDeferred
+from airflow.triggers.base import TaskSuccessEvent
 
 from scones.core.batch.transport import TransportError
 from scones.hooks.batch_chunks import ChunkFollower, shared_flow
@@ -38,6 +39,7 @@ def test_it_defers_with_everything_the_trigger_needs() -> None:
         operator().execute({})
     path, fields = deferred.value.trigger.serialize()
     assert fields == {
+        "end_from_trigger": True,
         "bucket": "bucket",
         "batch_id": "b-1",
         "number": 3,
@@ -56,6 +58,11 @@ def test_it_defers_with_everything_the_trigger_needs() -> None:
 def test_it_returns_what_the_trigger_reports() -> None:
     report = {"batch_id": "b-1", "number": 3, "classified": 5}
     assert operator().execute_complete({}, {"status": "success", "report": report}) == report
+
+
+def test_dag_test_resumes_it_after_the_trigger_ended_it() -> None:
+    event = TaskSuccessEvent(xcoms={"return_value": {}}).payload
+    assert operator().execute_complete({}, event) == {"batch_id": "b-1", "number": 3}
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "error", "message": "AccessDenied"}])
@@ -141,6 +148,36 @@ def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, err
     [event] = asyncio.run(events())
     assert event["status"] == "error"
     assert str(error).strip("'") in event["message"]
+
+
+@pytest.mark.parametrize("end_from_trigger", [True, False])
+def test_a_success_ends_the_task_in_the_trigger_or_in_a_worker(
+    monkeypatch: pytest.MonkeyPatch, end_from_trigger: bool
+) -> None:
+    report = {"batch_id": "b-1", "number": 0, "classified": 5}
+
+    async def run(self: ChunkFollower) -> dict[str, Any]:
+        return report
+
+    monkeypatch.setattr(ChunkFollower, "run", run)
+    request: dict[str, Any] = {
+        "bucket": "b",
+        "batch_id": "b-1",
+        "number": 0,
+        "concurrency": 1,
+        "starts_per_second": 1.0,
+    }
+    trigger = BatchChunkTrigger(end_from_trigger=end_from_trigger, **request)
+
+    async def events() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    [event] = asyncio.run(events())
+    if end_from_trigger:
+        assert isinstance(event, TaskSuccessEvent)
+        assert event.xcoms == {"return_value": report}
+    else:
+        assert event.payload == {"status": "success", "report": report}
 
 
 def test_chunks_of_one_batch_in_one_loop_share_their_flow_control() -> None:
