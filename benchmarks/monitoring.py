@@ -137,7 +137,7 @@ began = time.perf_counter()
 import numpy as np
 from datetime import UTC, datetime
 from benchmarks.monitoring import ENDPOINT, _client
-from scones.core.capture import Watermark
+from scones.core.capture_files import Watermark
 from scones.core.capture_reader import read_capture
 from scones.core.capture_summary import ReadSettings
 from scones.core.drift import suggest_constraints

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scones.core.capture import Watermark
+from scones.core.capture_files import Watermark
 from scones.hooks.monitoring import EndpointMissingError, MonitoringAws, update_json
 from scones.hooks.objects import ObjectStore
 from scones.tasks.monitoring import report_id_of, wait_for_capture, write_report

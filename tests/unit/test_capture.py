@@ -21,18 +21,13 @@ from PIL import Image
 from scones.core import capture_reader, captured_images
 from scones.core.capture import (
     MAX_LINE_BYTES,
-    CaptureFile,
     MalformedCaptureError,
-    Watermark,
-    endpoint_prefix,
-    hour_prefixes,
-    key_time,
     parse_csv_probabilities,
     parse_json_probabilities,
     parse_line,
     quote,
-    split_blocks,
 )
+from scones.core.capture_files import CaptureFile, Watermark, endpoint_prefix, hour_prefixes, key_time, split_blocks
 from scones.core.capture_reader import CaptureReadError, read_capture
 from scones.core.capture_summary import CaptureSummary, ReadSettings, summarise
 from scones.core.captured_images import UndecodableImageError, decode_image, thumbnail_uri

@@ -16,8 +16,9 @@ from scones.core.capture_summary import CaptureSummary, Example, ReadSettings, s
 from scones.core.drift import suggest_constraints
 from scones.core.ground_truth import model_quality, parse_ground_truth
 from scones.core.image_statistics import NoveltyScale, baseline_statistics
-from scones.core.monitoring import ReportInputs, Traffic, build_report, expected_rejection_rate, index_entry
+from scones.core.monitoring import ReportInputs, Traffic, build_report, index_entry
 from scones.core.monitoring_checks import needs_retraining
+from scones.core.monitoring_figures import expected_rejection_rate
 from scones.core.report import charts, svg
 from scones.core.report.alarm import alarm_message
 from scones.core.report.formatting import number, percent, when

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from scones.core.capture import CaptureFile, split_blocks
+from scones.core.capture_files import CaptureFile, split_blocks
 from scones.core.capture_summary import Block, CaptureSummary, ReadSettings, summarise
 
 #: Fetches one file as chunks of bytes.

@@ -12,7 +12,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from scones.core.capture import CaptureFile, hour_prefixes, key_time
+from scones.core.capture_files import CaptureFile, hour_prefixes, key_time
 from scones.hooks.errors import code_of
 from scones.hooks.objects import ObjectStore
 

@@ -14,7 +14,7 @@ from scones.defaults import AWS_CONN_ID
 from scones.tasks.monitoring_sources import Documents, Place, capture_files, quality_of, read_settings
 
 if TYPE_CHECKING:
-    from scones.core.capture import CaptureFile
+    from scones.core.capture_files import CaptureFile
     from scones.core.capture_summary import CaptureSummary, ReadSettings
     from scones.hooks.monitoring import MonitoringAws
     from scones.hooks.objects import ObjectStore

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scones.defaults import DEFAULT_CLASSES, DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
-    from scones.core.capture import CaptureFile, Watermark
+    from scones.core.capture_files import CaptureFile, Watermark
     from scones.core.capture_summary import ReadSettings
     from scones.hooks.objects import ObjectStore
 
@@ -66,7 +66,7 @@ class Place:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Place:
         """Read what :meth:`as_dict` returned; of an empty mapping, the beginning."""
-        from scones.core.capture import Watermark
+        from scones.core.capture_files import Watermark
 
         since = value.get("until")
         return cls(
@@ -114,7 +114,7 @@ class Place:
 
 
 def _capture_prefix(store: ObjectStore, endpoint: Mapping[str, Any], endpoint_name: str) -> str:
-    from scones.core.capture import endpoint_prefix
+    from scones.core.capture_files import endpoint_prefix
 
     bucket, prefix = endpoint_prefix(endpoint["destination"] or f"s3://{store.bucket}/capture", endpoint_name)
     if bucket != store.bucket:
@@ -173,7 +173,7 @@ def quality_of(
 
     The labels lie under the hour of their prediction, so only those hours of the captures are read again.
     """
-    from scones.core.capture import CaptureFile
+    from scones.core.capture_files import CaptureFile
     from scones.core.capture_reader import read_capture
     from scones.core.capture_summary import ReadSettings
     from scones.core.ground_truth import model_quality, parse_ground_truth
