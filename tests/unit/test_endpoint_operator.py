@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,23 @@ def test_the_same_deployment_again_touches_nothing(sagemaker: FakeSageMaker) -> 
     result = operator(sagemaker).execute(context())
     assert result["action"] == "unchanged"
     assert {name.partition("_")[0] for name, _ in sagemaker.calls[before:]} == {"describe"}
+
+
+def test_a_retry_after_the_update_still_knows_what_served_before(sagemaker: FakeSageMaker) -> None:
+    old = deploy(sagemaker)
+    store: dict[str, str] = {}
+    state = SimpleNamespace(get=store.get, set=store.__setitem__)
+    task = operator(sagemaker, instance_count=2)
+    with pytest.raises(TaskDeferred):
+        task.execute({**context(), "task_state_store": state})
+    # The worker dies while SageMaker goes on: first found at work, then done.
+    with pytest.raises(TaskDeferred) as caught:
+        operator(sagemaker, instance_count=2).execute({**context(), "task_state_store": state})
+    assert caught.value.trigger.carry["previous"] == old["endpoint_config_name"]
+    sagemaker.finish_deployment("courier")
+    result = operator(sagemaker, instance_count=2).execute({**context(), "task_state_store": state})
+    assert (result["action"], result["previous_endpoint_config_name"]) == ("unchanged", old["endpoint_config_name"])
+    assert len(sagemaker.called("update_endpoint")) == 1
 
 
 def test_another_config_is_an_update_with_the_asked_shift_of_traffic(sagemaker: FakeSageMaker) -> None:

@@ -198,7 +198,12 @@ def test_a_candidate_that_answers_wrongly_stops_the_deployment(staged: FakeS3) -
         smoke_test(endpoint_name="c", store=store(client=staged), client=runtime(), **CHECK)
 
 
-DEPLOYMENT = {"endpoint_name": "courier", "previous_endpoint_config_name": "c-old", "action": "updated"}
+DEPLOYMENT = {
+    "endpoint_name": "courier",
+    "endpoint_config_name": "c-new",
+    "previous_endpoint_config_name": "c-old",
+    "action": "updated",
+}
 
 
 def test_a_live_endpoint_that_answers_wrongly_goes_back(
@@ -223,6 +228,7 @@ def test_a_live_endpoint_that_answers_wrongly_goes_back(
 def test_going_back_that_fails_is_told_and_a_first_endpoint_is_deleted(
     sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    serve(sagemaker, "old")
     serve(sagemaker, "new")
     hook = FakeRegistryHook(sagemaker)
 
@@ -233,6 +239,9 @@ def test_going_back_that_fails_is_told_and_a_first_endpoint_is_deleted(
     assert "failed too (Failed: no capacity)" in roll_back(DEPLOYMENT, hook)
     first = {**DEPLOYMENT, "previous_endpoint_config_name": ""}
     assert "no earlier config" in roll_back({**first, "action": "unchanged"}, hook)
+    same = {**DEPLOYMENT, "previous_endpoint_config_name": DEPLOYMENT["endpoint_config_name"]}
+    assert "no earlier config" in roll_back(same, hook)
+    assert "c-gone no longer exists" in roll_back({**DEPLOYMENT, "previous_endpoint_config_name": "c-gone"}, hook)
     assert ("endpoint", "courier") in sagemaker.things
     assert "deleted" in roll_back({**first, "action": "created"}, hook)
     assert ("endpoint", "courier") not in sagemaker.things

@@ -128,7 +128,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         progress = {
             "config_name": request["EndpointConfigName"],
             "deployment_config": update_policy,
-            "previous": (description or {}).get("EndpointConfigName", "") or "",
+            "previous": self._previous(context, description, request["EndpointConfigName"]),
             "submitted": is_deploying(description, request["EndpointConfigName"]),
             "action": "unchanged",
             "began": time.time(),
@@ -147,6 +147,19 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         """Delete a short-lived endpoint; a real one keeps serving, whatever becomes of the task."""
         if self.delete_on_failure:
             self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
+
+    def _previous(self, context: Context, description: Mapping[str, Any] | None, config_name: str) -> str:
+        """Return the config that served before this task touched the endpoint; an earlier try may have done so."""
+        serving = str((description or {}).get("EndpointConfigName") or "")
+        # Survives the worker, unlike XCom, which a retry clears. Absent outside a task run.
+        store = context.get("task_state_store")
+        if store is None:
+            return serving
+        key = f"before-{config_name}"
+        if serving == config_name or is_deploying(description, config_name):
+            return str(store.get(key, serving))
+        store.set(key, serving)
+        return serving
 
     def _advance(self, context: Context, progress: dict[str, Any]) -> dict[str, Any]:
         hook = self._hook()

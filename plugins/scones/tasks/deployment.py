@@ -147,12 +147,14 @@ def verify_endpoint(
 def roll_back(deployment: Mapping[str, Any], hook: SageMakerResourcesHook) -> str:
     """Put the endpoint back on the config it served before; return in words what was done."""
     name, previous = deployment["endpoint_name"], deployment["previous_endpoint_config_name"]
+    if previous == deployment["endpoint_config_name"] or (not previous and deployment["action"] == "unchanged"):
+        return "and there is no earlier config to go back to"
     if not previous:
-        if deployment["action"] == "unchanged":
-            return "and there is no earlier config to go back to"
         # Nothing served before: no answer is better than wrong answers.
         hook.delete("delete_endpoint", EndpointName=name)
         return "and as nothing served before, it was deleted"
+    if hook.endpoint_config(previous) is None:
+        return f"and the earlier config {previous} no longer exists: run rollback_endpoint"
     hook.conn.update_endpoint(EndpointName=name, EndpointConfigName=previous)
     trigger = SageMakerWaitTrigger(
         kind="endpoint",
