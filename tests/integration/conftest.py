@@ -14,6 +14,7 @@ import pytest
 
 from embedded.processes import end_leftovers, marked_processes
 from embedded.settings import PROJECT_ROOT, VARIABLES, free_port
+from tests.integration.live import LivePlatform
 
 if TYPE_CHECKING:
     from tests.support.running_platform import RunningPlatform
@@ -49,19 +50,23 @@ class Checkout:
         return [" ".join(process.cmdline()[:4]) for process in marked_processes(self.run_dir)]
 
 
+def make_checkout(tmp_path_factory: pytest.TempPathFactory, **overrides: str) -> Checkout:
+    """A run folder and ports that nobody else uses; whoever makes it ends what it leaves."""
+    run_dir = tmp_path_factory.mktemp("checkout") / "run"
+    ports = {VARIABLES[name]: str(free_port()) for name in VARIABLES if name.endswith("_port")}
+    environment = {**os.environ, **ports, "SCONES_RUN_DIR": str(run_dir), **overrides}
+    environment.pop("AIRFLOW_HOME", None)
+    return Checkout(run_dir, environment)
+
+
 @pytest.fixture
 def checkout_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Checkout]]:
     """`checkout_factory(CIFAR100_ARCHIVE=...)` gives a platform that nobody else uses; all of it ends with the test."""
     made: list[Checkout] = []
 
     def make(**overrides: str) -> Checkout:
-        run_dir = tmp_path_factory.mktemp("checkout") / "run"
-        ports = {VARIABLES[name]: str(free_port()) for name in VARIABLES if name.endswith("_port")}
-        environment = {**os.environ, **ports, "SCONES_RUN_DIR": str(run_dir), **overrides}
-        environment.pop("AIRFLOW_HOME", None)
-        checkout = Checkout(run_dir, environment)
-        made.append(checkout)
-        return checkout
+        made.append(make_checkout(tmp_path_factory, **overrides))
+        return made[-1]
 
     yield make
     for checkout in made:
@@ -89,3 +94,22 @@ def trained_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
         checkout.call("down")
     finally:
         end_leftovers(run_dir)
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iterator[LivePlatform]:
+    """One platform that is up, shared by all tests of the session that only start runs on it.
+
+    LIVE_PLATFORM=<run folder> uses one that is up already, which saves a minute while writing a test.
+    """
+    if up_already := os.environ.get("LIVE_PLATFORM"):
+        yield LivePlatform(Path(up_already))
+        return
+    checkout = make_checkout(tmp_path_factory, CIFAR100_ARCHIVE=str(shared_data / "cifar-100-python.tar.gz"))
+    try:
+        done = checkout.call("up")
+        assert done.returncode == 0, done.stdout
+        yield LivePlatform(checkout.run_dir)
+        assert checkout.call("down").returncode == 0
+    finally:
+        end_leftovers(checkout.run_dir)
