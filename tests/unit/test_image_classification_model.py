@@ -48,8 +48,7 @@ def test_mirrored_features_are_the_same_numbers_in_another_order() -> None:
     canvases, _ = blobs(4, 4, 1)
     features = Features(learn_dictionary(planes(canvases), 64, np.random.default_rng(0)))
     plain, mirrored = features(canvases), features(canvases[:, :, ::-1])
-    assert sorted(features.mirror) == list(range(features.size))
-    error = np.abs(plain[:, features.mirror] - mirrored).max() / np.abs(plain).max()
+    error = np.abs(np.roll(plain, features.size // 2, axis=1) - mirrored).max() / np.abs(plain).max()
     changed = np.abs(plain - mirrored).max() / np.abs(plain).max()
     assert error < 0.02 < changed
 

@@ -1,7 +1,7 @@
 """What the model sees of an image: scattering of its brightness and colours, and a dictionary of its patches.
 
-Each feature has a mirror partner, so the features of the mirrored image are the same numbers in another order
-(`Features.mirror`) and cost nothing.
+Each feature has a mirror partner: the mirrored image has the same numbers in another order. They are sorted so that
+this order is the simplest there is: the second half of the numbers before the first.
 """
 
 from typing import Any
@@ -28,7 +28,10 @@ def planes(canvases: Canvases) -> Array:
 
 
 class Features:
-    """Maps uint8 canvases (images, CANVAS, CANVAS, 3) to float32 (images, size)."""
+    """Maps uint8 canvases (images, CANVAS, CANVAS, 3) to float32 (images, size).
+
+    With h = size / 2, feature n + h of an image is feature n of the mirrored image.
+    """
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._scattering = Scattering(CANVAS, scales=3, angles=6, grid=4, pad=4)
@@ -36,7 +39,9 @@ class Features:
         blocks = [self._scattering.mirror()] * 3 + [self._patches.mirror()]
         starts = np.cumsum([0] + [len(block) for block in blocks])
         self.size = int(starts[-1])
-        self.mirror = np.concatenate([block + start for block, start in zip(blocks, starts[:-1], strict=True)])
+        mirror = np.concatenate([block + start for block, start in zip(blocks, starts[:-1], strict=True)])
+        left = np.flatnonzero(np.arange(self.size) < mirror)  # no feature is its own partner: grids halve, atoms pair
+        self._order = np.concatenate([left, mirror[left]])
 
     def __call__(self, canvases: Canvases) -> Array:
         result = np.empty((len(canvases), self.size), dtype=np.float32)
@@ -44,7 +49,6 @@ class Features:
             seen = planes(canvases[start : start + _BATCH])
             count = len(seen)
             scattered = self._scattering(seen.transpose(0, 3, 1, 2).reshape(count * 3, CANVAS, CANVAS))
-            chosen = result[start : start + count]
-            chosen[:, : -self._patches.size] = scattered.reshape(count, -1)
-            chosen[:, -self._patches.size :] = self._patches(seen)
+            computed = np.concatenate([scattered.reshape(count, -1), self._patches(seen)], axis=1)
+            computed.take(self._order, axis=1, out=result[start : start + count], mode="clip")
         return result

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.basis import Basis
 from sagemaker_local.algorithms.image_classification.calibration import fit_calibration
@@ -15,6 +14,7 @@ from sagemaker_local.algorithms.image_classification.features import Features, p
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
 from sagemaker_local.algorithms.image_classification.model import Parameters, gaussian, softmax
 from sagemaker_local.algorithms.image_classification.patches import learn_dictionary
+from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
 Part = TypeVar("Part")
@@ -53,17 +53,17 @@ class Trainer:
     """Learns from passes over the training images; a model can be fitted after each pass.
 
     Args:
-        canvases: uint8 (images, CANVAS, CANVAS, 3), possibly memory-mapped.
+        canvases: uint8 (images, CANVAS, CANVAS, 3), an array or rows of a file.
         labels: class indices (images,).
         classes: number of classes; those without an image only get a small probability.
         scratch: existing folder for the projected images, deleted by the caller.
         seed: everything random follows from it.
         decay: multiplies the ridge strengths that are tried.
-        threads: number of threads that compute features.
+        threads: number of threads that share the work; the model does not depend on it.
     """
 
     def __init__(
-        self, canvases: Array, labels: Array, classes: int, scratch: Path, *,
+        self, canvases: Readable, labels: Array, classes: int, scratch: Path, *,
         seed: int = 0, decay: float = 1.0, threads: int = 2, settings: Settings | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings or Settings()
@@ -71,8 +71,8 @@ class Trainer:
         self.labels = np.asarray(labels, dtype=np.intp)
         self.classes = classes
         self.decay = decay
-        self.threads = threads
         self.passes = 0
+        self._pool = ThreadPoolExecutor(threads)
         self._generator = np.random.default_rng(seed)
         count = len(canvases)
         sizes = np.bincount(self.labels, minlength=classes)
@@ -86,14 +86,14 @@ class Trainer:
         raw = self._sample(sample, 0)
         # Moved images leave the span of a few hundred still ones: without them the further passes would teach nothing.
         moved = self._sample(sample[: s.sample - len(sample)], s.largest_shift)
-        self.basis = Basis(raw, moved, self.features.mirror, s.knee, s.linear_components, s.kernel_components)
+        self.basis = Basis(raw, moved, s.knee, s.linear_components, s.kernel_components, self._pool)
         picked = np.sort(self._generator.permutation(len(sample))[: s.landmarks])
         # Few images are all in the sample: their features need not be computed again for the first pass.
         self._sampled: Array | None = raw if len(sample) == count else None
         self._landmarks = self.basis.project(raw[picked]).kernel
         self._width = s.kernel_width / self.features.size
         between = gaussian(self._landmarks, self._landmarks, self.basis.symmetric, self._width).astype(np.float64)
-        values, vectors = scipy.linalg.eigh(between, check_finite=False)
+        values, vectors = np.linalg.eigh(between)
         keep = values > 1e-5 * values[-1]
         # Kernel rows times this have the landmarks' kernel as their products: the ridge becomes a plain one.
         self._whiten = (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
@@ -101,7 +101,7 @@ class Trainer:
         self._linear = RidgeSums(folds, self.basis.even.shape[1], classes)
         self._kernel = RidgeSums(folds, self._whiten.shape[1], classes)
         self._rows = [
-            np.lib.format.open_memmap(scratch / f"{name}.npy", mode="w+", dtype=np.float32, shape=(count, width))
+            Rows(scratch / f"{name}.rows", (width,), np.float32)
             for name, width in (("linear", self.basis.even.shape[1]), ("kernel", self._whiten.shape[1]))
         ]
 
@@ -116,9 +116,8 @@ class Trainer:
         def compute(task: int) -> Part:
             return step(self.features(_moved(self.canvases[chunks[task]], moves[task], largest_shift)))
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            for start in range(0, len(chunks), AT_ONCE):
-                yield list(pool.map(compute, range(start, min(start + AT_ONCE, len(chunks)))))
+        for start in range(0, len(chunks), AT_ONCE):
+            yield list(self._pool.map(compute, range(start, min(start + AT_ONCE, len(chunks)))))
 
     def _sample(self, indices: Array, largest_shift: int) -> Array:
         groups = self._chunks(indices, largest_shift, lambda raw: raw)
@@ -148,18 +147,21 @@ class Trainer:
                 part = slice(start, start + len(rows))
                 sums.add(rows, self._targets[self.labels[part]], self._folds[part])
                 if first:
-                    self._rows[head][part] = rows
+                    self._rows[head].append(rows)
             start += len(rows)
         self.passes += 1
 
-    def _held_out(self, head: int, sums: RidgeSums, strength: float) -> Array:
-        weights = sums.solve_without_each(strength)
+    def _scores(self, head: int, weights: Array) -> Array:
+        """Scores (images, classes) by `weights` (folds, columns, classes): an image by those of its fold.
+
+        One set of weights (1, columns, classes) is for all images.
+        """
         scores = np.empty((len(self.labels), self.classes))
         for start in range(0, len(scores), CHUNK * AT_ONCE):
-            part = slice(start, start + CHUNK * AT_ONCE)
-            for fold in np.unique(self._folds[part]):
-                chosen = start + np.flatnonzero(self._folds[part] == fold)
-                scores[chosen] = self._rows[head][chosen] @ weights[fold]
+            part = np.arange(start, min(start + CHUNK * AT_ONCE, len(scores)))
+            rows, folds = self._rows[head][part], self._folds[part] % len(weights)
+            for fold in np.unique(folds):
+                scores[part[folds == fold]] = rows[folds == fold] @ weights[fold]
         return scores
 
     def fit(self) -> Fitted:
@@ -171,32 +173,30 @@ class Trainer:
         ):
             found = []
             for strength in tried:
-                held = self._held_out(head, sums, strength * self.decay)
+                held = self._scores(head, sums.solve_without_each(strength * self.decay, self._pool))
                 found.append((fit_calibration([held], self.labels)[2], strength * self.decay, held))
             best = min(found, key=lambda candidate: candidate[0])
             strengths.append(best[1])
             scores.append(best[2])
         blend, shift, _ = fit_calibration(scores, self.labels)
-        linear = self.basis.even @ (self._linear.solve(strengths[0]) / np.sqrt(self.features.size)).astype(np.float32)
+        solved = [sums.solve(strength) for sums, strength in zip((self._linear, self._kernel), strengths, strict=True)]
+        linear = self.basis.even @ (solved[0] / np.sqrt(self.features.size)).astype(np.float32)
         learned = {f"patch_{part.name}": getattr(self.dictionary, part.name) for part in fields(self.dictionary)}
         parameters = Parameters(
             **learned,
-            knee=self.basis.knee,
-            centre=self.basis.centre,
-            scale=self.basis.scale,
+            knee=self.basis.scaling.knee,
+            centre=self.basis.scaling.centre,
+            scale=self.basis.scaling.scale,
             linear=linear,
-            components=self.basis.kernel_directions.astype(np.float16),
+            symmetric=self.basis.even[:, : self.basis.symmetric].astype(np.float16),
+            antisymmetric=self.basis.odd.astype(np.float16),
             landmarks=self._landmarks,
-            kernel=(self._whiten @ self._kernel.solve(strengths[1])).astype(np.float32),
+            kernel=(self._whiten @ solved[1]).astype(np.float32),
             width=np.array(self._width, dtype=np.float32),
-            symmetric=np.array(self.basis.symmetric),
             blend=blend,
             shift=shift,
         )
-        seen = sum(
-            blend[head] * (self._rows[head] @ sums.solve(strength))
-            for head, (sums, strength) in enumerate(zip((self._linear, self._kernel), strengths, strict=True))
-        )
+        seen = sum(blend[head] * self._scores(head, weights[None]) for head, weights in enumerate(solved))
         held_out = softmax(blend[0] * scores[0] + blend[1] * scores[1] + shift)
         return Fitted(parameters, held_out, softmax(seen + shift), (strengths[0], strengths[1]))
 

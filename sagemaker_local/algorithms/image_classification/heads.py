@@ -1,7 +1,8 @@
 """Ridge regression solved from sums over chunks of images, with scores for every image from heads that never saw it."""
 
+from concurrent.futures import Executor
+
 import numpy as np
-import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
@@ -34,18 +35,22 @@ class RidgeSums:
             self._squares[fold] += part.T @ part
             self._products[fold] += part.T @ targets[chosen]
 
-    def solve(self, strength: float, without: int | None = None) -> Array:
-        """Weights (columns, classes) from all folds, or all but one; `strength` is the ridge."""
+    def _sum(self) -> tuple[Array, Array]:
         if self._total is None:
             self._total = self._squares.sum(axis=0), self._products.sum(axis=0)
-        squares, products = self._total
+        return self._total
+
+    def solve(self, strength: float, without: int | None = None) -> Array:
+        """Weights (columns, classes) from all folds, or all but one; `strength` is the ridge."""
+        squares, products = self._sum()
         if without is None:
             squares = squares.copy()
         else:
             squares, products = squares - self._squares[without], products - self._products[without]
         squares[np.diag_indices_from(squares)] += strength
-        return scipy.linalg.solve(squares, products, assume_a="pos", overwrite_a=True, check_finite=False)
+        return np.linalg.solve(squares, products)  # scipy's would hold up the other threads
 
-    def solve_without_each(self, strength: float) -> Array:
-        """Weights (folds, columns, classes), the n-th without fold n."""
-        return np.stack([self.solve(strength, fold) for fold in range(len(self._squares))])
+    def solve_without_each(self, strength: float, pool: Executor) -> Array:
+        """Weights (folds, columns, classes), the n-th without fold n; the folds are shared by the pool's threads."""
+        self._sum()
+        return np.stack(list(pool.map(lambda fold: self.solve(strength, fold), range(len(self._squares)))))

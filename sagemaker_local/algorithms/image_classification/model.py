@@ -4,6 +4,8 @@ With f the compressed, standardised features and Pf those of the mirrored image,
 kernel head reads the leading principal components of f + Pf and of f - Pf (a mirror only changes the sign of the
 latter), compares them with landmark images by a Gaussian kernel, averaged over the image and its mirror. A softmax over
 both heads' scores, scaled and shifted as fitted on images the heads had not seen, gives the probabilities.
+
+P exchanges the two halves of the features, so f + Pf and f - Pf are half as long as f, and so is all that reads them.
 """
 
 import json
@@ -21,29 +23,60 @@ from sagemaker_local.algorithms.image_classification.images import CANVAS, Geome
 from sagemaker_local.algorithms.image_classification.patches import Dictionary
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
-FORMAT = "scones-image-classification/1"
+FORMAT = "scones-image-classification/2"
 PARAMETERS = "image-classification-parameters.npz"
 SHAPES = "model-shapes.json"
 
 
 @dataclass
+class Scaling:
+    """From raw features (images, 2 H) to standardised symmetric and antisymmetric ones, (images, H) each."""
+
+    knee: Array  # (H,) where the logarithm bends
+    centre: Array  # (H,)
+    scale: Array  # (H,)
+
+    @classmethod
+    def of(cls, raw: Array, knee: float) -> "Scaling":
+        """Learn from the features of images that count together with their mirror images.
+
+        Args:
+            raw: features (images, 2 H).
+            knee: bend of the logarithm, as a share of the feature's mean size.
+        """
+        bend = (knee * np.abs(raw).mean(axis=0).reshape(2, -1).mean(axis=0) + 1e-4).astype(np.float32)
+        values = compress(raw.reshape(len(raw), 2, -1), bend)
+        centre = values.mean(axis=0).mean(axis=0)
+        values -= centre
+        spread = np.sqrt((values**2).mean(axis=0).mean(axis=0))
+        return cls(bend, centre, (spread + 1e-3 * spread.mean() + 1e-6).astype(np.float32))
+
+    def parts(self, raw: Array) -> tuple[Array, Array]:
+        """(f + Pf) / sqrt 2 and (f - Pf) / sqrt 2 of raw features: together an orthonormal change of f."""
+        values = compress(raw.reshape(len(raw), 2, -1), self.knee)
+        values -= self.centre
+        values /= self.scale * np.float32(np.sqrt(2))
+        return values[:, 0] + values[:, 1], values[:, 0] - values[:, 1]
+
+
+@dataclass
 class Parameters:
-    """Every learned number. D features, S and A symmetric and antisymmetric components, M landmarks, C classes."""
+    """Every learned number. 2 H features, S and A symmetric and antisymmetric components, M landmarks, C classes."""
 
     patch_spread: Array  # the patch dictionary: see patches.Dictionary
     patch_whiten: Array
     patch_centre: Array
     patch_atoms: Array
     patch_threshold: Array
-    knee: Array  # (D,) where the logarithm bends
-    centre: Array  # (D,)
-    scale: Array  # (D,)
-    linear: Array  # (D, C)
-    components: Array  # (D, S + A), float16
+    knee: Array  # (H,), with the next two: see Scaling
+    centre: Array  # (H,)
+    scale: Array  # (H,)
+    linear: Array  # (H, C)
+    symmetric: Array  # (H, S), float16
+    antisymmetric: Array  # (H, A), float16
     landmarks: Array  # (M, S + A)
     kernel: Array  # (M, C)
     width: Array  # () inverse squared kernel width
-    symmetric: Array  # () S
     blend: Array  # (2,) weight of the linear and of the kernel scores
     shift: Array  # (C,)
 
@@ -54,7 +87,10 @@ class Parameters:
 
 def compress(raw: Array, knee: Array) -> Array:
     """Signed logarithm: linear below `knee`, so that rare large responses do not drown the rest."""
-    return np.sign(raw) * np.log1p(np.abs(raw) / knee)
+    result = np.abs(raw)
+    result /= knee
+    np.log1p(result, out=result)
+    return np.copysign(result, raw, out=result)
 
 
 def gaussian(points: Array, landmarks: Array, symmetric: int, width: float) -> Array:
@@ -81,12 +117,15 @@ class Model:
         self.geometry = geometry
         self.image_shape = image_shape
         self.features = Features(parameters.dictionary)
-        self._components = parameters.components.astype(np.float32)
-        if self.features.size != len(parameters.centre):
+        if self.features.size != 2 * len(parameters.centre):
             raise AlgorithmError(
-                f"the model was trained on {len(parameters.centre)} features and this version has {self.features.size}:"
-                " train it again"
+                f"the model was trained on {2 * len(parameters.centre)} features and this version has"
+                f" {self.features.size}: train it again"
             )
+        self._scaling = Scaling(parameters.knee, parameters.centre, parameters.scale)
+        # One product with both heads' symmetric columns: the reading of these numbers is what takes the time.
+        self._even = np.concatenate([parameters.symmetric, parameters.linear], axis=1, dtype=np.float32)
+        self._odd = parameters.antisymmetric.astype(np.float32)
 
     @property
     def num_classes(self) -> int:
@@ -95,11 +134,12 @@ class Model:
     def probabilities(self, canvases: Array) -> Array:
         """Class probabilities (images, classes) of uint8 canvases."""
         p = self.parameters
-        values = (compress(self.features(canvases), p.knee) - p.centre) / p.scale
-        points = values @ self._components
-        linear = values @ p.linear
-        kernel = gaussian(points, p.landmarks, int(p.symmetric), float(p.width)) @ p.kernel
-        return softmax(p.blend[0] * linear + p.blend[1] * kernel + p.shift)
+        even, odd = self._scaling.parts(self.features(canvases))
+        symmetric = p.symmetric.shape[1]
+        read = even @ self._even
+        points = np.concatenate([read[:, :symmetric], odd @ self._odd], axis=1)
+        kernel = gaussian(points, p.landmarks, symmetric, float(p.width)) @ p.kernel
+        return softmax(p.blend[0] * read[:, symmetric:] + p.blend[1] * kernel + p.shift)
 
     def predict(self, content: bytes, name: str = "the request body") -> list[float]:
         """Class probabilities of one PNG or JPEG; AlgorithmError when it is not one."""
@@ -134,8 +174,12 @@ class Model:
         """
         try:
             shapes: dict[str, Any] = json.loads((folder / SHAPES).read_text(encoding="utf-8"))
-            if not isinstance(shapes, dict) or shapes.get("format") != FORMAT:
-                raise AlgorithmError(f"{SHAPES} is not of the format {FORMAT}: the model is another algorithm's")
+            given = shapes.get("format") if isinstance(shapes, dict) else None
+            if given != FORMAT:
+                kind = FORMAT.rpartition("/")[0]
+                older = isinstance(given, str) and given.rpartition("/")[0] == kind
+                reason = "another version made it; train it again" if older else "the model is another algorithm's"
+                raise AlgorithmError(f"{SHAPES} is not of the format {FORMAT}: {reason}")
             with np.load(folder / PARAMETERS, allow_pickle=False) as archive:
                 arrays = {field.name: archive[field.name] for field in fields(Parameters)}
             for name, shape in shapes["arrays"].items():

@@ -8,7 +8,6 @@ features in another order. Source: Coates and Ng, "Learning Feature Representati
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from sagemaker_local.algorithms.image_classification.scattering import Array, windows
 
@@ -59,7 +58,7 @@ def learn_dictionary(planes: Array, atoms: int, generator: np.random.Generator) 
     drawn = (views[tuple(places)] / spread[:, None, None]).reshape(_LEARNING_PATCHES, -1)
     normal = _normalised(np.concatenate([drawn, _mirrored(drawn)]))
     centre = normal.mean(axis=0)
-    values, vectors = scipy.linalg.eigh(np.cov(normal.T))
+    values, vectors = np.linalg.eigh(np.cov(normal.T))
     whiten = ((vectors / np.sqrt(values + 0.1 * values.mean())) @ vectors.T).astype(np.float32)
     points = _unit((normal[:_LEARNING_PATCHES] - centre) @ whiten)
     half = points[generator.permutation(len(points))[: atoms // 2]].copy()
@@ -83,6 +82,7 @@ class PatchFeatures:
     def __init__(self, dictionary: Dictionary, canvas: int) -> None:
         self._dictionary = dictionary
         self._rows = (canvas - SIDE) // STRIDE + 1
+        self._cut = _cut(np.arange(canvas * canvas * 3).reshape(1, canvas, canvas, 3), STRIDE).ravel()
         # Patch n begins at pixel STRIDE * n: its middle is (SIDE - 1) / 2 further.
         self._windows = windows(self._rows, GRID, STRIDE, -(SIDE - 1) / 2, canvas)
 
@@ -99,9 +99,12 @@ class PatchFeatures:
 
     def __call__(self, planes: Array) -> Array:
         learned = self._dictionary
-        patches = _cut(planes / learned.spread, STRIDE).reshape(len(planes) * self._rows**2, -1)
-        points = _unit((_normalised(patches) - learned.centre) @ learned.whiten)
-        active = np.maximum(points @ learned.atoms.T - learned.threshold, 0)
+        patches = (planes / learned.spread).reshape(len(planes), -1).take(self._cut, axis=1)
+        normal = _normalised(patches.reshape(len(planes) * self._rows**2, -1))
+        normal -= learned.centre
+        active = _unit(normal @ learned.whiten) @ learned.atoms.T
+        active -= learned.threshold
+        np.maximum(active, 0, out=active)
         averaged = np.matmul(active.reshape(len(planes), self._rows**2, -1).transpose(0, 2, 1), self._windows)
         # The square root evens out rare strong and frequent weak responses.
-        return np.sqrt(averaged).reshape(len(planes), -1)
+        return np.sqrt(averaged, out=averaged).reshape(len(planes), -1)

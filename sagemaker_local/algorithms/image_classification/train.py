@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sagemaker_local.algorithms.image_classification.hyperparameters import Hype
 from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
 from sagemaker_local.algorithms.image_classification.model import Model
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
+from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
 LOG = logging.getLogger("image_classification")
@@ -28,6 +30,8 @@ REPORT = "training-report.json"
 
 # More passes change nothing that can be measured (docs/algorithm.md, learning curve); the log says so when asked for.
 MOST_EPOCHS = 2
+
+_AT_ONCE = 64
 
 
 def main() -> int:
@@ -129,14 +133,16 @@ def _load(
     chosen: Hyperparameters,
     geometry: Geometry,
     scratch: Path,
-) -> tuple[Array, Array]:
-    """Canvases (images, CANVAS, CANVAS, 3), mapped from a file so that memory does not grow, and labels."""
+) -> tuple[Rows, Array]:
+    """Canvases (images, CANVAS, CANVAS, 3), in a file so that memory does not grow with them, and labels."""
     channel: Channel = open_channel(paths, channels, name, chosen.num_classes)
-    shape = (len(channel), CANVAS, CANVAS, 3)
-    canvases = np.lib.format.open_memmap(scratch / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    canvases = Rows(scratch / f"{name}.canvases", (CANVAS, CANVAS, 3), np.uint8)
     try:
-        for index in range(len(channel)):
-            canvases[index] = decode_image(channel.content(index), geometry, channel.describe(index))
+        for start in range(0, len(channel), _AT_ONCE):
+            part = range(start, min(start + _AT_ONCE, len(channel)))
+            canvases.append(
+                np.stack([decode_image(channel.content(index), geometry, channel.describe(index)) for index in part])
+            )
     finally:
         channel.close()
     labels = np.array(channel.labels, dtype=np.intp)
@@ -164,19 +170,19 @@ def _check_training(labels: Array, chosen: Hyperparameters) -> None:
 
 
 def _learn(
-    paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Array, Array],
-    validation: tuple[Array, Array], scratch: Path, started: float, earlier: Model | None,
+    paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Rows, Array],
+    validation: tuple[Rows, Array], scratch: Path, started: float, earlier: Model | None,
 ) -> None:  # fmt: skip
     before = None
     if earlier is not None:
-        before = calibration.report(_evaluate(earlier, *validation), validation[1])
+        before = calibration.report(_evaluate(earlier, validation[0]), validation[1])
         LOG.info("Validation accuracy of the model in the channel 'model': %.6f", before["accuracy"])
     trainer = Trainer(*training, chosen.num_classes, scratch, decay=max(chosen.weight_decay, 1e-8) / 1e-4)
     epochs = min(chosen.epochs, MOST_EPOCHS)
     if epochs < chosen.epochs:
         LOG.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
     history: list[dict[str, Any]] = []
-    best: tuple[float, Model, Fitted, dict[str, Any]] | None = None
+    best: tuple[float, Model, Fitted, Array, dict[str, Any]] | None = None
     for epoch in range(epochs):
         begun = time.monotonic()
         trainer.add_pass()
@@ -188,7 +194,7 @@ def _learn(
             top = calibration.top_k_accuracy(on_training, training[1], chosen.top_k)
             LOG.info("Epoch[%d] Train-top_k_accuracy_%d=%.6f", epoch, chosen.top_k, top)
         LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
-        on_validation = _evaluate(model, *validation)
+        on_validation = _evaluate(model, validation[0])
         LOG.info("Epoch[%d] Validation-accuracy=%.6f", epoch, calibration.accuracy(on_validation, validation[1]))
         if chosen.top_k:
             top = calibration.top_k_accuracy(on_validation, validation[1], chosen.top_k)
@@ -206,13 +212,13 @@ def _learn(
             np.concatenate([fitted.held_out, on_validation]), np.concatenate([training[1], validation[1]])
         )
         if best is None or loss < best[0]:
-            best = (loss, model, fitted, figures)
+            best = (loss, model, fitted, on_validation, figures)
             LOG.info("Storing the best model with validation accuracy: %.6f", figures["validation"]["accuracy"])
         if _stop_early(chosen, [entry["validation"]["accuracy"] for entry in history]):
             LOG.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
             break
     assert best is not None
-    _, model, fitted, figures = best
+    _, model, fitted, on_validation, figures = best
     _write(paths.model, model, scratch)
     report = {
         "best_epoch": figures["epoch"],
@@ -226,7 +232,7 @@ def _learn(
         "validation": figures["validation"],
         "calibration": {
             "cross_validation": calibration.reliability(fitted.held_out, training[1]),
-            "validation": calibration.reliability(_evaluate(model, *validation), validation[1]),
+            "validation": calibration.reliability(on_validation, validation[1]),
         },
         "epochs": history,
         "ridge_strengths": {"linear": fitted.strengths[0], "kernel": fitted.strengths[1]},
@@ -237,9 +243,11 @@ def _learn(
     (paths.model / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _evaluate(model: Model, canvases: Array, labels: Array) -> Array:
-    """Probabilities (images, classes), in chunks."""
-    return np.concatenate([model.probabilities(canvases[start : start + 256]) for start in range(0, len(labels), 256)])
+def _evaluate(model: Model, canvases: Readable) -> Array:
+    """Probabilities (images, classes), a chunk in each thread."""
+    rows = [np.arange(start, min(start + _AT_ONCE, len(canvases))) for start in range(0, len(canvases), _AT_ONCE)]
+    with ThreadPoolExecutor(2) as pool:
+        return np.concatenate(list(pool.map(lambda part: model.probabilities(canvases[part]), rows)))
 
 
 def _stop_early(chosen: Hyperparameters, accuracies: list[float]) -> bool:
