@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 def areas() -> list[ModuleType]:
     """The modules this service is made of."""
-    from sagemaker_local import models, monitoring, processing, registry, serving, tags, training, transform
+    from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
 
-    return [tags, models, registry, training, transform, processing, serving, monitoring]
+    return [tags, models, registry, training, transform, processing, serving, monitoring, search]
 
 
 def operations(modules: list[ModuleType]) -> dict[str, Handler]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sagemaker_local.clients import Clients, account_id
 from sagemaker_local.config import Clock, Config, wall_clock
+from sagemaker_local.events import Publisher
 from sagemaker_local.images import Images
 from sagemaker_local.processes import Processes
 from sagemaker_local.store import Store
@@ -22,6 +23,7 @@ class Context:
         self.now = clock
         self.store = Store(config.data_dir / "state.sqlite", clock)
         self.clients = Clients(config)
+        self.publisher = Publisher(self.clients)
         self.images = images or Images.load(config.images_file)
         self.processes = Processes(config.data_dir)
         self._parts: dict[type, Any] = {}
@@ -42,6 +44,7 @@ class Context:
 
     def close(self) -> None:
         """Close clients and store, last of all."""
+        self.publisher.close()
         self.clients.close()
         self.store.close()
 

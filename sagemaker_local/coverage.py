@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sagemaker_local.app import areas
 from sagemaker_local.protocol import service_model
+from sagemaker_local.serving.runtime import RUNTIME_OPERATIONS
 
 PATH = Path(__file__).with_name("COVERAGE.md")
 
@@ -33,9 +34,11 @@ _TAIL = """
 - Several instances of one training or processing job, heterogeneous clusters, warm pools, training plans.
 - Pipe mode, augmented manifests, file systems as inputs.
 - RecordIO and TFRecord splitting, filters and joins of transform jobs.
-- Inference pipelines, multi-model and serverless endpoints, asynchronous inference.
+- Inference pipelines, multi-model and serverless endpoints, inference components, shadow variants.
+- InvokeEndpointWithResponseStream, which is refused: the algorithms here answer in one piece.
+- Search of anything but training jobs, endpoints, model packages and their groups.
 - Containers are processes of the user who runs the service: no isolation, no limits on memory.
-- EventBridge events come from `local.sagemaker` where the bus refuses `aws.sagemaker`, as AWS's own does.
+- EventBridge events come from `aws.sagemaker`, which an emulated bus has to let this service send.
 """
 
 
@@ -50,8 +53,15 @@ def render() -> str:
             summary = (inspect.getdoc(handler) or "").partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
             parts.append(f"| {name} | {summary} |\n")
             total += 1
+    parts.append("\n## runtime\n\n| operation | what it does here |\n|---|---|\n")
+    for name, handler in RUNTIME_OPERATIONS.items():
+        parts.append(f"| {name} | {(inspect.getdoc(handler) or '').partition(chr(10))[0]} |\n")
     known = len(service_model().operation_names)
-    parts.insert(1, f"\n{total} of the {known} operations botocore knows.\n")
+    parts.insert(
+        1,
+        f"\n{total} of the {known} operations that botocore knows of SageMaker, and "
+        f"{len(RUNTIME_OPERATIONS)} of the runtime's.\n",
+    )
     parts.append(_TAIL)
     return "".join(parts)
 

@@ -41,6 +41,7 @@ class JobKind:
                 "Job name must be unique within an AWS account and region, and a job with this name already exists "
                 f"({arn})"
             ) from error
+        self._announce(ctx, job)
         return job
 
     def find(self, ctx: Context, request: dict[str, Any]) -> Resource:
@@ -74,7 +75,9 @@ class JobKind:
             job.status = job.body[f"{self.word}JobStatus"] = "Stopping"
 
         name = self.find(ctx, request).name
-        ctx.store.update(self.kind, name, stopping)
+        job = ctx.store.update(self.kind, name, stopping)
+        if job is not None:
+            self._announce(ctx, job)
         queue.stop(name)
 
     def started(self, job: Resource, now: float) -> None:
@@ -93,7 +96,10 @@ class JobKind:
 
         job = ctx.store.update(self.kind, name, change)
         if job is not None:
-            events.publish(ctx, f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
+            self._announce(ctx, job)
+
+    def _announce(self, ctx: Context, job: Resource) -> None:
+        events.publish(ctx, f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
 
     def open_queue(
         self, ctx: Context, queue_class: type[JobQueue], limit: int, run: Callable[[str, Control], None]

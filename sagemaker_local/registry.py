@@ -63,15 +63,14 @@ def create_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[st
 
 def describe_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The group, by name or ARN."""
-    group = _group(ctx, request["ModelPackageGroupName"])
-    return {**group.body, "ModelPackageGroupArn": group.arn, "CreationTime": group.created}
+    return group_description(_group(ctx, request["ModelPackageGroupName"]))
 
 
 def list_model_package_groups(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Pages through the groups by name or time."""
     if request.get("CrossAccountFilterOption") == "CrossAccount":
         return {"ModelPackageGroupSummaryList": []}
-    groups, token = list_resources(ctx, GROUP, request, _group_summary)
+    groups, token = list_resources(ctx, GROUP, request, group_description)
     return {"ModelPackageGroupSummaryList": groups, "NextToken": token}
 
 
@@ -114,7 +113,11 @@ def create_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
 
 def describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The package with its specification, metrics, properties and approval, by ARN or name."""
-    package = find_package(ctx, request["ModelPackageName"])
+    return package_description(find_package(ctx, request["ModelPackageName"]))
+
+
+def package_description(package: Resource) -> dict[str, Any]:
+    """The members that Describe answers."""
     return {
         # The service model requires a name, and a version's own (group/3) does not fit its pattern.
         "ModelPackageName": package.parent or package.name,
@@ -259,7 +262,8 @@ def _announce(ctx: Context, package: Resource) -> None:
     events.publish(ctx, "SageMaker Model Package State Change", package.arn, detail)
 
 
-def _group_summary(group: Resource) -> dict[str, Any]:
+def group_description(group: Resource) -> dict[str, Any]:
+    """The members that Describe answers."""
     return {**group.body, "ModelPackageGroupArn": group.arn, "CreationTime": group.created}
 
 

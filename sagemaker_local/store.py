@@ -229,6 +229,11 @@ class Store:
         rows = self._connection().execute(statement, (*values, query.limit)).fetchall()
         return [_resource(row) for row in rows]
 
+    def every(self, kind: str) -> Iterator[Resource]:
+        """Every resource of a kind, oldest first. For Search; List calls have their pages."""
+        for row in self._connection().execute("SELECT * FROM resources WHERE kind=? ORDER BY created, name", (kind,)):
+            yield _resource(row)
+
     def with_status(self, kind: str, *statuses: str) -> list[Resource]:
         """Every resource of a kind in one of these states, oldest first. For start-up, not for List calls."""
         marks = ",".join("?" * len(statuses))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sagemaker_local.context import Context
-from sagemaker_local.serving import states
+from sagemaker_local.serving import announcements, states
 from sagemaker_local.serving.alarms import AlarmWatch
 from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
@@ -147,7 +147,7 @@ class Endpoints:
     async def _create(self, endpoint: LiveEndpoint, record: Resource) -> None:
         spec = FleetSpec.from_dict(record.internal["pending"]["fleet"])
         fleet = endpoint.traffic.incoming = self._fleet(endpoint.name, spec)
-        self._set_stage(endpoint, "Creating")
+        await self._set_stage(endpoint, "Creating")
         try:
             await fleet.grow(1.0)
         except DeploymentError as error:
@@ -171,7 +171,7 @@ class Endpoints:
 
     async def _resize(self, endpoint: LiveEndpoint, spec: FleetSpec) -> None:
         assert endpoint.traffic.current is not None
-        self._set_stage(endpoint, "Updating")
+        await self._set_stage(endpoint, "Updating")
         await endpoint.traffic.current.resize(spec)
 
     async def _deploy(self, endpoint: LiveEndpoint, spec: FleetSpec, deployment: dict[str, Any] | None) -> None:
@@ -302,10 +302,19 @@ class Endpoints:
             if also is not None:
                 also(record)
 
-        await asyncio.to_thread(self.ctx.store.update, states.ENDPOINT, name, change)
+        record = await asyncio.to_thread(self.ctx.store.update, states.ENDPOINT, name, change)
+        if record is not None:
+            self.announce(record)
 
-    def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
+    def announce(self, record: Resource) -> None:
+        """Send the event of an endpoint's new status."""
+        announcements.status_changed(self.ctx, record, self.live.get(record.name))
+
+    async def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
         endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
+        record = await asyncio.to_thread(self.ctx.store.get, states.ENDPOINT, endpoint.name)
+        if record is not None:
+            announcements.stage_changed(self.ctx, record, endpoint)
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
@@ -322,7 +331,7 @@ class _FleetPair:
         self._endpoint = endpoint
 
     async def grow_new(self, capacity: float, timeout: float) -> None:
-        self._endpoints._set_stage(self._endpoint, "Creating")
+        await self._endpoints._set_stage(self._endpoint, "Creating")
         fleet = self._endpoint.traffic.incoming
         assert fleet is not None
         try:
@@ -333,10 +342,10 @@ class _FleetPair:
 
     async def shift(self, share: float, note: str) -> None:
         self._endpoint.traffic.share = share
-        self._endpoints._set_stage(self._endpoint, note)
+        await self._endpoints._set_stage(self._endpoint, note)
 
     async def shrink_old(self, capacity: float) -> None:
         if self._endpoint.traffic.current is not None:
             if capacity <= 0:
-                self._endpoints._set_stage(self._endpoint, "Deleting")
+                await self._endpoints._set_stage(self._endpoint, "Deleting")
             await self._endpoint.traffic.current.shrink(capacity)

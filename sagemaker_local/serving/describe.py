@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagemaker_local.serving import states
-from sagemaker_local.serving.controller import LiveEndpoint
 from sagemaker_local.serving.fleet import Fleet
 from sagemaker_local.serving.specs import FleetSpec
 from sagemaker_local.store import Resource
+
+if TYPE_CHECKING:
+    from sagemaker_local.serving.controller import LiveEndpoint
 
 
 def describe(endpoint: Resource, live: LiveEndpoint | None) -> dict[str, Any]:

@@ -19,15 +19,15 @@ from sagemaker_local.tags import tag_dict
 
 async def create_endpoint(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """An endpoint; Creating until every instance of every variant passes its health check, else Failed."""
-    arn = await asyncio.to_thread(_create, ctx, request)
-    ctx.use(Endpoints).begin_create(request["EndpointName"])
-    return {"EndpointArn": arn}
+    endpoint = await asyncio.to_thread(_create, ctx, request)
+    _announced(ctx, endpoint).begin_create(endpoint.name)
+    return {"EndpointArn": endpoint.arn}
 
 
 async def describe_endpoint(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Status, variants as they run, data capture, and the deployment under way."""
     endpoint = await asyncio.to_thread(states.find_endpoint, ctx, request["EndpointName"])
-    return describe(endpoint, ctx.use(Endpoints).live.get(endpoint.name))
+    return description(ctx, endpoint)
 
 
 def list_endpoints(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -39,24 +39,35 @@ def list_endpoints(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 async def update_endpoint(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Deploys another config, blue/green or rolling; what can't start or rings an alarm is rolled back."""
     endpoint = await asyncio.to_thread(_update, ctx, request)
-    ctx.use(Endpoints).begin_update(endpoint.name)
+    _announced(ctx, endpoint).begin_update(endpoint.name)
     return {"EndpointArn": endpoint.arn}
 
 
 async def update_endpoint_weights_and_capacities(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Other traffic weights and instance counts for the variants that run."""
     endpoint = await asyncio.to_thread(_resize, ctx, request)
-    ctx.use(Endpoints).begin_update(endpoint.name)
+    _announced(ctx, endpoint).begin_update(endpoint.name)
     return {"EndpointArn": endpoint.arn}
 
 
 async def delete_endpoint(ctx: Context, request: dict[str, Any]) -> None:
     """Ends the endpoint: invocations under way are answered, captures delivered, then it is gone."""
     endpoint = await asyncio.to_thread(_delete, ctx, request)
-    ctx.use(Endpoints).begin_delete(endpoint.name)
+    _announced(ctx, endpoint).begin_delete(endpoint.name)
 
 
-def _create(ctx: Context, request: dict[str, Any]) -> str:
+def description(ctx: Context, endpoint: Resource) -> dict[str, Any]:
+    """The members that Describe answers."""
+    return describe(endpoint, ctx.use(Endpoints).live.get(endpoint.name))
+
+
+def _announced(ctx: Context, endpoint: Resource) -> Endpoints:
+    endpoints = ctx.use(Endpoints)
+    endpoints.announce(endpoint)
+    return endpoints
+
+
+def _create(ctx: Context, request: dict[str, Any]) -> Resource:
     name, chosen = request["EndpointName"], request.get("DeploymentConfig")
     tags = tag_dict(request.get("Tags"))
     arn = ctx.arn("endpoint", name.lower())
@@ -68,11 +79,13 @@ def _create(ctx: Context, request: dict[str, Any]) -> str:
     body = {"EndpointName": name, "EndpointConfigName": fleet.config_name}
     try:
         with ctx.store.transaction():
-            ctx.store.create(states.ENDPOINT, name, arn, body, status=states.CREATING, internal={"pending": pending})
+            endpoint = ctx.store.create(
+                states.ENDPOINT, name, arn, body, status=states.CREATING, internal={"pending": pending}
+            )
             ctx.store.set_tags(arn, tags)
     except AlreadyExists as error:
         raise _already_exists(arn) from error
-    return arn
+    return endpoint
 
 
 def _update(ctx: Context, request: dict[str, Any]) -> Resource:

@@ -46,7 +46,7 @@ _LARGE = 256 * 1024  # records of larger bodies are made in a thread: base64 of 
 
 
 class InvokeEndpoint:
-    """`POST /endpoints/{EndpointName}/invocations`."""
+    """Sends the body to a model server of the variant in charge; sampled into the data capture (`/invocations`)."""
 
     def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
         self._endpoints = endpoints
@@ -196,7 +196,7 @@ _ASYNC_BODY_BYTES = 128_000
 
 
 class InvokeEndpointAsync:
-    """`POST /endpoints/{EndpointName}/async-invocations`."""
+    """Queues a request from S3 or its body; the answer goes to S3, and word of it to SNS (`/async-invocations`)."""
 
     def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
         self._endpoints = endpoints
@@ -239,6 +239,9 @@ class InvokeEndpointAsync:
             if member in kept:
                 headers.append((_SM + header, kept[member].encode()))
         return 202, headers, json.dumps({"InferenceId": kept["InferenceId"]}).encode()
+
+
+RUNTIME_OPERATIONS = {"InvokeEndpoint": InvokeEndpoint, "InvokeEndpointAsync": InvokeEndpointAsync}
 
 
 class Refusal:

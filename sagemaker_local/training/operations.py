@@ -53,10 +53,11 @@ def create_training_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any]
     body = _initial_body(ctx, request)
     try:
         with ctx.store.transaction():
-            ctx.store.create(state.KIND, name, arn, body, status="InProgress")
+            job = ctx.store.create(state.KIND, name, arn, body, status="InProgress")
             ctx.store.set_tags(arn, tags)
     except AlreadyExists as error:
         raise _name_taken(error.existing) from error
+    state.announce(ctx, job)
     queue = ctx.use(TrainingQueue)
     if not queue.submit(name):
         ctx.store.update(state.KIND, name, lambda job: _wait_for_capacity(ctx, job))
@@ -65,7 +66,11 @@ def create_training_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any]
 
 def describe_training_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The job with its status, transitions, times, billable seconds and final metrics."""
-    job = _find(ctx, request["TrainingJobName"])
+    return description(_find(ctx, request["TrainingJobName"]))
+
+
+def description(job: Resource) -> dict[str, Any]:
+    """The members that Describe answers."""
     return {
         **job.body,
         "TrainingJobArn": job.arn,
@@ -95,7 +100,9 @@ def stop_training_job(ctx: Context, request: dict[str, Any]) -> None:
         state.enter(job, "Stopping", "Stopping the training job", ctx.now())
 
     name = _find(ctx, request["TrainingJobName"]).name
-    ctx.store.update(state.KIND, name, stopping)
+    job = ctx.store.update(state.KIND, name, stopping)
+    if job is not None:
+        state.announce(ctx, job)
     ctx.use(TrainingQueue).stop(name)
 
 

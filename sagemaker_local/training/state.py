@@ -42,5 +42,10 @@ def finish(job: Resource, status: str, secondary: str, message: str, now: float)
 
 def announce(ctx: Context, job: Resource) -> None:
     """The EventBridge event of a job's new state, its detail being what Describe answers."""
-    publishable = {**job.body, "TrainingJobArn": job.arn, "CreationTime": job.created}
+    publishable = {
+        **job.body,
+        "TrainingJobArn": job.arn,
+        "CreationTime": job.created,
+        "LastModifiedTime": job.modified,
+    }
     events.publish(ctx, "SageMaker Training Job State Change", job.arn, publishable)

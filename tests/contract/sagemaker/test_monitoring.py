@@ -10,9 +10,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from sagemaker_local.monitoring import analyzer
+from scones.core.image_statistics import image_statistics
 from tests.contract.sagemaker.conftest import refusal, wait_until
 
 ANALYZER = "registry.example/sagemaker-model-monitor-analyzer"
@@ -125,6 +128,33 @@ def test_dark_images_and_a_new_class_are_violations(sm, aws, bucket, schedule_re
         ("predicted_class", "categorical_values_check"),
         ("brightness", "baseline_drift_check"),
     }
+
+
+def test_what_is_not_computed_is_named_and_the_rest_is_as_the_products_own_statistics():
+    noise = np.random.default_rng(1).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    image = {"data": base64.b64encode(buffer.getvalue()).decode(), "encoding": "BASE64"}
+    row = analyzer.features({"endpointInput": image})
+    expected = image_statistics(noise[None])
+    assert row.pop("size") == "12x9"
+    assert row == pytest.approx({name: float(values[0]) for name, values in expected.items()}, rel=1e-4)
+    constraints = {"features": [{"name": "sharpness"}, {"name": "weather"}]}
+    assert analyzer.not_checked(constraints) == ["weather"]
+
+
+def test_a_constraint_on_an_unknown_feature_is_reported_as_not_checked(sm, aws, bucket, schedule_request, unique):
+    request = schedule_request(unique, [captured([0.9, 0.1], 200)])
+    key = f"baseline/{unique}/constraints.json"
+    features = [{"name": "weather", "completeness": 1.0}, {"name": "noise", "completeness": 1.0}]
+    aws("s3").put_object(Bucket=bucket, Key=key, Body=json.dumps({"features": features}).encode())
+    sm.create_monitoring_schedule(**request)
+    execution = wait_execution(sm, unique)
+    assert execution["MonitoringExecutionStatus"] == "Completed"
+    job = sm.describe_processing_job(ProcessingJobName=execution["ProcessingJobArn"].rpartition("/")[2])
+    assert "were not checked: weather" in job["ExitMessage"]
+    stored = aws("s3").get_object(Bucket=bucket, Key=f"monitoring/{unique}/constraint_violations.json")["Body"].read()
+    assert json.loads(stored) == {"version": 0.0, "violations": [], "not_checked": ["weather"]}
 
 
 def test_a_window_without_data_fails_as_on_aws(sm, schedule_request, unique):
