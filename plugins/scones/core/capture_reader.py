@@ -27,7 +27,7 @@ Fetch = Callable[[CaptureFile], Iterable[bytes]]
 #: Files are handed on in groups of about this size, a larger file in pieces; each thread holds one.
 GROUP_BYTES = 1 << 20
 #: Below this, starting a process costs more than it saves.
-IN_PROCESS_BYTES = 40 << 20
+IN_PROCESS_BYTES = 16 << 20
 _LENGTH = struct.Struct("<Q")
 
 
