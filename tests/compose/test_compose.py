@@ -1,7 +1,12 @@
-"""docker compose, for real: built, brought up, used, hurt, taken down. Run by `make compose-test`."""
+"""docker compose, for real: built, brought up, used, hurt, taken down. Run by `make compose-test`.
+
+The tests build on each other, in the order of this file. For work on one of them, name the env file of a project that
+is up already in SCONES_COMPOSE_ENV_FILE: it is used as it is and left up.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -32,19 +37,34 @@ CRASH = (
 )
 
 
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def inspect(container: str, form: str) -> str:
+    return docker("inspect", "--format", form, container).strip()
+
+
 class Compose:
     """One compose project of the test's own."""
 
-    def __init__(self, folder: Path, data_dir: Path | None) -> None:
-        self.project = f"sconestest{uuid.uuid4().hex[:8]}"
-        self.ports = {"AIRFLOW": free_port(), "AWS": free_port(), "SAGEMAKER": free_port()}
-        self.env_file = folder / ".env"
-        lines = [f"SCONES_{name}_PORT={port}" for name, port in self.ports.items()]
-        lines += [f"COMPOSE_PROJECT_NAME={self.project}", f"SCONES_ADMIN_PASSWORD={PASSWORD}"]
+    def __init__(self, env_file: Path) -> None:
+        self.env_file = env_file
+        values = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+        self.project = values["COMPOSE_PROJECT_NAME"]
+        self.aws_port = int(values["SCONES_AWS_PORT"])
+        self.url = f"http://127.0.0.1:{values['SCONES_AIRFLOW_PORT']}"
+        self.sagemaker_url = f"http://127.0.0.1:{values['SCONES_SAGEMAKER_PORT']}"
+        self.airflow = AirflowApi(self.url, "admin", values["SCONES_ADMIN_PASSWORD"])
+
+    @classmethod
+    def of_its_own(cls, folder: Path, data_dir: Path | None) -> Compose:
+        lines = [f"SCONES_{name}_PORT={free_port()}" for name in ("AIRFLOW", "AWS", "SAGEMAKER")]
+        lines += [f"COMPOSE_PROJECT_NAME=sconestest{uuid.uuid4().hex[:8]}", f"SCONES_ADMIN_PASSWORD={PASSWORD}"]
         if data_dir:
             lines += [f"SCONES_DATA_DIR={data_dir}", "CIFAR100_ARCHIVE=/data/cifar-100-python.tar.gz"]
-        self.env_file.write_text(completed("\n".join(lines)))
-        self.airflow = AirflowApi(f"http://127.0.0.1:{self.ports['AIRFLOW']}", "admin", PASSWORD)
+        (folder / ".env").write_text(completed("\n".join(lines)))
+        return cls(folder / ".env")
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 1800) -> str:
         command = ["docker", "compose", "--project-name", self.project, "--env-file", str(self.env_file), *arguments]
@@ -57,12 +77,23 @@ class Compose:
             raise AssertionError(f"{' '.join(arguments)}:\n{done.stdout}{done.stderr}\n{logs.stdout[-15000:]}")
         return done.stdout
 
-    def s3(self) -> Any:
+    def client(self, service: str, url: str | None = None) -> Any:
         session = boto3.Session("test", "test", region_name="us-east-1")
-        return session.client("s3", endpoint_url=f"http://127.0.0.1:{self.ports['AWS']}")
+        return session.client(service, endpoint_url=url or f"http://127.0.0.1:{self.aws_port}")
+
+    def up(self, *options: str, profile: tuple[str, ...] = ()) -> float:
+        """Bring everything up and return the seconds until all is healthy."""
+        began = time.monotonic()
+        self(*profile, "up", "-d", "--wait", "--wait-timeout", "600", *options)
+        return time.monotonic() - began
 
     def crash(self, service: str, index: int = 1) -> None:
+        """Let a service die as by a crash, and wait until the restart policy has brought it back to health."""
+        container = f"{self.project}-{service}-{index}"
+        before = int(inspect(container, "{{.RestartCount}}"))
         self("exec", "-T", "--index", str(index), service, "python", "-c", CRASH, check=False)
+        self._until(lambda: int(inspect(container, "{{.RestartCount}}")) > before)
+        self._until(lambda: inspect(container, "{{.State.Health.Status}}") == "healthy", 300)
 
     def run_dag(
         self, dag_id: str, conf: dict[str, Any] | None = None, meanwhile: Callable[[], None] | None = None
@@ -72,7 +103,8 @@ class Compose:
         self.airflow.wait_dag(dag_id, 180)
         self.airflow.trigger(dag_id, run_id, conf or {})
         if meanwhile:
-            self._until(lambda: any(task["state"] for task in self.airflow.task_instances(dag_id, run_id)))
+            busy = {"running", "deferred"}
+            self._until(lambda: any(task["state"] in busy for task in self.airflow.task_instances(dag_id, run_id)))
             meanwhile()
         state = self._until(lambda: self._ended(dag_id, run_id), 900)
         if state != "success":
@@ -103,23 +135,20 @@ class Compose:
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers")
+    if env_file := os.environ.get("SCONES_COMPOSE_ENV_FILE"):
+        yield Compose(Path(env_file))
+        return
     folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
     has_archive = (folder / "cifar-100-python.tar.gz").exists()
-    project = Compose(tmp_path_factory.mktemp("compose"), folder.resolve() if has_archive else None)
+    project = Compose.of_its_own(tmp_path_factory.mktemp("compose"), folder.resolve() if has_archive else None)
     project("build")
-    began = time.monotonic()
-    project("up", "--wait", "--wait-timeout", "600", "-d")
-    print(f"healthy after {time.monotonic() - began:.0f} s")
-    print(
-        subprocess.run(
-            ["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-    )
-    yield project
-    project("--profile", "celery", "down", "-v", "--timeout", "30", check=False)
+    try:
+        seconds = project.up()
+        stats = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
+        print(f"healthy after {seconds:.0f} s\n{stats}")
+        yield project
+    finally:
+        project("--profile", "celery", "down", "-v", "--timeout", "30", check=False)
 
 
 def test_the_file_is_valid_in_both_profiles(compose: Compose):
@@ -128,11 +157,14 @@ def test_the_file_is_valid_in_both_profiles(compose: Compose):
 
 
 def test_only_loopback_listens_and_nobody_is_root(compose: Compose):
-    config = compose("config")
-    assert "0.0.0.0:" not in config
-    assert config.count("host_ip: 127.0.0.1") == 3
-    for service in ("airflow-scheduler", "ministack", "sagemaker-local"):
-        assert compose("exec", "-T", service, "id", "-u").strip() == "50000"
+    for container in compose("ps", "--quiet").split():
+        for binding in json.loads(inspect(container, "{{json .NetworkSettings.Ports}}")).values():
+            assert all(one["HostIp"] == "127.0.0.1" for one in binding or []), binding
+    for service in ("airflow-scheduler", "airflow-api-server", "ministack", "sagemaker-local"):
+        status = compose("exec", "-T", service, "cat", "/proc/1/status")
+        assert "Uid:\t50000\t50000\t50000\t50000" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
 
 
 def test_code_is_mounted_read_only(compose: Compose):
@@ -140,70 +172,75 @@ def test_code_is_mounted_read_only(compose: Compose):
     assert "Read-only" in out
 
 
+def test_the_default_password_is_refused_where_others_could_reach_it(compose: Compose):
+    settings = ("-e", "SCONES_HOST=0.0.0.0", "-e", "SCONES_ADMIN_PASSWORD=admin")
+    with pytest.raises(AssertionError, match="Set a password of your own"):
+        compose("run", "--rm", "-T", "--no-deps", *settings, "airflow-init")
+
+
 def test_both_dags_run_and_leave_their_results(compose: Compose):
-    compose.run_dag("train_and_deploy")
+    training = compose.run_dag("train_and_deploy")
+    endpoints = compose.client("sagemaker", compose.sagemaker_url).list_endpoints()["Endpoints"]
+    assert [endpoint["EndpointStatus"] for endpoint in endpoints] == ["InService"]
     run_id = compose.run_dag("batch_inference")
     summary = compose.airflow.xcom("batch_inference", run_id, "summarize_batch")
     assert summary["images"] > 0
     assert summary["classified"] + summary["rejected"] == summary["images"]
     bucket, _, key = summary["summary_uri"].removeprefix("s3://").partition("/")
-    assert compose.s3().head_object(Bucket=bucket, Key=key)["ContentLength"] > 0
+    assert compose.client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"] > 0
+    # The API server reads the logs of tasks that ran in another container.
+    assert compose.airflow.log_tail("train_and_deploy", training, "stage_images", 1)
 
 
-@pytest.mark.parametrize("service", ["airflow-scheduler", "ministack", "sagemaker-local", "airflow-triggerer"])
-def test_a_run_survives_the_crash_of(service: str, compose: Compose):
-    dag_id = "batch_inference" if service == "ministack" else "train_and_deploy"
-    compose.run_dag(
-        dag_id,
-        {"force_retrain": True} if dag_id == "train_and_deploy" else {},
-        meanwhile=lambda: compose.crash(service),
+def test_the_pages_ask_for_airflows_login(compose: Compose):
+    assert requests.get(f"{compose.url}/scones/", timeout=30).status_code == 401
+    login = requests.post(
+        f"{compose.url}/auth/token",
+        json={"username": "admin", "password": compose.airflow._login["password"]},
+        timeout=30,
     )
+    header = {"Authorization": f"Bearer {login.json()['access_token']}"}
+    page = requests.get(f"{compose.url}/scones/", headers=header, timeout=30)
+    assert page.status_code == 200
+    assert "/scones/rejects" in page.text
 
 
-def test_down_and_up_keep_everything(compose: Compose):
-    before = compose.airflow.call("GET", "/dags/train_and_deploy/dagRuns")["total_entries"]
+def test_a_training_run_survives_crashes_of_the_services_under_it(compose: Compose):
+    def crashes() -> None:
+        for service in ("airflow-scheduler", "sagemaker-local", "airflow-triggerer"):
+            compose.crash(service)
+
+    compose.run_dag("train_and_deploy", {"force_retrain": True}, meanwhile=crashes)
+
+
+def test_a_batch_survives_the_crash_of_ministack(compose: Compose):
+    compose.run_dag("batch_inference", meanwhile=lambda: compose.crash("ministack"))
+
+
+def test_down_and_up_keep_everything_and_celery_workers_share_the_tasks(compose: Compose):
+    path = "/dags/train_and_deploy/dagRuns"
+    before = compose.airflow.call("GET", path)["total_entries"]
+    assert before > 0
     compose("down", "--timeout", "30")
-    compose("up", "--wait", "--wait-timeout", "600", "-d")
-    assert compose.airflow.call("GET", "/dags/train_and_deploy/dagRuns")["total_entries"] == before
-    # Scored by the endpoint that was deployed before: it came back by itself.
-    compose.run_dag("batch_inference")
+    compose.up("--scale", "airflow-worker=2", profile=("--profile", "celery"))
+    assert compose.airflow.call("GET", path)["total_entries"] == before
+    endpoints = compose.client("sagemaker", compose.sagemaker_url).list_endpoints()["Endpoints"]
+    assert [endpoint["EndpointStatus"] for endpoint in endpoints] == ["InService"]
 
-
-def test_celery_workers_share_the_tasks_and_one_may_die(compose: Compose):
-    compose(
-        "--profile",
-        "celery",
-        "up",
-        "--wait",
-        "--wait-timeout",
-        "600",
-        "-d",
-        "--scale",
-        "airflow-worker=2",
-        "--force-recreate",
-        "airflow-scheduler",
-        "airflow-worker",
-        "redis",
-        "airflow-triggerer",
-    )
+    # Scored by the endpoint that was deployed before; one worker dies on the way.
     hosts: set[str] = set()
-    for attempt in range(3):
-        run_id = compose.run_dag(
-            "train_and_deploy", {}, meanwhile=(lambda: compose.crash("airflow-worker")) if attempt == 0 else None
-        )
-        hosts |= {task["hostname"] for task in compose.airflow.task_instances("train_and_deploy", run_id)} - {None, ""}
-        if len(hosts) >= 2:
+    run_id = compose.run_dag("batch_inference", meanwhile=lambda: compose.crash("airflow-worker"))
+    for _ in range(3):
+        hosts |= {task["hostname"] for task in compose.airflow.task_instances("batch_inference", run_id)}
+        workers = {container[:12] for container in compose("ps", "--quiet", "airflow-worker").split()}
+        if workers <= hosts:
             break
-    assert len(hosts) >= 2, f"all tasks ran on {hosts}"
+        run_id = compose.run_dag("batch_inference")
+    assert workers <= hosts, f"the workers are {workers}, tasks ran on {hosts}"
+    assert len(workers) == 2
 
 
 def test_down_with_volumes_leaves_nothing(compose: Compose):
     compose("--profile", "celery", "down", "-v", "--timeout", "30")
     for kind in ("ps --all --quiet", "volume ls --quiet", "network ls --quiet"):
-        found = subprocess.run(
-            ["docker", *kind.split(), "--filter", f"label=com.docker.compose.project={compose.project}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        assert found == "", kind
+        assert docker(*kind.split(), "--filter", f"label=com.docker.compose.project={compose.project}") == "", kind
