@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import TaskAwaitingInput
 
 from scones import notifications
 from scones.core.endpoint import EndpointDeploymentError
+from scones.core.training_curve import curve_chart, training_curve
 from scones.links import EndpointLink, ExecutionLink, TrainingJobLink, TransformJobLink, has_console, resource_url
 from scones.notifications import AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after
 from scones.operators.approval import ModelApprovalOperator
@@ -58,10 +59,13 @@ def test_a_resource_page_shows_status_reason_members_and_log() -> None:
 
         @staticmethod
         def get_log_events(**_: Any) -> Any:
-            return {"events": [{"message": "Epoch[0]\n"}]}
+            return {"events": [{"message": "Epoch[0] Validation-accuracy=0.875000\n"}]}
 
     page = describe("training-jobs", "j", lambda service: Logs if service == "logs" else sagemaker)
-    assert (page["status"], page["reason"], page["log"]) == ("Failed", "why", ["Epoch[0]"])
+    assert (page["status"], page["reason"], page["tone"]) == ("Failed", "why", "violation")
+    assert page["log"] == ["Epoch[0] Validation-accuracy=0.875000"]
+    assert "epoch 0, validation: 0.8750" in page["chart"]
+    assert ("Hyperparameters", ["epochs 3"]) in page["facts"]
     assert ("HyperParameters.epochs", "3") in page["rows"]
     assert ("InputDataConfig[0].A", "1") in page["rows"]
     assert list(flatten({"a": {"b": [1, {"c": 2}]}})) == [("a.b[0]", "1"), ("a.b[1].c", "2")]
@@ -70,18 +74,33 @@ def test_a_resource_page_shows_status_reason_members_and_log() -> None:
             describe(kind, name, lambda _: sagemaker)
 
 
+def test_the_curve_is_read_from_the_log_of_the_algorithm() -> None:
+    log = [
+        "[11/21/2026 00:00:01 INFO 14] Epoch[0] Train-accuracy=0.500000",
+        "[11/21/2026 00:00:01 INFO 14] Epoch[0] Train-top_k_accuracy_2=1.000000",
+        "[11/21/2026 00:00:02 INFO 14] Epoch[0] Validation-accuracy=0.600000",
+        "[11/21/2026 00:00:09 INFO 14] Epoch[1] Validation-accuracy=0.100000",
+        "[11/21/2026 00:00:19 INFO 14] Epoch[1] Validation-accuracy=0.900000",
+    ]
+    assert training_curve(log) == {"train": [(0, 0.5)], "validation": [(0, 0.6), (1, 0.9)]}
+    assert curve_chart(training_curve(["nothing"])) == ""
+
+
 def test_a_resource_page_escapes_what_it_shows() -> None:
     values = {
         "title": "Training job",
         "name": "j",
         "status": "Failed",
+        "tone": "violation",
         "reason": "<script>alert(1)</script>",
+        "facts": [("Hyperparameters", ["<b>3</b>", "<i>4</i>"])],
         "rows": [("HyperParameters.epochs", "<b>3</b>")],
         "log": ["<img src=x>"],
     }
     text = render(values, "/scones")
     assert "<script>" not in text
     assert "<b>3</b>" not in text
+    assert "<i>4</i>" not in text
     assert "<img src=x>" not in text
     assert "&lt;b&gt;3&lt;/b&gt;" in text
 

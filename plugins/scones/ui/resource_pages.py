@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from scones.core.training_curve import curve_chart, training_curve
 from scones.defaults import AWS_CONN_ID
 
 LOG_LINES = 300
@@ -21,6 +23,8 @@ class Page:
     argument: str
     status: str
     log_group: str = ""
+    # What a reader looks for first: a label, and the beginnings of the members that hold it.
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 PAGES = {
@@ -31,6 +35,15 @@ PAGES = {
         "TrainingJobName",
         "TrainingJobStatus",
         "/aws/sagemaker/TrainingJobs",
+        (
+            ("Metrics", "FinalMetricDataList"),
+            ("Began", "TrainingStartTime"),
+            ("Ended", "TrainingEndTime"),
+            ("Billable seconds", "BillableTimeInSeconds"),
+            ("Instance", "ResourceConfig.InstanceType"),
+            ("Hyperparameters", "HyperParameters"),
+            ("Model", "ModelArtifacts"),
+        ),
     ),
     "transform-jobs": Page(
         "Transform job",
@@ -39,6 +52,14 @@ PAGES = {
         "TransformJobName",
         "TransformJobStatus",
         "/aws/sagemaker/TransformJobs",
+        (
+            ("Model", "ModelName"),
+            ("Began", "TransformStartTime"),
+            ("Ended", "TransformEndTime"),
+            ("Input", "TransformInput.DataSource.S3DataSource.S3Uri"),
+            ("Output", "TransformOutput.S3OutputPath"),
+            ("Instance", "TransformResources.InstanceType"),
+        ),
     ),
     "endpoints": Page(
         "Endpoint",
@@ -47,9 +68,37 @@ PAGES = {
         "EndpointName",
         "EndpointStatus",
         "/aws/sagemaker/Endpoints/{name}",
+        (
+            ("Config", "EndpointConfigName"),
+            ("Instances", "ProductionVariants[0].CurrentInstanceCount"),
+            ("Captured", "DataCaptureConfig"),
+            ("Last change", "LastModifiedTime"),
+            ("Being deployed", "PendingDeploymentSummary.EndpointConfigName"),
+        ),
     ),
-    "executions": Page("Execution", "stepfunctions", "describe_execution", "executionArn", "status"),
+    "executions": Page(
+        "Execution",
+        "stepfunctions",
+        "describe_execution",
+        "executionArn",
+        "status",
+        facts=(
+            ("Began", "startDate"),
+            ("Ended", "stopDate"),
+            ("Error", "error"),
+            ("Input", "input"),
+            ("Output", "output"),
+        ),
+    ),
 }
+
+
+_TONES = {
+    **dict.fromkeys(("Completed", "InService", "SUCCEEDED"), "ok"),
+    **dict.fromkeys(("Failed", "UpdateRollbackFailed", "FAILED", "TIMED_OUT", "ABORTED"), "violation"),
+    **dict.fromkeys(("InProgress", "Stopping", "Creating", "Updating", "RUNNING"), "attention"),
+}
+_SERVICES = {"sagemaker": "SageMaker", "stepfunctions": "Step Functions"}
 
 
 class NoSuchResourceError(LookupError):
@@ -64,7 +113,10 @@ def client(service: str) -> Any:
 
 
 def describe(kind: str, name: str, clients: Any = client) -> dict[str, Any]:
-    """Return ``{"title", "name", "status", "reason", "rows": [(member, value)], "log": [line]}``.
+    """Return what a page shows.
+
+    Shape: ``{"title", "name", "status", "tone", "reason", "service", "facts": [(label, [value])], "rows": [(member,
+    value)], "log": [line], "chart"}``.
 
     Raises:
         NoSuchResourceError: the kind or the name is unknown.
@@ -81,14 +133,37 @@ def describe(kind: str, name: str, clients: Any = client) -> dict[str, Any]:
             raise NoSuchResourceError(f"There is no {page.title.lower()} {name!r}.") from error
         raise
     found.pop("ResponseMetadata", None)
+    status = found.get(page.status, "")
+    log = _log(page, name, clients) if page.log_group else []
     return {
         "title": page.title,
         "name": name,
-        "status": found.get(page.status, ""),
+        "status": status,
+        "tone": _TONES.get(status, "unknown"),
         "reason": found.get("FailureReason") or found.get("cause") or "",
+        "service": _SERVICES[page.service],
+        "facts": _facts(page, found),
         "rows": list(flatten(found)),
-        "log": _log(page, name, clients) if page.log_group else [],
+        "log": log,
+        "chart": curve_chart(training_curve(log)) if kind == "training-jobs" else "",
     }
+
+
+def _facts(page: Page, found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    metrics = [f"{metric['MetricName']} {metric['Value']:.4f}" for metric in found.get("FinalMetricDataList", [])]
+    facts = []
+    for label, member in page.facts:
+        if member == "FinalMetricDataList":
+            values = metrics
+        else:
+            inside = [
+                row for row in flatten(found) if row[0] == member or row[0].startswith((f"{member}.", f"{member}["))
+            ]
+            # The member's own name says nothing that the label does not; what is inside it needs its name.
+            values = [value if path == member else f"{path.rpartition('.')[2]} {value}" for path, value in inside]
+        if values:
+            facts.append((label, values))
+    return facts
 
 
 def flatten(value: Any, path: str = "") -> Any:
@@ -100,7 +175,7 @@ def flatten(value: Any, path: str = "") -> Any:
         for index, item in enumerate(value):
             yield from flatten(item, f"{path}[{index}]")
     else:
-        yield path, str(value)
+        yield path, f"{value:%Y-%m-%d %H:%M:%S %Z}".rstrip() if isinstance(value, datetime) else str(value)
 
 
 def _log(page: Page, name: str, clients: Any) -> list[str]:
@@ -148,7 +223,7 @@ def build_application(parent: Any = None) -> Any:
         try:
             values = describe(kind, name)
         except NoSuchResourceError as error:
-            status, values = 404, {"title": str(error), "name": "", "status": "", "reason": "", "rows": [], "log": []}
+            status, values = 404, {"title": str(error), "tone": "unknown"}
         mounted = str(request.scope.get("root_path", "")).rstrip("/")
         base = mounted.rpartition("/")[0] + "/scones"
         headers = {
