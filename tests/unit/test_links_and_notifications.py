@@ -102,6 +102,7 @@ def test_a_resource_page_escapes_what_it_shows() -> None:
     assert "<b>3</b>" not in text
     assert "<i>4</i>" not in text
     assert "<img src=x>" not in text
+    assert "There is no job" in render({"title": "There is no job"}, "/scones")
     assert "&lt;b&gt;3&lt;/b&gt;" in text
 
 

@@ -101,6 +101,14 @@ _TONES = {
 _SERVICES = {"sagemaker": "SageMaker", "stepfunctions": "Step Functions"}
 
 
+# A page that has nothing to show but its headline.
+_BLANK: dict[str, Any] = {
+    **dict.fromkeys(("name", "status", "reason", "service", "chart"), ""),
+    **dict.fromkeys(("facts", "rows", "log"), ()),
+    "tone": "unknown",
+}
+
+
 class NoSuchResourceError(LookupError):
     """There is no resource of that kind and name."""
 
@@ -202,7 +210,7 @@ def render(values: Mapping[str, Any], base: str) -> str:
     from scones.core.report.formatting import environment
     from scones.ui.pages import TEMPLATES
 
-    return environment(TEMPLATES).get_template("resource.html.j2").render(base=base, page="", **values)
+    return environment(TEMPLATES).get_template("resource.html.j2").render(base=base, page="", **{**_BLANK, **values})
 
 
 def build_application(parent: Any = None) -> Any:
@@ -223,7 +231,7 @@ def build_application(parent: Any = None) -> Any:
         try:
             values = describe(kind, name)
         except NoSuchResourceError as error:
-            status, values = 404, {"title": str(error), "tone": "unknown"}
+            status, values = 404, {"title": str(error)}
         mounted = str(request.scope.get("root_path", "")).rstrip("/")
         base = mounted.rpartition("/")[0] + "/scones"
         headers = {
