@@ -54,6 +54,19 @@ class LivePlatform:
         url = self.state["sagemaker_url" if service.startswith("sagemaker") else "aws_url"]
         return boto3.Session("test", "test", region_name="us-east-1").client(service, endpoint_url=url)
 
+    def stack_output(self, key: str) -> str:
+        """Return one output of the stack the platform deployed."""
+        outputs = self.client("cloudformation").describe_stacks(StackName="scones")["Stacks"][0]["Outputs"]
+        return next(str(output["OutputValue"]) for output in outputs if output["OutputKey"] == key)
+
+    def get(self, address: str) -> requests.Response:
+        """Open a page of the web server as a person who is logged in."""
+        login = {"username": "admin", "password": "admin"}
+        with requests.Session() as session:
+            token = session.post(f"{self.state['airflow_url']}/auth/token", json=login, timeout=30).json()
+            headers = {"Authorization": f"Bearer {token['access_token']}"}
+            return session.get(address, headers=headers, timeout=30, allow_redirects=False)
+
     # Runs and tasks
 
     def start(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> str:
