@@ -388,6 +388,8 @@ def test_the_whole_batch_is_judged_by_the_threshold_of_its_plan(world: World, ba
 def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: str) -> None:
     names = [f"test/{name}-{n}.png" for name in ("bicycle", "motorcycle") for n in range(3)]
     files = [{"key": name, "split": "test", "label": int(n >= 3)} for n, name in enumerate(names)]
+    # As a staged data set has it: files of the split that are no images.
+    files.append({"key": "test.lst", "split": "test", "label": -1})
     manifest = {"dataset_version": "ds-1", "classes": ["bicycle", "motorcycle"], "files": files}
     for n, name in enumerate(names):
         world.put(f"datasets/ds-1/{name}", png(n))

@@ -72,7 +72,8 @@ def make_traffic(
     classes = dataset["classes"]
     count = request_count(params["mode"], params["images"], params["rate_per_second"], params["duration_seconds"])
     shots = draw_shots(
-        [file for file in dataset["files"] if file["split"] == "test"],
+        # The manifest lists the split's other files as well, such as test.lst.
+        [file for file in dataset["files"] if file["split"] == "test" and file["key"].startswith("test/")],
         classes,
         count,
         class_mix=parse_class_mix(params["class_mix"], classes),
