@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         port=config.port,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nothing stands in front of it, and looking for them costs every invocation
         timeout_graceful_shutdown=10,
     )
     return 0

@@ -1,7 +1,8 @@
 """The HTTP face: one port for the control plane (`POST /`, `X-Amz-Target: SageMaker.<Operation>`) and the runtime.
 
 An area is a module (or package) with `OPERATIONS: dict[str, Handler]` and, as it needs them, `routes(ctx)`,
-`start(ctx)` and `stop(ctx)` (plain or async). Areas start in the order listed and stop in reverse.
+`start(ctx)` and `stop(ctx)` (plain or async). Areas start in the order listed and stop in reverse. One whose requests
+must not wait for routing and middleware has `direct(ctx)`: it gives the ASGI application of a request it knows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.errors import InternalFailure, SerializationException, ServiceError, UnsupportedOperation
@@ -66,6 +68,24 @@ async def answer(ctx: Context, table: dict[str, Handler], target: str, body: byt
     return serialise_answer(operation, result)
 
 
+Direct = Callable[[Scope], ASGIApp | None]
+
+
+class Service(Starlette):
+    """The application, with a way past Starlette for the requests that areas answer directly."""
+
+    direct: tuple[Direct, ...] = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection's request, as ASGI has it."""
+        if scope["type"] == "http":
+            for find in self.direct:
+                if (application := find(scope)) is not None:
+                    await application(scope, receive, send)
+                    return
+        await super().__call__(scope, receive, send)
+
+
 def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlette:
     """The ASGI application of one service. Its lifespan starts and stops the areas, then closes the context."""
     parts = areas() if modules is None else modules
@@ -98,7 +118,9 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
     for module in parts:
         if hasattr(module, "routes"):
             routes.extend(module.routes(ctx))
-    return Starlette(routes=routes, lifespan=lifespan)
+    service = Service(routes=routes, lifespan=lifespan)
+    service.direct = tuple(module.direct(ctx) for module in parts if hasattr(module, "direct"))
+    return service
 
 
 def error_response(error: ServiceError, request_id: str | None = None) -> Response:

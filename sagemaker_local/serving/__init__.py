@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Scope
 
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.serving import configs, operations
 from sagemaker_local.serving.controller import Endpoints
 from sagemaker_local.serving.runtime import InvokeEndpoint, InvokeEndpointAsync, Refusal
 from sagemaker_local.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from sagemaker_local.app import Direct
+
+_PREFIX, _SUFFIX = "/endpoints/", "/invocations"
 
 OPERATIONS: dict[str, Handler] = {**configs.OPERATIONS, **operations.OPERATIONS}
 
@@ -25,6 +33,23 @@ def routes(ctx: Context) -> list[BaseRoute]:
             methods=["POST"],
         ),
     ]
+
+
+def direct(ctx: Context) -> Direct:
+    """InvokeEndpoint without routing and middleware, which would cost as much as all the rest of it."""
+    invoke = InvokeEndpoint(lambda: ctx.use(Endpoints))
+
+    def find(scope: Scope) -> ASGIApp | None:
+        path: str = scope["path"]
+        if scope["method"] != "POST" or not (path.startswith(_PREFIX) and path.endswith(_SUFFIX)):
+            return None
+        name = path[len(_PREFIX) : -len(_SUFFIX)]
+        if not name or "/" in name:
+            return None
+        scope["path_params"] = {"name": name}
+        return invoke
+
+    return find
 
 
 async def start(ctx: Context) -> None:

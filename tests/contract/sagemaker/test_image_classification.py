@@ -1,0 +1,115 @@
+"""The real image-classification through the service: trained, scored by a transform job, served by an endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError
+from PIL import Image
+
+from scones.core.sample import draw_images
+from tests.contract.sagemaker.conftest import channel, wait_training, wait_until
+from tests.contract.sagemaker.test_transform import wait_transform
+
+IMAGE = "registry.example/image-classification:1"
+CLASSES = ("bicycle", "motorcycle")
+TRAINING, TEST = 200, 20
+
+
+def put_channels(s3: Any, bucket: str, prefix: str) -> dict[str, int]:
+    """Drawn bicycles and motorcycles as PNG files with .lst files under `prefix`/; gives the test images' labels."""
+    draw = np.random.default_rng(7)
+    labels: dict[str, int] = {}
+    for split, count in (("train", TRAINING), ("test", TEST)):
+        listing: list[str] = []
+        for label, name in enumerate(CLASSES):
+            for index, pixels in enumerate(draw_images(name, count // 2, draw)):
+                file = f"{name}-{index}.png"
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                s3.put_object(Bucket=bucket, Key=f"{prefix}/{split}/{file}", Body=buffer.getvalue())
+                listing.append(f"{len(listing)}\t{label}\t{file}\n")
+                if split == "test":
+                    labels[f"{prefix}/{split}/{file}"] = label
+        s3.put_object(Bucket=bucket, Key=f"{prefix}/{split}.lst", Body="".join(listing).encode())
+    return labels
+
+
+@pytest.mark.slow
+def test_it_trains_to_completed_and_transform_and_endpoint_agree(
+    sm: Any, service: Any, aws: Callable[..., Any], bucket: str, role: str, unique: str
+) -> None:
+    import boto3
+
+    s3 = aws("s3")
+    labels = put_channels(s3, bucket, unique)
+    channels = {"train": "train/", "validation": "test/", "train_lst": "train.lst", "validation_lst": "test.lst"}
+    sm.create_training_job(
+        TrainingJobName=unique,
+        RoleArn=role,
+        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        HyperParameters={"num_classes": "2", "num_training_samples": str(TRAINING), "image_shape": "3,32,32"},
+        InputDataConfig=[
+            {**channel(name, f"s3://{bucket}/{unique}/{place}"), "ContentType": "application/x-image"}
+            for name, place in channels.items()
+        ],
+        OutputDataConfig={"S3OutputPath": f"s3://{bucket}/{unique}/models"},
+        ResourceConfig={"InstanceType": "ml.p3.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 600},
+    )
+    job = wait_training(sm, unique, timeout_s=300)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    metrics = {metric["MetricName"]: metric["Value"] for metric in job["FinalMetricDataList"]}
+    assert set(metrics) == {"train:accuracy", "validation:accuracy"}
+    assert metrics["validation:accuracy"] >= 0.7
+
+    container = {"Image": IMAGE, "ModelDataUrl": job["ModelArtifacts"]["S3ModelArtifacts"]}
+    sm.create_model(ModelName=unique, ExecutionRoleArn=role, PrimaryContainer=container)
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{unique}/test/"}}
+    sm.create_transform_job(
+        TransformJobName=unique,
+        ModelName=unique,
+        TransformInput={"DataSource": source, "ContentType": "image/png"},
+        TransformOutput={"S3OutputPath": f"s3://{bucket}/{unique}/scored", "Accept": "application/jsonlines"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    assert wait_transform(sm, unique)["TransformJobStatus"] == "Completed"
+
+    def body(key: str) -> bytes:
+        content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
+
+    scored = {key: json.loads(body(f"{unique}/scored/{key.rpartition('/')[2]}.out"))["prediction"] for key in labels}
+    right = sum(int(np.argmax(scored[key])) == label for key, label in labels.items())
+    assert right / TEST == pytest.approx(metrics["validation:accuracy"])
+
+    variant = {"VariantName": "AllTraffic", "ModelName": unique, "InstanceType": "ml.m5.large"}
+    sm.create_endpoint_config(EndpointConfigName=unique, ProductionVariants=[{**variant, "InitialInstanceCount": 1}])
+    sm.create_endpoint(EndpointName=unique, EndpointConfigName=unique)
+    try:
+        sm.get_waiter("endpoint_in_service").wait(EndpointName=unique, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+        runtime = boto3.client("sagemaker-runtime", endpoint_url=service.url, region_name="us-east-1")
+        for key, expected in scored.items():
+            answer = runtime.invoke_endpoint(EndpointName=unique, Body=body(key), ContentType="image/png")
+            assert answer["ContentType"] == "application/json"
+            assert json.loads(answer["Body"].read()) == pytest.approx(expected)
+        with pytest.raises(ClientError) as caught:
+            runtime.invoke_endpoint(EndpointName=unique, Body=b"no image", ContentType="image/png")
+        assert caught.value.response["Error"]["Code"] == "ModelError"
+        assert caught.value.response["OriginalStatusCode"] == 400
+    finally:
+        sm.delete_endpoint(EndpointName=unique)
+
+    def gone() -> bool:
+        with contextlib.suppress(ClientError):
+            sm.describe_endpoint(EndpointName=unique)
+            return False
+        return True
+
+    wait_until(gone, 60, "the endpoint is gone")
