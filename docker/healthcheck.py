@@ -4,11 +4,20 @@ import json
 import os
 import sys
 import urllib.request
+from typing import Any
 
-URL = os.environ.get("SCONES_HEALTH_URL", "http://airflow-api-server:8080/api/v2/monitor/health")
+URL = os.environ.get("SCONES_API_URL", "http://airflow-api-server:8080")
 
-with urllib.request.urlopen(URL, timeout=10) as answer:  # noqa: S310 - a fixed http address
-    health = json.load(answer)
+
+def get(path: str) -> Any:
+    with urllib.request.urlopen(URL + path, timeout=10) as answer:  # noqa: S310 - a fixed http address
+        return json.load(answer)
+
+
 component = sys.argv[1]
-wanted = "metadatabase" if component == "api" else component
-sys.exit(health[wanted]["status"] != "healthy")
+healthy = get("/api/v2/monitor/health")["metadatabase" if component == "api" else component]["status"] == "healthy"
+if component == "api":
+    # The API that tasks speak is only built at its first request, which takes seconds and answers nothing meanwhile:
+    # the server is not ready before that is done.
+    healthy = healthy and get("/execution/health")["status"] == "healthy"
+sys.exit(not healthy)

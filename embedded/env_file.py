@@ -11,23 +11,24 @@ import secrets
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-SECRETS = ("AIRFLOW_FERNET_KEY", "AIRFLOW_JWT_SECRET", "AIRFLOW_API_SECRET_KEY", "POSTGRES_PASSWORD")
+# Random bytes of each: a Fernet key has 32, and tokens are signed with SHA-512, which wants 64.
+SECRETS = {"AIRFLOW_FERNET_KEY": 32, "AIRFLOW_JWT_SECRET": 64, "AIRFLOW_API_SECRET_KEY": 64, "POSTGRES_PASSWORD": 32}
 
 
-def new_secret() -> str:
-    """32 random bytes in URL-safe base64: also the form that Fernet wants."""
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+def new_secret(size: int) -> str:
+    """``size`` random bytes in URL-safe base64, the form that Fernet wants."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(size)).decode()
 
 
 def completed(text: str) -> str:
     """Return the file's text with every secret set; lines that are there already stay as they are."""
     lines = text.splitlines()
-    for name in SECRETS:
+    for name, size in SECRETS.items():
         index = next((at for at, line in enumerate(lines) if line.split("=", 1)[0].strip() == name), None)
         if index is None:
-            lines.append(f"{name}={new_secret()}")
+            lines.append(f"{name}={new_secret(size)}")
         elif not lines[index].partition("=")[2].strip():
-            lines[index] = f"{name}={new_secret()}"
+            lines[index] = f"{name}={new_secret(size)}"
     return "\n".join(lines) + "\n"
 
 
