@@ -408,6 +408,8 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
             "drift_strength": 0.7,
             "seed": 1,
             "execution_timeout_seconds": 60,
+            "max_failed_share": 1.0,
+            "max_rejected_share": 1.0,
         }
         plan = make_traffic(world.store, batch_id, params, world.resources, MODEL)
         run_chunks(world, chunk_references(plan))
