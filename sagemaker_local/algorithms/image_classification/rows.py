@@ -43,6 +43,8 @@ class Rows:
         """Add rows (rows, *shape)."""
         if rows.shape[1:] != self.shape:
             raise ValueError(f"rows have the shape {rows.shape[1:]} instead of {self.shape}")
+        if not len(rows):
+            return
         content = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
         with self._lock:
             at = self._count * self._bytes
@@ -58,9 +60,11 @@ class Rows:
             IndexError: there is no such row.
         """
         rows = np.asarray(rows, dtype=np.intp)
-        if len(rows) and (rows.min() < 0 or rows.max() >= self._count):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self._count}")
         result = np.empty((len(rows), *self.shape), dtype=self.dtype)
+        if not len(rows):
+            return result
+        if rows.min() < 0 or rows.max() >= self._count:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self._count}")
         target = result.data.cast("B")
         # Rows that follow each other in the file are read in one go.
         starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1)
