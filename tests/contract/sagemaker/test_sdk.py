@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,25 @@ from tests.contract.sagemaker.conftest import ROOT, TOY_IMAGE
 FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk_flow.py"
 
 
+@pytest.fixture
+def checked_role(ministack: str, aws: Callable[..., Any], unique: str) -> Iterator[str]:
+    """A role that exists and may do anything: ModelTrainer simulates the role's policies before it trains."""
+    iam = aws("iam")
+    trust = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    arn = iam.create_role(RoleName=unique, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    iam.put_role_policy(RoleName=unique, PolicyName="all", PolicyDocument=json.dumps(allowed))
+    yield arn
+    iam.delete_role_policy(RoleName=unique, PolicyName="all")
+    iam.delete_role(RoleName=unique)
+
+
 @pytest.mark.slow
-def test_the_sdks_resource_classes_train_transform_and_see_failures(service, ministack, bucket, role, unique):
+def test_the_sdks_classes_train_transform_and_see_failures(service, ministack, bucket, checked_role, unique):
     environment = {**os.environ, "AWS_ENDPOINT_URL": ministack, "AWS_ENDPOINT_URL_SAGEMAKER": service.url}
     done = subprocess.run(
-        [sys.executable, str(FLOW), unique, TOY_IMAGE, role, bucket],
+        [sys.executable, str(FLOW), unique, TOY_IMAGE, checked_role, bucket],
         env=environment,
         capture_output=True,
         text=True,
@@ -31,6 +47,8 @@ def test_the_sdks_resource_classes_train_transform_and_see_failures(service, min
     assert report["status"] == "Completed"
     assert report["metrics"] == {"toy:accuracy": 0.5}
     assert report["artefact"] == f"s3://{bucket}/sdk/{unique}/output/model.tar.gz"
+    assert report["trainer"] == ["Completed", "2"]
+    assert report["trainer_metrics"] == {"toy:accuracy": 0.5}
     assert report["transform"] == "Completed"
     assert report["group"].endswith(f"model-package-group/{unique}")
     assert report["listed"] == [unique]

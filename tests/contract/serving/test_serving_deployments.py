@@ -129,27 +129,37 @@ def test_a_fleet_that_cannot_start_is_rolled_back_with_its_reason(serving, blue)
 
 
 def test_an_alarm_that_rings_while_the_new_fleet_bakes_rolls_back(serving, blue, aws):
-    """A metric of the test's own: MiniStack's alarms ignore dimensions, so other tests' endpoints would ring them."""
+    """The endpoint's own metric, as users watch it: its errors ring its alarm, and not that of another endpoint."""
     name, old, new = blue
-    alarm, namespace = f"errors-of-{name}", f"test/{name}"
-    aws("cloudwatch").put_metric_alarm(
-        AlarmName=alarm,
-        Namespace=namespace,
-        MetricName="Errors",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=0,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-    )
+    alarm, other = f"errors-of-{name}", f"errors-beside-{name}"
+    common = {
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "Invocation5XXErrors",
+        "Statistic": "Sum",
+        "Period": 60,
+        "EvaluationPeriods": 1,
+        "Threshold": 0,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    cloudwatch = aws("cloudwatch")
+    for alarm_name, endpoint in ((alarm, name), (other, f"{name}-other")):
+        dimensions = {"EndpointName": endpoint, "VariantName": "AllTraffic"}
+        cloudwatch.put_metric_alarm(
+            AlarmName=alarm_name,
+            Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+            **common,
+        )
     config = {**blue_green("ALL_AT_ONCE", 60), "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]}}
     serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
     deadline = time.monotonic() + 20
     while serving.invoke(name)["model"] != "green":
         assert time.monotonic() < deadline
-    aws("cloudwatch").put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "Errors", "Value": 3}])
+    with pytest.raises(ClientError, match="ModelError"):
+        serving.invoke(name, {"do": "status", "status": 500, "message": "out of order"})
     found = serving.settled(name)
+    states = cloudwatch.describe_alarms(AlarmNames=[alarm, other])["MetricAlarms"]
+    assert {one["AlarmName"]: one["StateValue"] == "ALARM" for one in states} == {alarm: True, other: False}
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
     assert alarm in found["FailureReason"]
     assert serving.invoke(name)["model"] == "blue"

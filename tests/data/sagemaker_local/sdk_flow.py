@@ -4,6 +4,7 @@
 import json
 import sys
 
+from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.resources import Model, ModelPackage, ModelPackageGroup, TrainingJob, TransformJob
 from sagemaker.core.shapes import (
     AlgorithmSpecification,
@@ -20,6 +21,8 @@ from sagemaker.core.shapes import (
     TransformResources,
     TransformS3DataSource,
 )
+from sagemaker.train import ModelTrainer
+from sagemaker.train.configs import Compute, InputData
 
 name, image, role, bucket = sys.argv[1:]
 uri = f"s3://{bucket}/data/train/"
@@ -78,7 +81,20 @@ try:
     gone = ""
 except Exception as error:
     gone = str(error)
+trainer = ModelTrainer(
+    training_image=image,
+    role=role,
+    base_job_name=f"{name}-trainer",
+    sagemaker_session=Session(default_bucket=bucket),
+    compute=Compute(instance_type="ml.m5.large", instance_count=1, volume_size_in_gb=10),
+    output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/sdk"),
+    hyperparameters={"epochs": 2},
+)
+trainer.train(input_data_config=[InputData(channel_name="train", data_source=uri)], wait=True, logs=False)
+trained = TrainingJob.get(training_job_name=trainer._latest_training_job.training_job_name)
 report = {
+    "trainer": [trained.training_job_status, trained.hyper_parameters["epochs"]],
+    "trainer_metrics": {m.metric_name: m.value for m in trained.final_metric_data_list},
     "status": job.training_job_status,
     "metrics": {m.metric_name: m.value for m in job.final_metric_data_list},
     "artefact": artefact,
