@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -98,11 +99,16 @@ def late_after(dag_id: str, *, hours: int) -> DeadlineAlert:
     )
 
 
-async def announce_missed_deadline(dag_id: str, hours: int, **_: Any) -> None:
-    """Tell the topic that a run takes longer than it should. Runs in the triggerer (AsyncCallback)."""
+async def announce_missed_deadline(dag_id: str, hours: int, context: Mapping[str, Any] | None = None) -> None:
+    """Tell the topic that a run takes longer than it should. Runs in the triggerer (AsyncCallback).
+
+    Args:
+        context: what the scheduler sends along: ``{"dag_run": <the REST API's answer>, "deadline": {...}}``.
+    """
     from asgiref.sync import sync_to_async
 
-    text = f"A run of {dag_id} was not done {hours} hours after it was queued."
+    run_id = (context or {}).get("dag_run", {}).get("dag_run_id", "")
+    text = f"Run {run_id} of {dag_id} was not done {hours} hours after it was queued."
     await sync_to_async(publish_alert)("deadline_missed", f"{dag_id} is late", {"text": text})
 
 

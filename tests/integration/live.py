@@ -131,7 +131,8 @@ class LivePlatform:
         title = f"airflow worker -- {task_instance_id}"
 
         def find() -> list[psutil.Process]:
-            return [process for process in self._processes() if " ".join(_command(process)).startswith(title)]
+            # By its title alone, an id that is nobody else's: setting the title overwrites the environment.
+            return [process for process in psutil.process_iter() if " ".join(_command(process)).startswith(title)]
 
         for process in eventually(f"a process runs task instance {task_instance_id}", find, 30):
             process.kill()

@@ -79,4 +79,4 @@ def test_a_missed_deadline_reaches_the_alert_topic(
         bodies = [json.loads(message["Body"]) for message in answer.get("Messages", [])]
         told = [json.loads(body["Message"]) for body in bodies]
     assert told[0]["event"] == "deadline_missed"
-    assert "late" in told[0]["text"]
+    assert "Run late-1 of late" in told[0]["text"]

@@ -152,8 +152,10 @@ def test_lateness_is_announced(sent: list[tuple[Any, ...]]) -> None:
     alert = late_after("train_and_deploy", hours=4)
     assert alert.interval == timedelta(hours=4)
     assert alert.callback.path == "scones.notifications.announce_missed_deadline"
-    asyncio.run(announce_missed_deadline(**alert.callback.kwargs, context={}))
+    context = {"dag_run": {"dag_run_id": "manual__1"}}
+    asyncio.run(announce_missed_deadline(**alert.callback.kwargs, context=context))
     assert sent[0][0] == "deadline_missed"
+    assert "manual__1" in sent[0][2]["text"]
 
 
 @pytest.mark.parametrize(
