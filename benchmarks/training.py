@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import resource
 import subprocess
@@ -25,6 +26,7 @@ COMMAND = [sys.executable, "-m", "sagemaker_local.algorithms.image_classificatio
 CLASSES = ("bicycle", "motorcycle")
 FOLDS = 10
 PUBLISHED = {"published_notebooks_accuracy": "0.80 to 0.875", "published_notebooks_billed_gpu_s": "383 to 582"}
+CURVE = (100, 200, 400)
 GROWTH = (5_000, 50_000)
 MOST_SECONDS = 900
 
@@ -102,6 +104,33 @@ def cross_validated(seed: int = 0, epochs: int | None = None, settings: Any = No
         model, _ = trained(canvases[folds != fold], labels[folds != fold], epochs, settings, seed)
         result[folds == fold] = model.probabilities(canvases[folds == fold])
     return result, labels
+
+
+def learning_curve() -> list[Measurement]:
+    """Accuracy, log loss and calibration error by the number of training images, on the folds of `cross_validated`."""
+    canvases, labels, _, _ = real_images()
+    import numpy as np
+
+    from sagemaker_local.algorithms.image_classification import calibration
+    from sagemaker_local.algorithms.image_classification.heads import stratified_folds
+
+    folds = stratified_folds(labels, FOLDS, np.random.default_rng(0))
+    results = {}
+    for count in CURVE:
+        result = np.zeros((len(labels), len(CLASSES)))
+        for fold in range(FOLDS):
+            generator = np.random.default_rng((fold, count))
+            others = [np.flatnonzero((folds != fold) & (labels == label)) for label in range(len(CLASSES))]
+            picked = np.sort(np.concatenate([generator.permutation(rows)[: count // len(CLASSES)] for rows in others]))
+            model, _ = trained(canvases[picked], labels[picked])
+            result[folds == fold] = model.probabilities(canvases[folds == fold])
+        results[count] = calibration.report(result, labels)
+    results[len(labels) * (FOLDS - 1) // FOLDS] = calibration.report(*cross_validated())
+    beside = {f"{name}_{count}_images": row[name] for count, row in results.items() for name in row if name != "images"}
+    losses = [row["log_loss"] for row in results.values()]
+    worse = float(sum(later >= earlier for earlier, later in itertools.pairwise(losses)))
+    goal = "= 0 (steps up in images that do not lower the log loss)"
+    return [Measurement("training-learning-curve", worse, "steps", goal, worse == 0, beside)]
 
 
 @functools.cache
@@ -393,6 +422,7 @@ def _scaled(canvases: Any, labels: Any, count: int) -> tuple[float, float, float
 BENCHMARKS = {
     "training-cv-accuracy": accuracy,
     "training-cv-log-loss": loss,
+    "training-learning-curve": learning_curve,
     "training-seconds": seconds,
     "training-prediction-p50": prediction,
     "training-growth": growth,
