@@ -82,7 +82,7 @@ class LivePlatform:
         return {item["task_id"]: item["state"] for item in self.api.task_instances(dag_id, run_id)}
 
     def wait_task(
-        self, dag_id: str, run_id: str, task_id: str, states: Collection[str], timeout_s: float = 200
+        self, dag_id: str, run_id: str, task_id: str, states: Collection[str], timeout_s: float = 400
     ) -> dict[str, Any]:
         """Wait for one of the states; a task that ends in another fails the test at once."""
 
@@ -96,7 +96,7 @@ class LivePlatform:
         found: dict[str, Any] = eventually(f"{task_id} is {' or '.join(states)}", look, timeout_s)
         return found
 
-    def wait_run(self, dag_id: str, run_id: str, timeout_s: float = 300) -> str:
+    def wait_run(self, dag_id: str, run_id: str, timeout_s: float = 600) -> str:
         def look() -> str:
             state = self.api.run_state(dag_id, run_id)
             return state if state in TERMINAL_RUN_STATES else ""

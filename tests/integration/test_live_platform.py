@@ -14,7 +14,7 @@ import requests
 
 from tests.integration.live import LivePlatform, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DAG = "train_and_deploy"
 QUICK = {"epochs": 1, "mini_batch_size": 16}
@@ -23,9 +23,12 @@ QUICK = {"epochs": 1, "mini_batch_size": 16}
 @pytest.fixture(scope="module")
 def serving(live: LivePlatform) -> str:
     """The endpoint, with a first model on it."""
-    run_id = live.start(DAG, f"base-{time.time():.0f}", QUICK)
-    assert live.wait_run(DAG, run_id) == "success", live.failures(DAG, run_id)
-    return str(live.api.xcom(DAG, run_id, "resolve_resources")["EndpointName"])
+    name = live.stack_output("EndpointName")
+    endpoints = live.client("sagemaker").list_endpoints(NameContains=name, StatusEquals="InService")["Endpoints"]
+    if name not in [endpoint["EndpointName"] for endpoint in endpoints]:
+        run_id = live.start(DAG, f"base-{time.time():.0f}", QUICK)
+        assert live.wait_run(DAG, run_id) == "success", live.failures(DAG, run_id)
+    return name
 
 
 def served_config(live: LivePlatform, endpoint: str) -> str:
@@ -42,7 +45,7 @@ def asked(live: LivePlatform, **conf: Any) -> tuple[str, str]:
         found = live.api.call("GET", f"/dags/{DAG}/dagRuns/{quote(run_id)}/hitlDetails")["hitl_details"]
         return bool(found)
 
-    eventually("the run asks", question, 300)
+    eventually("the run asks", question, 600)
     return run_id, path
 
 

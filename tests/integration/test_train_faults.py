@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.live import LivePlatform, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DAG = "train_and_deploy"
 QUICK = {"epochs": 1, "mini_batch_size": 16, "force_retrain": True}
@@ -33,7 +33,7 @@ def test_a_run_survives_a_sudden_death_in_every_stage_and_trains_once(live: Live
     run_id = live.start(DAG, f"faults-{PLANS.index(plan)}", QUICK)
     for stage, victim in plan.items():
         kill(live, run_id, stage, victim)
-    assert live.wait_run(DAG, run_id, 420) == "success", live.failures(DAG, run_id)
+    assert live.wait_run(DAG, run_id, 900) == "success", live.failures(DAG, run_id)
     jobs = live.training_jobs(run_id)
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"]
     deployed = live.api.xcom(DAG, run_id, "deploy_endpoint")
