@@ -74,8 +74,9 @@ def write_images(root: Path, counts: dict[str, int]) -> dict[str, str]:
     return channels
 
 
-def run_train(root: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SM_ML_ROOT": str(root), "OMP_NUM_THREADS": "1", "TRAINING_JOB_NAME": "job"}
+def run_train(root: Path, blas_threads: int = 1) -> subprocess.CompletedProcess[str]:
+    threads = {name: str(blas_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = {**os.environ, **threads, "SM_ML_ROOT": str(root), "TRAINING_JOB_NAME": "job"}
     command = [sys.executable, "-m", MODULE, "train"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -120,6 +121,14 @@ def test_the_artefact_and_its_report(job: tuple[Path, str]) -> None:
     assert [entry["epoch"] for entry in report["epochs"]] == [0, 1]
     assert sum(row["images"] for row in report["calibration"]["cross_validation"]) == 90
     assert set(report["without_effect"]) == {"num_layers"}
+
+
+def test_the_same_job_again_writes_the_same_bytes(job: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "input").symlink_to(job[0] / "input")
+    done = run_train(tmp_path, blas_threads=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("image-classification-parameters.npz", "model-shapes.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (job[0] / "model" / name).read_bytes(), name
 
 
 @pytest.fixture(scope="module")
