@@ -39,7 +39,7 @@ HISTORY_TAIL = 25
 @contextmanager
 def sorted_errors() -> Iterator[None]:
     """Turn botocore's errors into the engine's."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     try:
         yield
@@ -55,7 +55,7 @@ def sorted_errors() -> Iterator[None]:
         if code in {"InternalFailure", "InternalServerError", "ServiceUnavailable"} or status >= 500:
             raise TransientError(str(error)) from error
         raise TransportError(str(error)) from error
-    except HTTPClientError as error:
+    except (HTTPClientError, ConnectionError) as error:
         raise TransientError(str(error)) from error
     except BotoCoreError as error:
         raise TransportError(str(error)) from error
