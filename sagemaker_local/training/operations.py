@@ -122,7 +122,9 @@ def start(ctx: Context) -> None:
         TrainingRun(ctx, name, control).run()
 
     def fail(name: str, reason: str) -> None:
-        ctx.store.update(state.KIND, name, lambda job: state.finish(job, "Failed", "Failed", reason, ctx.now()))
+        job = ctx.store.update(state.KIND, name, lambda job: state.finish(job, "Failed", "Failed", reason, ctx.now()))
+        if job is not None:
+            state.announce(ctx, job)
 
     queue = TrainingQueue("training", ctx.config.max_training_jobs, run, fail)
     ctx.provide(queue)
