@@ -41,19 +41,19 @@ BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['bucket'] }}"
 
 PARAMS = {
     "prefix": Param(
-        "", type="string", title="S3 prefix", section=INPUT,
+        "", type=["null", "string"], title="S3 prefix", section=INPUT,
         description="Folder in the project's bucket, as photos/2026-11-20/. Empty: the current dataset's test images.",
     ),
     "manifest": Param(
-        "", type="string", title="Manifest", section=INPUT,
+        "", type=["null", "string"], title="Manifest", section=INPUT,
         description="S3 key of a .jsonl or .csv file with the keys to score, instead of a prefix.",
     ),
     "keys": Param(
-        [], type="array", items={"type": "string"}, title="Keys", section=INPUT,
+        [], type=["null", "array"], items={"type": "string"}, title="Keys", section=INPUT,
         description="S3 keys to score, one per line, instead of a prefix.",
     ),
     "rerun_failed_of": Param(
-        "", type="string", title="Run the failed ones again", section=INPUT,
+        "", type=["null", "string"], title="Run the failed ones again", section=INPUT,
         description="Id of an earlier batch: scores its failed, timed out and aborted images.",
     ),
     "only_new": Param(
@@ -65,11 +65,11 @@ PARAMS = {
         description="Only keys that end so, in any case; lists and manifests never reach the classifier.",
     ),
     "modified_after": Param(
-        "", type="string", title="Not older than", section=INPUT,
+        "", type=["null", "string"], title="Not older than", section=INPUT,
         description="ISO date or time; images last modified before it are left out.",
     ),
     "modified_before": Param(
-        "", type="string", title="Older than", section=INPUT,
+        "", type=["null", "string"], title="Older than", section=INPUT,
         description="ISO date or time; images last modified at or after it are left out.",
     ),
     "sample_size": Param(

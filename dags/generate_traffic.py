@@ -46,7 +46,7 @@ PARAMS = {
         description="How many requests a burst sends; images repeat when there are fewer.",
     ),
     "class_mix": Param(
-        "", type="string", title="Class mix", section=WHAT,
+        "", type=["null", "string"], title="Class mix", section=WHAT,
         description="Weights by class, as bicycle=3, motorcycle=1. Empty: every class alike.",
     ),
     "seed": Param(

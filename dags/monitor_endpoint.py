@@ -38,7 +38,7 @@ WINDOW, ACTION = "What to report on", "What follows"
 PARAMS = {
     "endpoint_name": Param(
         "",
-        type="string",
+        type=["null", "string"],
         pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$",
         title="Endpoint",
         section=WINDOW,

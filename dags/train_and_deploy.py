@@ -66,7 +66,7 @@ def train_and_deploy() -> None:
         task_id="train_model",
         dataset=dataset,
         stack=resources,
-        training_image="{{ params.training_image }}",
+        training_image="{{ params.training_image or '' }}",
         instance_type="{{ params.training_instance_type }}",
         max_runtime_s="{{ params.max_runtime_s }}",
         input_kind="{{ params.input_kind }}",

@@ -1,4 +1,7 @@
-"""The form of `train_and_deploy`. Flat types only: the form cannot edit nested objects."""
+"""The form of `train_and_deploy`. Flat types only: the form cannot edit nested objects.
+
+A text that may be empty also allows null: without, the form takes it for a required one and cannot be sent.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def training_params() -> dict[str, Param]:
         ),
         "training_image": Param(
             "",
-            type="string",
+            type=["null", "string"],
             section=TRAINING,
             title="Training image",
             description="Image URI. Empty: the built-in image-classification algorithm of the connection's region.",

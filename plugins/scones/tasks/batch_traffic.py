@@ -76,7 +76,7 @@ def make_traffic(
         [file for file in dataset["files"] if file["split"] == "test" and file["key"].startswith("test/")],
         classes,
         count,
-        class_mix=parse_class_mix(params["class_mix"], classes),
+        class_mix=parse_class_mix(params["class_mix"] or "", classes),
         drift=params["drift"],
         drifted_share=params["drifted_share"],
         seed=params["seed"],

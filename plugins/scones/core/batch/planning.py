@@ -54,13 +54,13 @@ def folder_prefix(prefix: str, bucket: str) -> str:
     return text + "/"
 
 
-def parse_date(text: str, name: str) -> datetime | None:
+def parse_date(text: str | None, name: str) -> datetime | None:
     """Read an ISO date or time of the form; empty is None, no zone is UTC.
 
     Raises:
         BatchInputError: it is no date.
     """
-    if not text.strip():
+    if not text or not text.strip():
         return None
     try:
         moment = datetime.fromisoformat(text.strip())
