@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk.module_loading import import_string
 from botocore.exceptions import EndpointConnectionError
 
-from scones.triggers import wait
+from scones.triggers import cancellation, wait
 from scones.triggers.wait import EndpointGoneTrigger, SageMakerWaitTrigger, TrainingJobTrigger
 from tests.unit.fake_aws import AsyncScript, client_error
 
@@ -135,10 +135,41 @@ def test_a_second_cancellation_does_not_keep_a_kill_from_stopping_the_job() -> N
             await killing
         assert stopped == []
         answer.set()
-        await asyncio.gather(*wait._stopping)
+        await asyncio.gather(*cancellation._at_work)
 
     asyncio.run(scenario())
     assert stopped == ["j"]
+
+
+def test_a_kill_is_known_as_one_though_the_connection_forgets_its_message() -> None:
+    """asgiref's `sync_to_async` raises a CancelledError of its own, and the triggerer takes that for a shutdown."""
+
+    async def scenario() -> tuple[Any, ...]:
+        asked = asyncio.Event()
+
+        class Forgetful(SageMakerWaitTrigger):
+            async def _describe(self, client: Any) -> dict[str, Any] | None:
+                asked.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    raise asyncio.CancelledError from None
+                return None
+
+        async def follow() -> None:
+            async for _ in scripted(AsyncScript(), cls=Forgetful).run():
+                pass
+
+        following = asyncio.create_task(follow())
+        await asked.wait()
+        following.cancel("user action")
+        try:
+            await following
+        except asyncio.CancelledError as error:
+            return error.args
+        return ()
+
+    assert asyncio.run(scenario()) == ("user action",)
 
 
 def test_a_kill_after_the_end_does_no_harm() -> None:

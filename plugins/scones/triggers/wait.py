@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.hooks.errors import is_transient, not_found
+from scones.triggers.cancellation import cancellable, to_the_end
 from scones.waiters.jobs import KINDS, Waited, poll_delay
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 # How long the API may be unreachable (a restart, a broken network) before the wait gives up.
 OUTAGE_TOLERANCE_S = 300.0
 GONE = "Gone"
-# Tasks that stop jobs, kept until they are done: the event loop itself holds no more than weak references.
-_stopping: set[asyncio.Task[None]] = set()
 
 
 class SageMakerWaitTrigger(BaseTrigger):
@@ -107,11 +106,14 @@ class SageMakerWaitTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until an ending state, the deadline, or a fault that waiting does not cure."""
+        yield TriggerEvent(await cancellable(self._run()))
+
+    async def _run(self) -> dict[str, Any]:
         try:
             async with AsyncExitStack() as self._clients:
-                yield TriggerEvent(await self._wait(await self._client()))
+                return await self._wait(await self._client())
         except (ClientError, BotoCoreError, OSError) as error:
-            yield TriggerEvent(self._event("error", "", f"{type(error).__name__}: {error}"))
+            return self._event("error", "", f"{type(error).__name__}: {error}")
 
     async def _client(self, client_type: str = "sagemaker") -> Any:
         return await self._clients.enter_async_context(await self.hook(client_type).get_async_conn())
@@ -121,11 +123,7 @@ class SageMakerWaitTrigger(BaseTrigger):
         if not (self.stop_on_kill and self.waited.stop):
             self.log.info("The %s %s goes on without this task", self.kind, self.name)
             return
-        # The triggerer cancels an ending trigger again about once a second: the stopping must not end with it.
-        stopping = asyncio.create_task(self._stop_now())
-        _stopping.add(stopping)
-        stopping.add_done_callback(_stopping.discard)
-        await asyncio.shield(stopping)
+        await to_the_end(self._stop_now())
 
     async def _stop_now(self) -> None:
         async with await self.hook().get_async_conn() as client:
