@@ -93,9 +93,18 @@ def compress(raw: Array, knee: Array) -> Array:
     return np.copysign(result, raw, out=result)
 
 
-def gaussian(points: Array, landmarks: Array, symmetric: int, width: float) -> Array:
-    """Mean Gaussian kernel of each point and of its mirror image with each landmark: (points, landmarks)."""
-    squares = (points**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1)[None, :]
+def lengths(points: Array) -> Array:
+    """Squared length of each row."""
+    result: Array = np.einsum("ij,ij->i", points, points)
+    return result
+
+
+def gaussian(points: Array, landmarks: Array, symmetric: int, width: float, squared: Array | None = None) -> Array:
+    """Mean Gaussian kernel of each point and of its mirror image with each landmark: (points, landmarks).
+
+    `squared` are the landmarks' `lengths`, where they are known already.
+    """
+    squares = lengths(points)[:, None] + (lengths(landmarks) if squared is None else squared)[None, :]
     even = 2 * points[:, :symmetric] @ landmarks[:, :symmetric].T
     odd = 2 * points[:, symmetric:] @ landmarks[:, symmetric:].T
     result: Array = (np.exp(width * (even + odd - squares)) + np.exp(width * (even - odd - squares))) / 2
@@ -126,6 +135,7 @@ class Model:
         # One product with both heads' symmetric columns: the reading of these numbers is what takes the time.
         self._even = np.concatenate([parameters.symmetric, parameters.linear], axis=1, dtype=np.float32)
         self._odd = parameters.antisymmetric.astype(np.float32)
+        self._squared = lengths(parameters.landmarks)
 
     @property
     def num_classes(self) -> int:
@@ -138,7 +148,7 @@ class Model:
         symmetric = p.symmetric.shape[1]
         read = even @ self._even
         points = np.concatenate([read[:, :symmetric], odd @ self._odd], axis=1)
-        kernel = gaussian(points, p.landmarks, symmetric, float(p.width)) @ p.kernel
+        kernel = gaussian(points, p.landmarks, symmetric, float(p.width), self._squared) @ p.kernel
         return softmax(p.blend[0] * read[:, symmetric:] + p.blend[1] * kernel + p.shift)
 
     def predict(self, content: bytes, name: str = "the request body") -> list[float]:
