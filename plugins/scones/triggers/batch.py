@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -11,9 +10,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from scones.core.batch.transport import TransportError
 from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
-
-# Tasks that stop executions, kept until they are done: the event loop itself holds no more than weak references.
-_stopping: set[asyncio.Task[None]] = set()
+from scones.triggers.cancellation import cancellable, to_the_end
 
 
 class BatchChunkTrigger(BaseTrigger):
@@ -42,7 +39,7 @@ class BatchChunkTrigger(BaseTrigger):
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            report = await self._follower.run()
+            report = await cancellable(self._follower.run())
         except (TransportError, LookupError, BotoCoreError, ClientError) as error:
             yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
         else:
@@ -53,11 +50,7 @@ class BatchChunkTrigger(BaseTrigger):
                 yield TriggerEvent({"status": "success", "report": report})
 
     async def on_kill(self) -> None:
-        # The triggerer may cancel a trigger again while its on_kill is at work: the stopping must not end with it.
-        stopping = asyncio.create_task(self._stop())
-        _stopping.add(stopping)
-        stopping.add_done_callback(_stopping.discard)
-        await asyncio.shield(stopping)
+        await to_the_end(self._stop())
 
     async def _stop(self) -> None:
         stopped = await self._follower.stop()

@@ -8,10 +8,12 @@ drops the message: the kill would pass for a shutdown, and the job would run and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+UNWINDING_S = 5.0
 
 # The event loop itself holds no more than weak references to its tasks.
 _at_work: set[asyncio.Task[Any]] = set()
@@ -29,9 +31,12 @@ async def cancellable(work: Coroutine[Any, Any, Result]) -> Result:
     task = _begin(work)
     try:
         return await asyncio.shield(task)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         task.cancel()
-        raise
+        # What follows (on_kill) finds the work ended; one that does not end in time must not hold up the kill.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=UNWINDING_S)
+        raise cancelled
 
 
 async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
