@@ -16,6 +16,7 @@ from sagemaker_local.serving.alarms import AlarmWatch
 from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
 from sagemaker_local.serving.fleet import Fleet, Traffic
+from sagemaker_local.serving.fleet_pair import FleetPair
 from sagemaker_local.serving.metrics import EndpointMetrics
 from sagemaker_local.serving.outside import clear_leftovers, deliver_capture, find_leftovers, put_metrics
 from sagemaker_local.serving.settings import ServingSettings
@@ -147,7 +148,7 @@ class Endpoints:
     async def _create(self, endpoint: LiveEndpoint, record: Resource) -> None:
         spec = FleetSpec.from_dict(record.internal["pending"]["fleet"])
         fleet = endpoint.traffic.incoming = self._fleet(endpoint.name, spec)
-        await self._set_stage(endpoint, "Creating")
+        await self.set_stage(endpoint, "Creating")
         try:
             await fleet.grow(1.0)
         except DeploymentError as error:
@@ -171,7 +172,7 @@ class Endpoints:
 
     async def _resize(self, endpoint: LiveEndpoint, spec: FleetSpec) -> None:
         assert endpoint.traffic.current is not None
-        await self._set_stage(endpoint, "Updating")
+        await self.set_stage(endpoint, "Updating")
         await endpoint.traffic.current.resize(spec)
 
     async def _deploy(self, endpoint: LiveEndpoint, spec: FleetSpec, deployment: dict[str, Any] | None) -> None:
@@ -182,7 +183,7 @@ class Endpoints:
         watch = AlarmWatch(self.ctx.clients.get("cloudwatch"), plan.alarms)
         await carry_out(
             plan,
-            _FleetPair(self, endpoint),
+            FleetPair(self, endpoint),
             alarm_reason=watch.reason,
             sleep=asyncio.sleep,
             now=asyncio.get_running_loop().time,
@@ -310,7 +311,8 @@ class Endpoints:
         """Send the event of an endpoint's new status."""
         announcements.status_changed(self.ctx, record, self.live.get(record.name))
 
-    async def _set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
+    async def set_stage(self, endpoint: LiveEndpoint, stage: str) -> None:
+        """Say where the endpoint's deployment stands, in DescribeEndpoint and as an event."""
         endpoint.stage, endpoint.stage_since = stage, self.ctx.now()
         record = await asyncio.to_thread(self.ctx.store.get, states.ENDPOINT, endpoint.name)
         if record is not None:
@@ -321,31 +323,3 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait({task})
-
-
-class _FleetPair:
-    """The two fleets of a deployment, as `carry_out` drives them."""
-
-    def __init__(self, endpoints: Endpoints, endpoint: LiveEndpoint) -> None:
-        self._endpoints = endpoints
-        self._endpoint = endpoint
-
-    async def grow_new(self, capacity: float, timeout: float) -> None:
-        await self._endpoints._set_stage(self._endpoint, "Creating")
-        fleet = self._endpoint.traffic.incoming
-        assert fleet is not None
-        try:
-            async with asyncio.timeout(timeout):
-                await fleet.grow(capacity)
-        except TimeoutError:
-            raise DeploymentError("The new fleet was not healthy within MaximumExecutionTimeoutInSeconds.") from None
-
-    async def shift(self, share: float, note: str) -> None:
-        self._endpoint.traffic.share = share
-        await self._endpoints._set_stage(self._endpoint, note)
-
-    async def shrink_old(self, capacity: float) -> None:
-        if self._endpoint.traffic.current is not None:
-            if capacity <= 0:
-                await self._endpoints._set_stage(self._endpoint, "Deleting")
-            await self._endpoint.traffic.current.shrink(capacity)
