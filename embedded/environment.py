@@ -25,6 +25,8 @@ def base_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "AWS_DEFAULT_REGION": settings.region,
         "AWS_REGION": settings.region,
         "PYTHONUNBUFFERED": "1",
+        # Airflow titles its processes; without this the title overwrites the environment that the marker is read from.
+        "SPT_NOENV": "1",
     }
 
 
@@ -102,6 +104,8 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "LOGGING__TRIGGER_LOG_SERVER_PORT": settings.triggerer_log_port,
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.5,
         "SCHEDULER__ENABLE_HEALTH_CHECK": False,
+        # A task whose process died is tried again after a minute, not after five.
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 60,
         "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
         # A stale "success" of a deferred task's first half must not outrun its resumption (apache/airflow#71580).

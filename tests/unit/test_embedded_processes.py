@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded.environment import MARKER, airflow_environment, platform_environment
+from embedded.environment import MARKER, airflow_environment, base_environment, platform_environment
 from embedded.processes import Service, ServiceError, end_leftovers, marked_processes, stop_all
 from embedded.settings import EmbeddedSettings
 
@@ -78,6 +78,22 @@ def test_leftovers_are_found_by_their_mark_and_nothing_else_is_touched(tmp_path:
         for process in (ours, other):
             process.kill()
             process.wait()
+
+
+def test_a_process_that_titles_itself_is_found_too(tmp_path: Path):
+    """As Airflow's workers do: a title that overwrites the environment would hide them from the clean-up."""
+    code = (
+        "import setproctitle, time; setproctitle.setproctitle('airflow worker'); print(1, flush=True); time.sleep(600)"
+    )
+    environment = base_environment(EmbeddedSettings(run_dir=tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        assert [item.pid for item in marked_processes(tmp_path)] == [process.pid]
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent's life")
