@@ -51,12 +51,12 @@ def archive_path() -> Path:
 def real_images() -> tuple[Any, Any, Any, Any]:
     """Training canvases uint8 (N, 32, 32, 3) and labels, test canvases and labels.
 
-    Comes first in each benchmark: BLAS reads how many threads it may use, one as in `train` and `serve`, only once.
+    Comes first in each benchmark: BLAS may use one thread from here on, as in `train` and `serve`.
     """
-    from sagemaker_local.algorithms.image_classification.threads import limit_threads
-
-    limit_threads()
     import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")
 
     sys.path.insert(0, str(ROOT / "plugins"))
     from scones.core.cifar import class_ids, read_archive
