@@ -1,7 +1,7 @@
 """docker compose, for real: built, brought up, used, hurt, taken down. Run by `make compose-test`.
 
 The tests build on each other, in the order of this file. For work on one of them, name the env file of a project that
-is up already in SCONES_COMPOSE_ENV_FILE: it is used as it is and left up.
+is up already in COMPOSE_TEST_ENV_FILE: it is used as it is and left up.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Compose:
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers")
-    if env_file := os.environ.get("SCONES_COMPOSE_ENV_FILE"):
+    if env_file := os.environ.get("COMPOSE_TEST_ENV_FILE"):
         yield Compose(Path(env_file))
         return
     folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
