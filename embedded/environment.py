@@ -87,7 +87,7 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "CORE__LOAD_EXAMPLES": False,
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": settings.parallelism,
-        "CORE__FERNET_KEY": secret(settings, "fernet_key"),
+        "CORE__FERNET_KEY": secret(settings, "fernet_key", 32),
         "CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.user}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": home / "passwords.json",

@@ -172,15 +172,15 @@ def with_usable_ports(settings: EmbeddedSettings, move: bool) -> EmbeddedSetting
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
-def secret(settings: EmbeddedSettings, name: str) -> str:
-    """Return this checkout's secret of that name, made at first use and readable by its owner only."""
+def secret(settings: EmbeddedSettings, name: str, size: int = 64) -> str:
+    """Return this checkout's secret of ``size`` random bytes, made at first use and readable by its owner only."""
     import base64
 
     path = settings.run_dir / "secrets.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     if name not in known:
-        known[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        known[name] = base64.urlsafe_b64encode(secrets.token_bytes(size)).decode()
         partial = path.with_suffix(".part")
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(known))
