@@ -210,21 +210,24 @@ def test_a_kill_stops_what_runs_and_the_next_run_starts_it_again() -> None:
     assert {ending.attempt for ending in endings} == {2}
 
 
-def test_nothing_is_started_after_a_kill() -> None:
-    """The sync variant is interrupted in the middle: its event loop goes on after the kill."""
-    fake = FakeStepFunctions(seconds=5.0)
+def test_nothing_is_started_after_a_kill_and_what_it_stopped_has_no_outcome() -> None:
+    """The sync variant is interrupted in the middle: its event loop goes on after the kill, and sees what it aborted."""
+    for images in (5, 50):
+        fake = FakeStepFunctions(seconds=5.0)
+        endings: list[Ending] = []
 
-    async def kill() -> None:
-        engine = engine_for(fake, [], concurrency=5)
-        life = asyncio.create_task(engine.run([Item(key) for key in keys_of(50)]))
-        while len(fake.runs) < 5:
-            await asyncio.sleep(0.01)
-        await engine.stop_unfinished(fake, "killed")
-        with pytest.raises(TransportError, match="killed"):
-            await life
+        async def kill(fake: FakeStepFunctions, endings: list[Ending], images: int) -> None:
+            engine = engine_for(fake, endings, concurrency=5)
+            life = asyncio.create_task(engine.run([Item(key) for key in keys_of(images)]))
+            while len(fake.runs) < 5:
+                await asyncio.sleep(0.01)
+            await engine.stop_unfinished(fake, "killed")
+            with pytest.raises(TransportError, match="killed"):
+                await life
 
-    fake.clock.run(kill())
-    assert len(fake.runs) == 5
+        fake.clock.run(kill(fake, endings, images))
+        assert len(fake.runs) == 5
+        assert endings == []
 
 
 def test_an_execution_past_its_deadline_is_stopped_and_timed_out() -> None:

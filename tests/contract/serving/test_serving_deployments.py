@@ -80,7 +80,10 @@ def test_a_canary_takes_its_share_and_then_all(serving, blue, until):
 
     def stage():
         summary = serving.describe(name).get("PendingDeploymentSummary", {})
-        return [one["VariantStatus"][0]["Status"] for one in summary.get("ProductionVariants", ())]
+        # A variant has no status yet in the moment in which its fleet is made.
+        return [
+            status["Status"] for one in summary.get("ProductionVariants", ()) for status in one.get("VariantStatus", ())
+        ]
 
     until(lambda: stage() == ["Baking"], "the canary bakes", 20)
     counts = Counter(serving.invoke(name)["model"] for _ in range(120))

@@ -256,7 +256,8 @@ class BatchEngine:
                 await self._begin_lost(arn, flight, flight.attempt)
                 return
             execution = Execution(arn, RUNNING)
-        if execution.error == RESTARTED_ERROR:
+        if execution.error in (RESTARTED_ERROR, KILLED_ERROR):
+            # It says nothing about its image. In a batch that is killed itself, starting again raises.
             await self._begin_lost(arn, flight, flight.attempt + 1)
             return
         if execution.status == RUNNING and flight.deadline <= self._clock():
