@@ -211,7 +211,7 @@ def test_a_kill_stops_what_runs_and_the_next_run_starts_it_again() -> None:
 
 
 def test_nothing_is_started_after_a_kill_and_what_it_stopped_has_no_outcome() -> None:
-    """The sync variant is interrupted in the middle: its event loop goes on after the kill, and sees what it aborted."""
+    """The sync variant is interrupted in the middle: its event loop goes on, and sees what the kill aborted."""
     for images in (5, 50):
         fake = FakeStepFunctions(seconds=5.0)
         endings: list[Ending] = []
