@@ -44,13 +44,30 @@ ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
             description="Version number in the group; 0: the newest approved one before the live one.",
         ),
         "endpoint_instance_type": Param(
-            "ml.m5.large", type="string", pattern=INSTANCE_TYPE, section="Endpoint", title="Endpoint instance type"
+            "ml.m5.large",
+            type="string",
+            pattern=INSTANCE_TYPE,
+            section="Endpoint",
+            title="Endpoint instance type",
+            description="Of each instance behind the endpoint.",
         ),
         "endpoint_instance_count": Param(
-            1, type="integer", minimum=1, maximum=100, section="Endpoint", title="Endpoint instances"
+            1,
+            type="integer",
+            minimum=1,
+            maximum=100,
+            section="Endpoint",
+            title="Endpoint instances",
+            description="Instances behind the endpoint.",
         ),
         "capture_percent": Param(
-            100, type="integer", minimum=0, maximum=100, section="Endpoint", title="Captured requests (%)"
+            100,
+            type="integer",
+            minimum=0,
+            maximum=100,
+            section="Endpoint",
+            title="Captured requests (%)",
+            description="Share of the requests and answers that are kept in S3 for the monitor.",
         ),
     },
     tags=[*defaults.TAGS, "deployment"],

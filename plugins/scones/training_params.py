@@ -63,7 +63,15 @@ def training_params() -> dict[str, Param]:
             title="Longest training (s)",
             description="SageMaker stops the job after this many seconds.",
         ),
-        "epochs": Param(30, type="integer", minimum=1, maximum=1000, section=TRAINING, title="Epochs"),
+        "epochs": Param(
+            30,
+            type="integer",
+            minimum=1,
+            maximum=1000,
+            section=TRAINING,
+            title="Epochs",
+            description="Passes over the training images, at most; the algorithm stops where it no longer learns.",
+        ),
         "mini_batch_size": Param(
             32,
             type="integer",
@@ -74,7 +82,13 @@ def training_params() -> dict[str, Param]:
             description="Must not exceed the number of training images.",
         ),
         "learning_rate": Param(
-            0.01, type="number", exclusiveMinimum=0, maximum=1, section=TRAINING, title="Learning rate"
+            0.01,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=1,
+            section=TRAINING,
+            title="Learning rate",
+            description="Initial learning rate of AWS's algorithm. The local one does not use it, and says so.",
         ),
         "num_layers": Param(
             20,
@@ -131,13 +145,30 @@ def training_params() -> dict[str, Param]:
             description="Wait for Approve or Reject in Airflow before the model is deployed.",
         ),
         "approval_timeout_minutes": Param(
-            1440, type="integer", minimum=1, maximum=20160, section=GATE, title="Longest wait for a person (minutes)"
+            1440,
+            type="integer",
+            minimum=1,
+            maximum=20160,
+            section=GATE,
+            title="Longest wait for a person (minutes)",
+            description="After so long without an answer the run fails and the model stays PendingManualApproval.",
         ),
         "endpoint_instance_type": Param(
-            "ml.m5.large", type="string", pattern=INSTANCE_TYPE, section=DEPLOYMENT, title="Endpoint instance type"
+            "ml.m5.large",
+            type="string",
+            pattern=INSTANCE_TYPE,
+            section=DEPLOYMENT,
+            title="Endpoint instance type",
+            description="Of each instance behind the endpoint; costs from the deployment until `cleanup`, used or not.",
         ),
         "endpoint_instance_count": Param(
-            1, type="integer", minimum=1, maximum=100, section=DEPLOYMENT, title="Endpoint instances"
+            1,
+            type="integer",
+            minimum=1,
+            maximum=100,
+            section=DEPLOYMENT,
+            title="Endpoint instances",
+            description="Instances behind the endpoint at the start.",
         ),
         "capture_percent": Param(
             100,
@@ -157,7 +188,13 @@ def training_params() -> dict[str, Param]:
             description="Canary and linear need at least two instances.",
         ),
         "canary_percent": Param(
-            50, type="integer", minimum=1, maximum=50, section=DEPLOYMENT, title="Canary share (%)"
+            50,
+            type="integer",
+            minimum=1,
+            maximum=50,
+            section=DEPLOYMENT,
+            title="Canary share (%)",
+            description="Share of the capacity that the new model gets first, with the strategy canary.",
         ),
         "bake_time_s": Param(
             0,

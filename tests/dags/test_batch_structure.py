@@ -40,18 +40,6 @@ def test_a_batch_without_chunks_is_not_skipped() -> None:
     assert load("batch_inference").get_task("collect_results").trigger_rule == "none_failed"
 
 
-@pytest.mark.parametrize("dag_id", ["batch_inference", "generate_traffic"])
-def test_every_param_explains_itself(dag_id: str) -> None:
-    params = load(dag_id).params
-    for name in params:
-        param = params.get_param(name)
-        assert param.description, name
-        assert param.schema.get("title"), name
-        assert param.schema.get("section"), name
-        # The default is valid: a run triggered without a form gets it.
-        assert param.resolve() == param.value, name
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

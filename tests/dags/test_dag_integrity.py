@@ -44,6 +44,18 @@ def test_a_dag_file_is_a_short_table_of_contents(path: Path) -> None:
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_every_param_explains_itself(dag_id: str) -> None:
+    params = load(dag_id).params
+    for name in params:
+        param = params.get_param(name)
+        assert param.description, name
+        assert param.schema.get("title"), name
+        assert param.schema.get("section"), name
+        # The default is valid: a run triggered without a form gets it.
+        assert param.resolve() == param.value, name
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_a_dag_documents_itself_and_keeps_the_house_rules(dag_id: str) -> None:
     from scones import defaults
 
