@@ -98,7 +98,11 @@ def put_documents(s3: Any, bucket: str) -> None:
         f"datasets/{DATASET}/label_map.json": {str(i): name for i, name in enumerate(CLASSES)},
         "datasets/current.json": {"dataset_version": DATASET, "manifest_key": f"datasets/{DATASET}/manifest.json"},
         "config/threshold.json": {"threshold": 0.93, "version": 2},
-        f"evaluations/{JOB}/evaluation.json": {"images": 400, "threshold_sweep": sweep},
+        f"evaluations/{JOB}/evaluation.json": {
+            "images": 400,
+            "threshold_sweep": sweep,
+            "confidence_quantiles": np.quantile(sure, np.linspace(0, 1, 201)).tolist(),
+        },
     }
     for key, document in documents.items():
         s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(document).encode())

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from scones.core.capture_summary import CaptureSummary, Example, ReadSettings, summarise
-from scones.core.drift import suggest_constraints
+from scones.core.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
+from scones.core.evaluation import evaluate
 from scones.core.ground_truth import model_quality, parse_ground_truth
 from scones.core.image_statistics import NoveltyScale, baseline_statistics
 from scones.core.monitoring import ReportInputs, Traffic, build_report, index_entry
@@ -135,6 +136,19 @@ def test_rejections_are_judged_by_the_test_images(usual: CaptureSummary) -> None
     assert expected_rejection_rate(None, 0.93) is None
     assert status_of(build_report(usual, inputs(evaluation=strict)), "rejections") == "violation"
     assert status_of(build_report(usual, inputs()), "rejections") == "ok"
+
+
+def test_a_sure_model_that_answers_as_on_the_test_images_has_not_drifted() -> None:
+    """Most confidences of a good model lie between 0.99 and 1: a baseline too coarse there called that drift."""
+    images = vehicles(200, 3)
+    best = 1 - np.geomspace(1e-6, 0.3, 200)
+    answers = np.stack([best, 1 - best], axis=1)
+    labels = np.zeros(200, dtype=int)
+    measured = evaluate(labels, answers, CLASSES)
+    report = build_report(captured(images, answers), inputs(evaluation=measured))
+    distances = {(test["feature"], test["test"]): test["value"] for test in report["drift"]}
+    assert distances["confidence", KOLMOGOROV_SMIRNOV] < 0.05
+    assert status_of(report, "confidence_drift") == "ok"
 
 
 def test_latency_and_quality_are_judged(usual: CaptureSummary) -> None:

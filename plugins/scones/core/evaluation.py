@@ -267,6 +267,8 @@ def evaluate(
         "log_loss": log_loss(truth, given),
         "expected_calibration_error": reliability["expected_calibration_error"],
         "calibration": reliability,
+        # The monitor compares the endpoint's confidences with these; a sweep in steps of 0.01 is too coarse near 1.
+        "confidence_quantiles": [float(v) for v in np.quantile(given.max(axis=1), np.linspace(0, 1, 201))],
         "threshold_sweep": sweep,
         "recommended_threshold": advice["threshold"],
         "recommendation": {**advice, "confidence": confidence},

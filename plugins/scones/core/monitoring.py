@@ -183,15 +183,12 @@ def _class_counts(summary: CaptureSummary, classes: Sequence[str]) -> dict[str, 
 def _with_confidence(
     baseline: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """Add the confidences on the test images to the baseline: the share above each threshold is their distribution."""
-    sweep = (evaluation or {}).get("threshold_sweep") or []
+    """Add the confidences on the test images to the baseline, as the evaluation's quantiles give them."""
+    given = (evaluation or {}).get("confidence_quantiles") or []
     images = int((evaluation or {}).get("images") or 0)
-    if baseline is None or len(sweep) < 5 or images < 1:
+    if baseline is None or len(given) < 5 or images < 1:
         return baseline
-    points = sorted((float(row["threshold"]), 1 - float(row["coverage"])) for row in sweep)
-    values = np.array([0.0, *(value for value, _ in points), 1.0])
-    shares = np.maximum.accumulate(np.array([0.0, *(share for _, share in points), 1.0]))
-    quantiles = np.interp(np.linspace(0, 1, QUANTILES), shares, values)
+    quantiles = np.interp(np.linspace(0, 1, QUANTILES), np.linspace(0, 1, len(given)), np.asarray(given, dtype=float))
     feature = numerical_feature("confidence", quantiles)
     feature["numerical_statistics"]["common"]["num_present"] = images
     return {**baseline, "features": [*baseline["features"], feature]}
