@@ -102,28 +102,38 @@ def share_of_raw_engine(platform: BatchPlatform, images: int = 1000, rounds: int
     inputs = workflow_inputs(platform, keys)
     run_batch(platform, "bench/share/", sample_size=min(50, images))  # warm
     ours, raw, engine = [], [], []
-    for _ in range(rounds):
-        raw.append(images / asyncio.run(raw_engine(platform, inputs)))
-        ours.append(images / run_batch(platform, "bench/share/")[0])
-        engine.append(images / asyncio.run(our_engine(platform, keys)))
+    ways = [
+        lambda: raw.append(images / asyncio.run(raw_engine(platform, inputs))),
+        lambda: ours.append(images / run_batch(platform, "bench/share/")[0]),
+        lambda: engine.append(images / asyncio.run(our_engine(platform, keys))),
+    ]
+    for turn in range(rounds):
+        # MiniStack keeps every execution and slows down with them: none of the three always comes first.
+        for way in ways[turn % 3 :] + ways[: turn % 3]:
+            way()
     share = statistics.median(ours) / statistics.median(raw)
     beside = {
         "images": images,
         "rounds": rounds,
         "raw engine, images/s": statistics.median(raw),
         "DAG task, images/s": statistics.median(ours),
+        "all runs, images/s": {name: [round(one, 1) for one in runs] for name, runs in (("raw", raw), ("task", ours))},
         "our engine alone, images/s": statistics.median(engine),
         "our engine alone, share": statistics.median(engine) / statistics.median(raw),
     }
     return [Measurement("batch-share-of-raw-engine", share, "share", ">= 0.9", share >= 0.9, beside)]
 
 
-def versus_stock_operator(platform: BatchPlatform, images: int = 200) -> list[Measurement]:
-    """The DAG's task against the stock operator mapped per image, in the same Airflow."""
+def versus_stock_operator(platform: BatchPlatform, images: int = 200, runs: int = 5) -> list[Measurement]:
+    """The DAG's task (median of runs) against the stock operator mapped per image (one run), in the same Airflow."""
     keys = platform.copy_images("bench/stock/", images)
     run_batch(platform, "bench/stock/", sample_size=min(50, images))  # warm
-    our_seconds, summary = run_batch(platform, "bench/stock/")
-    assert summary["classified"] == images
+    took = []
+    for _ in range(runs):  # the triggerer looks for new work once a second: a short task's time varies by as much
+        seconds, summary = run_batch(platform, "bench/stock/")
+        assert summary["classified"] == images
+        took.append(seconds)
+    our_seconds = statistics.median(took)
     machine = platform.outputs["StateMachineArn"]
     inputs = [json.loads(text) for text in workflow_inputs(platform, keys)]
     conf = {"state_machine_arn": machine, "inputs": inputs}
@@ -133,6 +143,7 @@ def versus_stock_operator(platform: BatchPlatform, images: int = 200) -> list[Me
     beside = {
         "images": images,
         "ours, s": our_seconds,
+        "ours, all runs, s": [round(one, 2) for one in took],
         "stock operator, s": stock_seconds,
         "ours, images/s": images / our_seconds,
         "stock operator, images/s": images / stock_seconds,

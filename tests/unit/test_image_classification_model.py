@@ -9,7 +9,7 @@ import pytest
 from sagemaker_local.algorithms.image_classification import calibration
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.features import Features, planes
-from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
+from sagemaker_local.algorithms.image_classification.fit import Fitted, Settings, Trainer
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
 from sagemaker_local.algorithms.image_classification.images import Geometry
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
@@ -187,6 +187,18 @@ def test_the_same_seed_gives_the_same_model_whatever_the_threads_and_the_source(
         assert np.array_equal(value, second[name]), name
     assert np.array_equal(fitted[0].held_out, fitted[1].held_out)
     assert not np.array_equal(first["patch_atoms"], other["patch_atoms"])
+
+
+@pytest.mark.parametrize("sample", [120, 180])
+def test_images_beyond_the_sample_are_learned_too(sample: int, tmp_path: Path) -> None:
+    """No room is left for moved images where the still ones fill the sample."""
+    canvases, labels = blobs(180, 3, 0)
+    settings = Settings(sample=sample, landmarks=60)
+    trainer = Trainer(canvases, labels, 3, tmp_path, threads=1, settings=settings)
+    for _ in range(2):
+        trainer.add_pass()
+    unseen, truth = blobs(60, 3, 7)
+    assert calibration.accuracy(model_of(trainer.fit()).probabilities(unseen), truth) >= 0.9
 
 
 def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Scaling:
 
     def parts(self, raw: Array) -> tuple[Array, Array]:
         """(f + Pf) / sqrt 2 and (f - Pf) / sqrt 2 of raw features: together an orthonormal change of f."""
-        values = compress(raw.reshape(len(raw), 2, -1), self.knee)
+        values = compress(raw.reshape(len(raw), 2, len(self.knee)), self.knee)  # of no images, too
         values -= self.centre
         values /= self.scale * np.float32(np.sqrt(2))
         return values[:, 0] + values[:, 1], values[:, 0] - values[:, 1]
