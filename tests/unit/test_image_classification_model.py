@@ -197,8 +197,10 @@ def test_images_beyond_the_sample_are_learned_too(sample: int, tmp_path: Path) -
     trainer = Trainer(canvases, labels, 3, tmp_path, threads=1, settings=settings)
     for _ in range(2):
         trainer.add_pass()
-    unseen, truth = blobs(60, 3, 7)
-    assert calibration.accuracy(model_of(trainer.fit()).probabilities(unseen), truth) >= 0.9
+    unseen, truth = blobs(300, 3, 7)
+    assert (
+        calibration.accuracy(model_of(trainer.fit()).probabilities(unseen), truth) >= 0.9
+    )  # 0.93 and 0.97; guessing gives 0.33
 
 
 def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> None:
