@@ -68,7 +68,7 @@ def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, 
     from matplotlib import pyplot
 
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder)
     content = {
         name: pickle.loads((folder / "cifar-100-python" / name).read_bytes(), encoding="bytes")
         for name in ("train", "test", "meta")

@@ -177,13 +177,43 @@ def pack(source: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Extract a model artefact. Raises `DataError` for a broken archive or members that point outside `target`."""
+    """Extract a model artefact. Raises `DataError` for a broken archive or members that point outside `target`.
+
+    By hand because `tarfile`'s own data filter is missing from Debian 12's Python (3.11.2; it came with 3.11.4).
+    """
     target.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive, "r:*") as tar:
-            tar.extractall(target, filter="data")
+            for member in tar:
+                _unpack_member(tar, member, target.resolve())
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"Cannot extract the model artefact: {error}") from error
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """One file, directory or link; names are followed through the links that are there already."""
+    path = _inside(target, target, member.name, member)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        path.mkdir(exist_ok=True)
+    elif member.issym():
+        _inside(target, path.parent, member.linkname, member)
+        path.symlink_to(member.linkname)
+    elif member.islnk():
+        path.hardlink_to(_inside(target, target, member.linkname, member))
+    elif member.isreg() and (source := tar.extractfile(member)):
+        with path.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        path.chmod(member.mode & 0o755 | 0o600)
+    else:
+        raise DataError(f"Cannot extract the model artefact: {member.name!r} is neither file, directory nor link")
+
+
+def _inside(target: Path, folder: Path, name: str, member: tarfile.TarInfo) -> Path:
+    path = (folder / name).resolve()
+    if Path(name).is_absolute() or not path.is_relative_to(target):
+        raise DataError(f"Cannot extract the model artefact: {member.name!r} leads outside of it")
+    return path
 
 
 def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event | None = None) -> None:

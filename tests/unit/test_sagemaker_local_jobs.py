@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
 from pathlib import Path
 
@@ -183,20 +185,51 @@ def test_a_model_artefact_comes_out_as_it_went_in(tmp_path):
     assert (tmp_path / "out" / "deep" / "weights").read_bytes() == b"\x00\x01"
 
 
-def test_a_hostile_or_broken_artefact_is_refused(tmp_path):
-    import io
-    import tarfile
-
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("../escaped", tarfile.REGTYPE, ""),
+        ("deep/../../escaped", tarfile.REGTYPE, ""),
+        ("{outside}", tarfile.REGTYPE, ""),
+        ("away", tarfile.SYMTYPE, "../escaped"),
+        ("away", tarfile.SYMTYPE, "{outside}"),
+        ("away", tarfile.LNKTYPE, "../escaped"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+        ("device", tarfile.CHRTYPE, ""),
+    ],
+)
+def test_a_hostile_artefact_is_refused(name, kind, link, tmp_path):
+    outside = tmp_path / "escaped"
     hostile = tmp_path / "hostile.tar.gz"
     with tarfile.open(hostile, "w:gz") as tar:
-        member = tarfile.TarInfo("../escaped")
-        member.size = 1
+        member = tarfile.TarInfo(name.format(outside=outside))
+        member.type, member.linkname, member.size = kind, link.format(outside=outside), int(kind == tarfile.REGTYPE)
         tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(DataError, match=r"Cannot extract the model artefact: '.*(outside|neither)"):
+        unpack(hostile, tmp_path / "out")
+    assert not outside.exists()
+    assert list((tmp_path / "out").rglob("*")) in ([], [tmp_path / "out" / "deep"])
+
+
+def test_links_within_an_artefact_stay_links_and_nothing_is_written_through_them(tmp_path):
+    source = tmp_path / "model"
+    (source / "v1").mkdir(parents=True)
+    (source / "v1" / "weights").write_bytes(b"w")
+    (source / "v1" / "run").write_bytes(b"#!")
+    (source / "v1" / "run").chmod(0o777)
+    (source / "current").symlink_to("v1")
+    (source / "same").hardlink_to(source / "v1" / "weights")
+    pack(source, tmp_path / "model.tar.gz")
+    unpack(tmp_path / "model.tar.gz", tmp_path / "out")
+    assert (tmp_path / "out" / "current" / "weights").read_bytes() == b"w"
+    assert (tmp_path / "out" / "same").read_bytes() == b"w"
+    assert (tmp_path / "out" / "v1" / "run").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_broken_artefact_is_refused(tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(b"not a tar")
-    for archive in (hostile, tmp_path / "broken.tar.gz"):
-        with pytest.raises(DataError, match="Cannot extract"):
-            unpack(archive, tmp_path / "out")
-    assert not (tmp_path / "escaped").exists()
+    with pytest.raises(DataError, match="Cannot extract"):
+        unpack(tmp_path / "broken.tar.gz", tmp_path / "out")
 
 
 def test_container_paths_stay_below_opt_ml():

@@ -19,7 +19,7 @@ from sagemaker_local.algorithms.image_classification.errors import AlgorithmErro
 from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
 from sagemaker_local.algorithms.image_classification.hyperparameters import Hyperparameters, read_hyperparameters
 from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
-from sagemaker_local.algorithms.image_classification.model import Model
+from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
 from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
@@ -110,8 +110,13 @@ def _earlier_model(paths: ContainerPaths, channels: dict[str, Any], chosen: Hype
 
             try:
                 with tarfile.open(packed, "r:gz") as archive:
-                    archive.extractall(unpacked, filter="data")
-            except (tarfile.TarError, OSError, EOFError) as error:
+                    for member in archive:
+                        # Only what a model consists of, and by these names: the archive is somebody else's.
+                        name = member.name.removeprefix("./")
+                        if name in (PARAMETERS, SHAPES) and (source := archive.extractfile(member)):
+                            with (Path(unpacked) / name).open("wb") as file:
+                                shutil.copyfileobj(source, file)
+            except (tarfile.TarError, OSError, EOFError, KeyError) as error:
                 raise AlgorithmError(f"The channel 'model': model.tar.gz cannot be unpacked: {error}") from error
             folder = Path(unpacked)
         try:
