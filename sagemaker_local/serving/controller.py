@@ -18,6 +18,7 @@ from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_
 from sagemaker_local.serving.fleet import Fleet, Traffic
 from sagemaker_local.serving.fleet_pair import FleetPair
 from sagemaker_local.serving.metrics import EndpointMetrics
+from sagemaker_local.serving.model_server import StartError
 from sagemaker_local.serving.outside import clear_leftovers, deliver_capture, find_leftovers, put_metrics
 from sagemaker_local.serving.settings import ServingSettings
 from sagemaker_local.serving.specs import FleetSpec
@@ -237,15 +238,25 @@ class Endpoints:
         return Fleet(self.ctx, name, spec, self.root / name, self.settings)
 
     def _revive(self, record: Resource) -> None:
-        """Start the fleet of an endpoint that was serving, as often as it takes; invocations wait for it meanwhile."""
+        """Start the fleet of an endpoint that was serving; invocations wait for it meanwhile.
+
+        What it needs from elsewhere (S3) is waited for as long as it takes. Model servers that end at every start, as
+        with an artefact that this version's algorithm no longer reads, make the endpoint Failed with that reason.
+        """
         endpoint = self.live.setdefault(record.name, LiveEndpoint(record.name))
         fleet = endpoint.traffic.current = self._fleet(record.name, FleetSpec.from_dict(record.internal["current"]))
 
         async def revive() -> None:
             for tries in range(1_000_000):
                 try:
-                    await fleet.grow(1.0, give_up=False)
+                    await fleet.grow(1.0, revive=True)
                 except DeploymentError as error:
+                    if isinstance(error.__cause__, StartError):
+                        if endpoint.work is not None:  # an update may replace the fleet
+                            await asyncio.wait({endpoint.work})
+                        if endpoint.traffic.current is fleet and not fleet.serves:
+                            await self._fail(endpoint, states.FAILED, str(error))
+                        return
                     pause = _REVIVE_PAUSES[min(tries, len(_REVIVE_PAUSES) - 1)]
                     LOG.warning("endpoint %s does not come back (%s); again in %g s", record.name, error, pause)
                     await asyncio.sleep(pause)

@@ -68,11 +68,13 @@ class VariantFleet:
     async def pick(self, timeout: float) -> ModelServer:
         """An instance to send an invocation to, waiting up to `timeout` seconds for a healthy one.
 
-        Raises NoInstanceError.
+        Raises NoInstanceError, at once where every instance keeps failing to start.
         """
         instance = choose_instance(self._healthy, self.spec.strategy, random.random())  # noqa: S311
         if instance is not None:
             return instance
+        if self._instances and all(one.keeps_failing for one in self._instances):
+            raise NoInstanceError(f"the model server of variant {self.name} ends whenever it is started")
         try:
             async with asyncio.timeout(max(timeout, 0.0)):
                 await self._any_healthy.wait()
@@ -80,32 +82,34 @@ class VariantFleet:
             raise NoInstanceError(f"variant {self.name} has no healthy instance") from None
         return await self.pick(timeout)
 
-    async def scale(self, count: int, *, give_up: bool = True) -> None:
+    async def scale(self, count: int, *, revive: bool = False) -> None:
         """Have `count` instances. More: returns when all are healthy; fewer: the least busy end, drained.
+
+        With `revive` they are tried more often, and another call of `scale` need not wait for that.
 
         Raises StartError or s3's errors, leaving those that did start for the caller to end.
         """
         async with self._scaling:
-            await self._scale(count, give_up)
+            starting = await self._scale(count, revive)
+            if not revive:
+                await _all_started(starting)
+        if revive:
+            await _all_started(starting)
 
-    async def _scale(self, count: int, give_up: bool) -> None:
+    async def _scale(self, count: int, revive: bool) -> list[asyncio.Future[None]]:
         if count > len(self._instances):
             await asyncio.to_thread(self._fetch_model)
-            starting = [await self._add(give_up) for _ in range(count - len(self._instances))]
-            if give_up:
-                results = await asyncio.gather(*starting, return_exceptions=True)
-                for result in results:
-                    if isinstance(result, BaseException):
-                        raise result
-        elif count < len(self._instances):
+            return [await self._add(revive) for _ in range(count - len(self._instances))]
+        if count < len(self._instances):
             ending = sorted(self._instances, key=lambda instance: (instance.healthy, instance.outstanding))
             await self._remove(ending[: len(self._instances) - count])
+        return []
 
     async def stop(self) -> None:
         """End all instances at once."""
         await self._remove(list(self._instances), drain=False)
 
-    async def _add(self, give_up: bool) -> asyncio.Future[None]:
+    async def _add(self, revive: bool) -> asyncio.Future[None]:
         instance_id = f"i-{uuid.uuid4().hex[:17]}"
         root = self._root / instance_id
         await asyncio.to_thread(self._prepare, root)
@@ -127,7 +131,7 @@ class VariantFleet:
         log.start()
         self._logs[instance_id] = log
         self._instances.append(instance)
-        return instance.start(give_up=give_up)
+        return instance.start(revive=revive)
 
     async def _remove(self, instances: list[ModelServer], *, drain: bool = True) -> None:
         self._instances = [instance for instance in self._instances if instance not in instances]
@@ -177,14 +181,19 @@ class Fleet:
             for variant in spec.variants
         }
 
-    async def grow(self, capacity: float, *, give_up: bool = True) -> None:
+    @property
+    def serves(self) -> bool:
+        """Whether any instance is healthy."""
+        return any(variant.instance_count for variant in self.variants.values())
+
+    async def grow(self, capacity: float, *, revive: bool = False) -> None:
         """Have this share (in [0, 1]) of every variant's instances, at least one each.
 
         Raises DeploymentError with the FailureReason when an instance cannot be had.
         """
         try:
             await asyncio.gather(
-                *(variant.scale(_part(variant.spec, capacity), give_up=give_up) for variant in self.variants.values())
+                *(variant.scale(_part(variant.spec, capacity), revive=revive) for variant in self.variants.values())
             )
         except (StartError, s3.DataError, s3.OutageError, ServiceError, OSError) as error:
             raise DeploymentError(_reason(error)) from error
@@ -241,6 +250,12 @@ class Traffic:
 def instance_log(ctx: Context, endpoint: str, variant: str, root: Path) -> LogShipper:
     """Ships the log of the instance whose directory is `root`, named as the instance, to the endpoint's log group."""
     return LogShipper(ctx, LOG_GROUP + endpoint, f"{variant}/{root.name}", root / LOG_FILE)
+
+
+async def _all_started(starting: list[asyncio.Future[None]]) -> None:
+    for result in await asyncio.gather(*starting, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _part(spec: VariantSpec, capacity: float) -> int:

@@ -85,21 +85,22 @@ class ModelServer:
         self._check: asyncio.Task[None] | None = None
         self._broken_client: ModelClient | None = None
         self._load_when_broken = 0
+        self._failed_starts = 0  # in a row
 
     @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._container.pid if self._container else None
 
-    def start(self, *, give_up: bool = True) -> asyncio.Future[None]:
+    def start(self, *, revive: bool = False) -> asyncio.Future[None]:
         """Start the process and keep it running; gives a future of its first good health check.
 
         The future raises StartError when the process cannot be started, exits too often or answers no ping in
-        time. Without `give_up` (an endpoint that was InService comes back) it is tried for ever.
+        time. With `revive` (an endpoint that was InService comes back) each of these is tried `revival_attempts` times.
         """
         loop = asyncio.get_running_loop()
         self._first = loop.create_future()
-        self._keeper = loop.create_task(self._keep(give_up=give_up), name=f"keep {self.instance_id}")
+        self._keeper = loop.create_task(self._keep(revive=revive), name=f"keep {self.instance_id}")
         self._keeper.add_done_callback(self._keeper_ended)
         return self._first
 
@@ -131,6 +132,11 @@ class ModelServer:
     def failed_alone(self) -> bool:
         """Whether the server's last failure met a single invocation, which then is what broke it."""
         return self._load_when_broken <= 1
+
+    @property
+    def keeps_failing(self) -> bool:
+        """Whether it failed to start so often in a row that an invocation need not wait for it."""
+        return self._failed_starts >= self._settings.startup_attempts
 
     async def exits_within(self, seconds: float) -> bool:
         """Whether the process is gone, or goes within this time."""
@@ -172,9 +178,9 @@ class ModelServer:
             if self._first is not None and not self._first.done():
                 self._first.set_exception(error)
 
-    async def _keep(self, *, give_up: bool) -> None:
+    async def _keep(self, *, revive: bool) -> None:
         assert self._first is not None
-        exits = 0
+        attempts = self._settings.revival_attempts if revive else self._settings.startup_attempts
         while True:
             try:
                 await self._launch()
@@ -182,12 +188,12 @@ class ModelServer:
             except StartError as error:
                 await self._end_process()
                 self._note(str(error))
-                exits += 1
-                if give_up and not self._first.done() and (error.final or exits >= self._settings.startup_attempts):
+                self._failed_starts += 1
+                if not self._first.done() and (self._failed_starts >= attempts or (error.final and not revive)):
                     self._first.set_exception(error)
                     return
             else:
-                exits = 0
+                self._failed_starts = 0
                 self._set_healthy(True)
                 if not self._first.done():
                     self._first.set_result(None)
@@ -196,7 +202,7 @@ class ModelServer:
                 await self._end_process()
                 self._note(reason)
                 LOG.warning("%s of variant %s: %s", self.instance_id, self.variant, reason)
-            await asyncio.sleep(_RESTART_PAUSES[min(exits, len(_RESTART_PAUSES) - 1)])
+            await asyncio.sleep(_RESTART_PAUSES[min(self._failed_starts, len(_RESTART_PAUSES) - 1)])
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ class ServingSettings:
         startup_timeout: how long a model server may take to answer /ping, for variants that set no
             ContainerStartupHealthCheckTimeoutInSeconds.
         startup_attempts: how often a model server may exit before it was ever healthy.
+        revival_attempts: the same where an endpoint that was InService comes back after a restart of the service.
         ping_interval: time between health checks of a running model server.
         ping_timeout: how long one health check may take.
         stop_grace: time between SIGTERM and SIGKILL for a model server.
@@ -35,6 +36,7 @@ class ServingSettings:
     invocation_timeout: float = 60.0
     startup_timeout: float = 600.0
     startup_attempts: int = 3
+    revival_attempts: int = 8
     ping_interval: float = 5.0
     ping_timeout: float = 5.0
     stop_grace: float = 5.0

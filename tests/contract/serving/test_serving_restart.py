@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import psutil
+import pytest
+from botocore.exceptions import ClientError
 
 
 def children(serving) -> set[int]:
@@ -65,3 +67,23 @@ def test_an_endpoint_comes_back_without_s3_and_takes_up_its_weights(own_serving,
     serving.service.stop()
     serving.service.start()
     assert {serving.invoke(name)["model"] for _ in range(5)} == {"b"}
+
+
+def test_an_endpoint_whose_model_server_no_longer_starts_fails_and_says_why(new_serving, until, make_archive):
+    """As with an artefact that a newer version of the algorithm does not read: nobody waits for it for ever."""
+    serving = new_serving({"SAGEMAKER_LOCAL_REVIVAL_ATTEMPTS": "4"})
+    config = serving.config(serving.model(name="good"))
+    name = serving.in_service(config)
+    serving.service.stop()
+    (archive,) = (serving.service.folder / "data").rglob("model.tar.gz")
+    archive.write_bytes(make_archive({"behaviour.json": b'{"name": "bad", "exit_at_start": 3}'}))
+    serving.service.start()
+    with pytest.raises(ClientError) as refused:  # while it is tried, or after
+        serving.invoke(name)
+    assert refused.value.response["Error"]["Code"] in ("ServiceUnavailable", "ValidationError")
+    until(lambda: serving.describe(name)["EndpointStatus"] == "Failed", "the endpoint fails")
+    assert "exit code 3" in serving.describe(name)["FailureReason"]
+    serving.delete(name)
+    assert serving.invoke(serving.in_service(config))["model"] == "good"
+    serving.service.stop()
+    assert children(serving) == set()
