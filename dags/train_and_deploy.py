@@ -105,7 +105,6 @@ def train_and_deploy() -> None:
         subject="Deploy the model of {{ ti.xcom_pull(task_ids='train_model')['job_name'] }}?",
         body="Test accuracy {{ ti.xcom_pull(task_ids='evaluation.evaluate_model')['test_accuracy'] }}",
         execution_timeout=None,
-        retries=0,
     )
 
     @task_group

@@ -50,7 +50,7 @@ def test_the_gate_has_two_ways_out_and_a_refusal_deploys_nothing(dag: Any) -> No
 def test_a_rejection_by_a_person_skips_everything_after_it(dag: Any) -> None:
     approve = dag.get_task("approve_model")
     assert approve.ignore_downstream_trigger_rules is True
-    assert approve.retries == 0
+    assert approve.retries > 0  # an answer that Airflow lost is asked for again
     after = {"candidate.start_candidate", "deploy_endpoint", "verify_endpoint", "write_report", "publish_threshold"}
     assert after <= downstream(dag, "approve_model")
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.standard.exceptions import HITLTimeoutError
+from airflow.exceptions import AirflowFailException
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import TaskAwaitingInput
 
@@ -222,5 +222,5 @@ def test_the_answer_is_written_into_the_registry(monkeypatch: pytest.MonkeyPatch
 
 def test_no_answer_in_time_fails_and_leaves_the_registry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "settle_approval", lambda *_, **__: pytest.fail("nobody decided"))
-    with pytest.raises(HITLTimeoutError):
+    with pytest.raises(AirflowFailException, match="start a new run"):
         approval(monkeypatch, required="True").execute_complete({}, {"error": "late", "error_type": "timeout"})

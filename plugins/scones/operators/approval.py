@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.exceptions import AirflowFailException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from scones.core.model_package import APPROVED
@@ -19,8 +20,9 @@ class ModelApprovalOperator(ApprovalOperator):
     """Airflow's approval, asked only when the run wants it, and written into the model registry.
 
     Approve: the package becomes Approved and the run goes on. Reject: the package becomes Rejected and everything
-    after is skipped. No answer in time: the task fails, the package stays PendingManualApproval, the endpoint is
-    untouched.
+    after is skipped. No answer in time: the task fails for good, the package stays PendingManualApproval, the endpoint
+    is untouched. Any other failure is retried, and the question asked again: Airflow (3.3) marks a task failed whose
+    answer comes before its executor has reported the question, and the registry may be throttled.
 
     A subclass because the provider's operator always asks, and takes its time limit only while the DAG is parsed.
 
@@ -53,6 +55,8 @@ class ModelApprovalOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Write the decision down, then skip or go on."""
+        if event.get("error_type") == "timeout":
+            raise AirflowFailException(f"{event['error']} The model stays unapproved: start a new run to ask again.")
         if "error" not in event:
             from scones.tasks.models import settle_approval
 
