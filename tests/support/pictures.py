@@ -96,7 +96,9 @@ def take(
             lambda _: frame.frame_locator("iframe").get_by_text("What was checked").wait_for(),
         )
         camera.take(
-            "extra-link", f"{monitor}/tasks/write_report", lambda page: page.get_by_text("Monitoring report").wait_for()
+            "extra-link",
+            f"{monitor}/tasks/write_report/details",
+            lambda page: page.get_by_text("Monitoring report").wait_for(),
         )
         camera.take("reject-queue", "/plugin/scones-rejects", lambda _: frame.locator(".card").first.wait_for())
 
