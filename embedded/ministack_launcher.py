@@ -19,6 +19,7 @@ patched, each with a test in tests/contract/test_ministack_launcher.py:
   versioned bucket may hold more than the machine's memory.
 * An alarm looks at the metric with its own dimensions, not at every metric of that name: one endpoint's 5XX errors do
   not ring the alarm of another.
+* An alarm that treats missing data as not breaching is OK again once its window holds no data.
 * `sagemaker_local` may send events as `aws.sagemaker`, which it stands for here; everybody else is refused, as on AWS.
 
 The patches replace private functions, so another MiniStack version is refused: see `check_version`.
@@ -30,6 +31,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -269,6 +271,41 @@ def tell_alarms_apart(cloudwatch: Any) -> None:
     cloudwatch._evaluate_alarm = evaluate_alarm
 
 
+def let_alarms_recover(cloudwatch: Any) -> None:
+    """Look at alarms again when they are described: one that treats missing data as fine is OK once no data is recent.
+
+    MiniStack only looks when data comes, so that an alarm nobody sends good news to would ring for ever.
+    """
+    evaluate_all = _replaceable(cloudwatch, "_evaluate_all_alarms", ())
+    describe = _replaceable(cloudwatch, "_describe_alarms", ("params", "cbor_data", "is_cbor", "is_json"))
+    changes = ("alarm", "old_state", "new_state", "reason")
+    record = _replaceable(cloudwatch, "_record_history", ("alarm_name", *changes[1:], "alarm_type", "reason_data"))
+    act = _replaceable(cloudwatch, "_dispatch_alarm_actions", changes)
+    tell_parents = _replaceable(cloudwatch, "_evaluate_parent_alarms", ("child", "seen"))
+    dimensions_of = _replaceable(cloudwatch, "_dims_from_list", ("dimensions",))
+    key_of = _replaceable(cloudwatch, "_dims_key", ("dims",))
+
+    def is_silent(alarm: dict[str, Any]) -> bool:
+        """Whether its window holds no data, and whatever rang it (data or SetAlarmState) is older than that."""
+        since = time.time() - int(alarm.get("Period") or 60) * int(alarm.get("EvaluationPeriods") or 1)
+        key = (alarm.get("Namespace"), alarm.get("MetricName"), key_of(dimensions_of(alarm.get("Dimensions") or [])))
+        points = cloudwatch._metrics.get(key) or []
+        return alarm.get("StateUpdatedTimestamp", 0) < since and all(point["Timestamp"] < since for point in points)
+
+    def describe_alarms(params: Any, cbor_data: Any, is_cbor: bool, is_json: bool = False) -> Any:
+        evaluate_all()
+        for alarm in list(cloudwatch._alarms.values()):
+            if alarm["StateValue"] == "ALARM" and alarm.get("TreatMissingData") == "notBreaching" and is_silent(alarm):
+                reason = "No data in the whole window, which the alarm treats as not breaching"
+                alarm |= {"StateValue": "OK", "StateReason": reason, "StateUpdatedTimestamp": int(time.time())}
+                record(alarm["AlarmName"], "ALARM", "OK", reason)
+                act(alarm, "ALARM", "OK", reason)
+                tell_parents(alarm)
+        return describe(params, cbor_data, is_cbor, is_json)
+
+    cloudwatch._describe_alarms = describe_alarms
+
+
 def let_sagemaker_announce(eventbridge: Any) -> None:
     """Take events of the source `aws.sagemaker` from the service that says in its user agent that it is SageMaker."""
     handle = _replaceable(eventbridge, "handle_request", ("method", "path", "headers", "body", "query_params"))
@@ -313,6 +350,7 @@ def apply_patches() -> None:
     honour_map_paths(stepfunctions)
     keep_versions_on_disk(s3)
     tell_alarms_apart(cloudwatch)
+    let_alarms_recover(cloudwatch)
     let_sagemaker_announce(eventbridge)
 
 

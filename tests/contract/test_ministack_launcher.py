@@ -308,6 +308,27 @@ def test_an_alarm_rings_for_its_own_dimensions_only(platform: Platform) -> None:
     assert states["without"] == "INSUFFICIENT_DATA", "on AWS a metric without dimensions is another metric"
 
 
+def test_an_alarm_without_further_data_recovers(platform: Platform) -> None:
+    """As CloudWatch does with TreatMissingData=notBreaching; one that ignores missing data keeps its state."""
+    cloudwatch = platform.client("cloudwatch")
+    common: dict[str, Any] = {"Namespace": "Quiet", "MetricName": "Errors", "Statistic": "Sum", "Period": 1}
+    common |= {"EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold"}
+    cloudwatch.put_metric_alarm(AlarmName="forgives", TreatMissingData="notBreaching", **common)
+    cloudwatch.put_metric_alarm(AlarmName="remembers", TreatMissingData="ignore", **common)
+
+    def states() -> dict[str, str]:
+        found = cloudwatch.describe_alarms(AlarmNames=["forgives", "remembers"])["MetricAlarms"]
+        return {alarm["AlarmName"]: alarm["StateValue"] for alarm in found}
+
+    cloudwatch.put_metric_data(Namespace="Quiet", MetricData=[{"MetricName": "Errors", "Value": 3}])
+    assert states() == {"forgives": "ALARM", "remembers": "ALARM"}
+    deadline = time.monotonic() + 30
+    while states()["forgives"] != "OK":
+        assert time.monotonic() < deadline, states()
+        time.sleep(0.1)
+    assert states() == {"forgives": "OK", "remembers": "ALARM"}
+
+
 def test_sagemaker_may_send_as_itself_and_nobody_else_may(platform: Platform) -> None:
     def codes(agent: str, *sources: str) -> list[str | None]:
         session = boto3.Session("test", "test", region_name=platform.settings.region)
@@ -382,6 +403,7 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         launcher.honour_map_paths,
         launcher.keep_versions_on_disk,
         launcher.tell_alarms_apart,
+        launcher.let_alarms_recover,
         launcher.let_sagemaker_announce,
     ],
 )

@@ -166,7 +166,9 @@ def _comparison(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 change = f"{difference / abs(before):+.1%}"
             else:
                 change = f"{difference:+g}"
-            if row["lower_is_better"] is not None and abs(difference) > 1e-9:
+            if not any(digit in change for digit in "123456789"):
+                change = "no change"  # that could be seen: "-0.0%" in red would alarm for nothing
+            elif row["lower_is_better"] is not None:
                 kind = "better" if (difference < 0) == row["lower_is_better"] else "worse"
         rows.append(
             {
