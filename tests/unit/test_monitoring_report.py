@@ -23,7 +23,7 @@ from scones.core.monitoring_figures import expected_rejection_rate
 from scones.core.report import charts, svg
 from scones.core.report.alarm import alarm_message
 from scones.core.report.formatting import number, percent, when
-from scones.core.report.page import render_page
+from scones.core.report.page import _comparison, render_page
 from tests.contract.monitoring_world import capture_line, confidences, png, vehicles
 
 CLASSES = ["bicycle", "motorcycle"]
@@ -180,6 +180,17 @@ def test_without_a_baseline_the_report_says_what_to_do(usual: CaptureSummary) ->
     assert status_of(report, "image_drift") == "unknown"
     assert any("train_and_deploy" in step for step in report["next_steps"])
     assert "<svg" in render_page(report)
+
+
+def test_a_change_too_small_to_be_shown_is_none_for_the_better_or_worse(usual: CaptureSummary) -> None:
+    first = build_report(usual, inputs())
+    second = build_report(usual, inputs(report_id="report-2", previous=first))
+    rows = {row["title"]: row for row in second["previous"]["rows"]}
+    rows["Mean confidence"]["before"] = rows["Mean confidence"]["now"] * 1.0001
+    rows["Violations"]["before"] = rows["Violations"]["now"] + 1
+    shown = {row["title"]: (row["change"], row["kind"]) for row in _comparison(second)}
+    assert shown["Mean confidence"] == ("no change", "")
+    assert shown["Violations"][1] == "better"
 
 
 def test_the_previous_report_is_compared(usual: CaptureSummary) -> None:
