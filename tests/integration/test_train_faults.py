@@ -41,10 +41,17 @@ def test_a_run_survives_a_sudden_death_in_every_stage_and_trains_once(live: Live
     assert live.api.xcom(DAG, run_id, "verify_endpoint")["problems"] == []
 
 
+def is_followed(live: LivePlatform, run_id: str) -> bool:
+    """Whether the trigger's log tells of the running job."""
+    return any(" is InProgress" in line for line in live.api.log_tail(DAG, run_id, "train_model", 1))
+
+
 def test_marking_the_deferred_training_failed_stops_the_job(live: LivePlatform) -> None:
     run_id = live.start(DAG, "given-up", QUICK)
     live.wait_task(DAG, run_id, "train_model", {"deferred"})
     with live.suspended_training():
+        # Until the triggerer has begun the trigger (it looks about once a second), Airflow tells nobody of the kill.
+        eventually("the trigger is at work", lambda: is_followed(live, run_id))
         live.mark(DAG, run_id, "train_model", "failed")
         eventually(
             "the job is told to stop", lambda: live.training_jobs(run_id)[0]["TrainingJobStatus"] != "InProgress"

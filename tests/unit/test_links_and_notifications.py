@@ -7,9 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowFailException
 from airflow.sdk.definitions.retry_policy import RetryAction
-from airflow.sdk.exceptions import TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from scones import notifications
 from scones.core.endpoint import EndpointDeploymentError
