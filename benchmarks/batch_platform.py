@@ -111,9 +111,9 @@ class BatchPlatform:
         return keys
 
 
-def seconds_of(instances: list[dict[str, Any]], task_id: str) -> float:
-    """Return the time from the first start to the last end of a task's instances."""
-    chosen = [one for one in instances if one["task_id"] == task_id]
+def seconds_of(instances: list[dict[str, Any]], *task_ids: str) -> float:
+    """Return the time from the first start to the last end of the tasks' instances."""
+    chosen = [one for one in instances if one["task_id"] in task_ids]
     starts = [datetime.fromisoformat(one["start_date"].replace("Z", "+00:00")) for one in chosen]
     ends = [datetime.fromisoformat(one["end_date"].replace("Z", "+00:00")) for one in chosen]
     return (max(ends) - min(starts)).total_seconds()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Platform:
     settings: EmbeddedSettings
     sm: Any
     s3: Any
+    cloudwatch: Any
     role: str
     process: psutil.Process
     bucket: str = "serving-benchmark"
@@ -78,6 +80,22 @@ class Platform:
         self.sm.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self.sm.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         return Target(self.settings.sagemaker_port, f"/endpoints/{name}/invocations")
+
+    def delivered(self, invocations: int, timeout_s: float = 120) -> None:
+        """Wait until CloudWatch has counted so many invocations; captures are delivered more often than metrics."""
+        until = time.monotonic() + timeout_s
+        while True:
+            now = datetime.now(UTC)
+            counted = self.cloudwatch.get_metric_statistics(
+                Namespace="AWS/SageMaker", MetricName="Invocations", Statistics=["Sum"], Period=86400,
+                Dimensions=[{"Name": "EndpointName", "Value": "tiny"}, {"Name": "VariantName", "Value": "AllTraffic"}],
+                StartTime=now - timedelta(hours=12), EndTime=now + timedelta(hours=12),
+            )["Datapoints"]  # fmt: skip
+            if sum(point["Sum"] for point in counted) >= invocations:
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"CloudWatch counts {counted}, not {invocations} invocations")
+            time.sleep(0.2)
 
     def model_server(self, endpoint: str) -> Target:
         """The bare model server of an endpoint."""
@@ -121,6 +139,7 @@ def platform() -> Iterator[Platform]:
                 settings=settings,
                 sm=session.client("sagemaker", endpoint_url=settings.sagemaker_url),
                 s3=s3,
+                cloudwatch=session.client("cloudwatch", endpoint_url=settings.aws_url),
                 role=f"arn:aws:iam::{account}:role/benchmark-role",
                 process=psutil.Process(sagemaker.process.pid),
             )
@@ -193,13 +212,17 @@ def measure_invocations() -> list[Measurement]:
 
 
 def measure_memory() -> list[Measurement]:
-    """The service's memory after 100,000 invocations against that after 10,000, with capture on."""
+    """The service's memory after 100,000 invocations against that after 10,000, with capture on.
+
+    Read once the captures and metrics of the load have been delivered: the first delivery loads what delivering needs.
+    """
     with platform() as running:
         target = running.endpoint("tiny", "tiny:1", _archive({"behaviour.json": b"{}"}), capture=True)
         sizes: dict[str, float] = {}
-        for count, label in ((10_000, "after 10,000, MB"), (90_000, "after 100,000, MB")):
+        counts, labels = (10_000, 90_000), ("after 10,000, MB", "after 100,000, MB")
+        for count, label in zip(counts, labels, strict=True):
             load(target, b"x" * 1000, "image/png", CLIENTS, count)
-            time.sleep(2)  # the last capture files are delivered
+            running.delivered(sum(counts[: len(sizes) + 1]))
             sizes[label] = running.process.memory_info().rss / 2**20
     before, after = sizes.values()
     growth = after - before
