@@ -73,8 +73,7 @@ PARAMS = {
         description="ISO date or time; images last modified at or after it are left out.",
     ),
     "sample_size": Param(
-        0, type="integer", minimum=0, title="Sample size", section=INPUT,
-        description="Score so many images picked at random; 0 for all.",
+        0, type="integer", minimum=0, title="Sample size", section=INPUT, description="Score so many at random; 0: all.",
     ),
     "sample_seed": Param(
         0, type="integer", title="Sample seed", section=INPUT, description="The same seed picks the same images.",
@@ -90,6 +89,10 @@ PARAMS = {
     "starts_per_second": Param(
         150, type="number", exclusiveMinimum=0, title="Starts per second", section=PACE,
         description="StartExecution calls per second at most; the quota is 150 to 300, by region.",
+    ),
+    "defer_after_seconds": Param(
+        10, type="number", minimum=0, title="Defer after (s)", section=PACE,
+        description="A batch of up to 500 images that takes longer is left to the triggerer, and its worker freed.",
     ),
     "chunk_size": Param(
         1000, type="integer", minimum=1, maximum=100_000, title="Images per chunk", section=PACE,
@@ -133,6 +136,7 @@ def batch_inference() -> None:
         bucket=BUCKET,
         concurrency="{{ params.concurrency }}",
         starts_per_second="{{ params.starts_per_second }}",
+        defer_after_s="{{ params.defer_after_seconds }}",
         map_index_template="{{ task.chunk['title'] }}",
         pool=BATCH_POOL,
         execution_timeout=timedelta(hours=24),

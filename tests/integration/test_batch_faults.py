@@ -18,7 +18,7 @@ def start_batch(platform: RunningPlatform, images: int, **params: Any) -> tuple[
     """Start a batch of new images; returns run id, batch id and keys."""
     folder = f"faults/{uuid.uuid4().hex[:8]}/"
     keys = platform.copy_test_images(folder, images)
-    run_id = platform.start(DAG, {"prefix": folder, "threshold": 0, **params})
+    run_id = platform.start(DAG, {"prefix": folder, "threshold": 0, "defer_after_seconds": 0, **params})
     return run_id, batch_id_for(DAG, run_id), keys
 
 

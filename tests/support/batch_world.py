@@ -41,6 +41,7 @@ PARAMS: dict[str, Any] = {
     "fan_out": "executions",
     "concurrency": 16,
     "starts_per_second": 1000.0,
+    "defer_after_seconds": 10,
     "chunk_size": 1000,
     "execution_timeout_seconds": 60,
     "threshold": 0.9,

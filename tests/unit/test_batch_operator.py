@@ -55,6 +55,35 @@ def test_it_defers_with_everything_the_trigger_needs() -> None:
     assert again.serialize() == (path, fields)
 
 
+@pytest.mark.parametrize(
+    ("small", "defer_after_s", "takes_s", "deferred"),
+    [(True, "10", 0, False), (True, 0.05, 60, True), (True, 0, 0, True), (False, 10, 0, True)],
+)
+def test_a_small_batch_is_followed_by_the_worker_for_a_while(
+    small: bool, defer_after_s: float | str, takes_s: float, deferred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[int] = []
+
+    async def run(self: ChunkFollower) -> dict[str, Any]:
+        await asyncio.sleep(takes_s)
+        return {"number": self.request.number}
+
+    async def stop(self: ChunkFollower) -> int:
+        stopped.append(self.request.number)
+        return 0
+
+    monkeypatch.setattr(ChunkFollower, "run", run)
+    monkeypatch.setattr(ChunkFollower, "stop", stop)
+    made = operator(defer_after_s=defer_after_s)
+    made.chunk = {**CHUNK, "small": small}
+    if deferred:
+        with pytest.raises(TaskDeferred):
+            made.execute({})
+    else:
+        assert made.execute({}) == {"number": 3}
+    assert stopped == [], "what was started goes on, for the trigger to adopt"
+
+
 def test_it_returns_what_the_trigger_reports() -> None:
     report = {"batch_id": "b-1", "number": 3, "classified": 5}
     assert operator().execute_complete({}, {"status": "success", "report": report}) == report

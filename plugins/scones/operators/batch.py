@@ -28,13 +28,16 @@ class BatchChunkOperator(BaseOperator):
         concurrency: executions in flight at most, over all chunks of the batch that one triggerer follows.
         starts_per_second: StartExecution calls per second at most, likewise.
         deferrable: follow in the triggerer (no worker slot held); else in the worker, with the same code.
+        defer_after_s: how long the worker follows a small batch's only chunk (``chunk["small"]``) itself before it
+            leaves the rest to the triggerer: Airflow takes some 2 s to begin and end a deferral, all the time that a few
+            hundred images need. 0 defers at once.
         end_from_trigger: a deferred success ends the task in the triggerer, without a worker in between. Not for a task
             with outlets or ``post_execute``: those need a worker.
 
     Returns (XCom): ``{"batch_id", "number", "images", "calls", <outcome>: n}``.
     """
 
-    template_fields: Sequence[str] = ("bucket", "chunk", "concurrency", "starts_per_second")
+    template_fields: Sequence[str] = ("bucket", "chunk", "concurrency", "starts_per_second", "defer_after_s")
     ui_color = "#d5e8d4"
 
     def __init__(
@@ -46,6 +49,7 @@ class BatchChunkOperator(BaseOperator):
         starts_per_second: float | str = 100.0,
         deferrable: bool = True,
         end_from_trigger: bool = True,
+        defer_after_s: float | str = 0,
         aws_conn_id: str | None = AWS_CONN_ID,
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -59,6 +63,7 @@ class BatchChunkOperator(BaseOperator):
         self.starts_per_second = starts_per_second
         self.deferrable = deferrable
         self.end_from_trigger = end_from_trigger
+        self.defer_after_s = defer_after_s
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify
@@ -81,14 +86,19 @@ class BatchChunkOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         request = self.request()
+        follower = self._follower = ChunkFollower(request)
         if self.deferrable:
+            seconds = float(self.defer_after_s) if self.chunk.get("small") else 0
+            report = asyncio.run(_follow_briefly(follower, seconds)) if seconds > 0 else None
+            if report is not None:
+                return report
+            self._follower = None  # what it started goes on; the trigger adopts it
             self.defer(
                 trigger=BatchChunkTrigger(end_from_trigger=self.end_from_trigger, **asdict(request)),
                 method_name="execute_complete",
                 timeout=self.execution_timeout or timedelta(days=7),
             )
-        self._follower = ChunkFollower(request)
-        return asyncio.run(self._follower.run())
+        return asyncio.run(follower.run())
 
     def execute_complete(self, context: Context, event: dict[str, Any] | str | None = None) -> dict[str, Any]:
         if event == "success":
@@ -108,3 +118,12 @@ class BatchChunkOperator(BaseOperator):
             return
         stopped = self._follower.stop_blocking()
         self.log.info("Killed: stopped %d executions of chunk %s", stopped, self.chunk["number"])
+
+
+async def _follow_briefly(follower: ChunkFollower, seconds: float) -> dict[str, Any] | None:
+    """The report of a chunk that ends soon; None when it is time to leave the rest to the trigger."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await follower.run()
+    except TimeoutError:
+        return None

@@ -52,6 +52,9 @@ def resolve_resources() -> dict[str, str | None]:
     }
 
 
+SMALL_BATCH = 500
+
+
 def plan_batch(
     resources: dict[str, Any],
     params: Any = None,
@@ -61,7 +64,8 @@ def plan_batch(
     """Freeze what the run scores, as chunk files and plan.json in S3; a retry finds the same plan again.
 
     Returns:
-        One ``{"batch_id", "number", "images", "title"}`` per chunk: what the mapped tasks get. The images stay in S3.
+        One ``{"batch_id", "number", "images", "title", "small"}`` per chunk: what the mapped tasks get. The images stay
+        in S3.
 
     Raises:
         AirflowFailException: the input cannot be used; a retry would not help.
@@ -97,6 +101,8 @@ def chunk_references(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "number": number,
                 "images": last - first + 1,
                 "title": f"images {first} to {last}",
+                # Done in the time that a deferral takes; and alone, so that one process keeps the whole batch's pace.
+                "small": plan["mode"] == "executions" and plan["chunks"] == 1 and images <= SMALL_BATCH,
             }
         )
     return references
