@@ -73,7 +73,7 @@ PARAMS = {
         description="ISO date or time; images last modified at or after it are left out.",
     ),
     "sample_size": Param(
-        0, type="integer", minimum=0, title="Sample size", section=INPUT, description="Score so many at random; 0: all.",
+        0, type="integer", minimum=0, title="Sample size", section=INPUT, description="Score so many at random; 0: all",
     ),
     "sample_seed": Param(
         0, type="integer", title="Sample seed", section=INPUT, description="The same seed picks the same images.",

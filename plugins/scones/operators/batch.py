@@ -29,7 +29,7 @@ class BatchChunkOperator(BaseOperator):
         starts_per_second: StartExecution calls per second at most, likewise.
         deferrable: follow in the triggerer (no worker slot held); else in the worker, with the same code.
         defer_after_s: how long the worker follows a small batch's only chunk (``chunk["small"]``) itself before it
-            leaves the rest to the triggerer: Airflow takes some 2 s to begin and end a deferral, all the time that a few
+            leaves the rest to the triggerer: Airflow takes 2 s to begin and end a deferral, all the time that a few
             hundred images need. 0 defers at once.
         end_from_trigger: a deferred success ends the task in the triggerer, without a worker in between. Not for a task
             with outlets or ``post_execute``: those need a worker.
