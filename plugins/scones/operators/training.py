@@ -69,7 +69,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
     and names the failure in a dump of a dict; takes "Stopped" for a success in `execute`. Needed until the provider
     re-attaches, stops and reports.
 
-    A task that is marked failed in the first second or two of its deferral, before the triggerer has taken it up, is killed
+    A task that is marked failed in the first second or two of its deferral, before the triggerer took it up, is killed
     without anybody being told (Airflow 3.3): stop such a job by hand. Later the job is stopped.
 
     The result (XCom) is described at `scones.core.training_job.training_result`.
