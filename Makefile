@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/cfn-lint infrastructure/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
-	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/test_secrets.py tests/unit/test_containers.py
+	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/test_secrets.py tests/unit/embedded/test_containers.py
 
 .PHONY: check-asl
 check-asl: $(VENV)/.dev ## Validate the state machines with the independent npm asl-validator; needs npm

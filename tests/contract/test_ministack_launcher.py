@@ -1,4 +1,4 @@
-"""Each behaviour that embedded/ministack_launcher.py adds to MiniStack, in a MiniStack of its own with two slots."""
+"""Each behaviour that embedded/patches adds to MiniStack, in a MiniStack of its own with two slots."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from embedded import ministack_launcher as launcher
 from embedded import services
+from embedded.patches import checks, cloudwatch, eventbridge, lambda_workers, s3, step_functions
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
 
@@ -267,38 +267,38 @@ def test_a_setting_that_is_no_number_fails_the_execution(platform: Platform, fun
 
 
 def test_versions_are_kept_on_disk_and_not_in_memory(platform: Platform) -> None:
-    s3 = platform.client("s3")
-    s3.create_bucket(Bucket="versions")
-    s3.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    client = platform.client("s3")
+    client.create_bucket(Bucket="versions")
+    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
     size = 16 * 1024 * 1024
-    s3.put_object(Bucket="versions", Key="warm", Body=b"w" * size)
+    client.put_object(Bucket="versions", Key="warm", Body=b"w" * size)
     before = platform.process.memory_info().rss
     bodies = [bytes([number]) * size for number in range(8)]
-    ids = [s3.put_object(Bucket="versions", Key="k", Body=body)["VersionId"] for body in bodies]
+    ids = [client.put_object(Bucket="versions", Key="k", Body=body)["VersionId"] for body in bodies]
     assert platform.process.memory_info().rss - before < 4 * size
     for version, body in zip(ids, bodies, strict=True):
-        assert s3.get_object(Bucket="versions", Key="k", VersionId=version)["Body"].read() == body
-    s3.delete_object(Bucket="versions", Key="k", VersionId=ids[-1])
-    assert s3.get_object(Bucket="versions", Key="k")["Body"].read() == bodies[-2]
-    marker = s3.delete_object(Bucket="versions", Key="k")["VersionId"]
-    s3.delete_object(Bucket="versions", Key="k", VersionId=marker)
-    assert s3.get_object(Bucket="versions", Key="k")["Body"].read() == bodies[-2]
+        assert client.get_object(Bucket="versions", Key="k", VersionId=version)["Body"].read() == body
+    client.delete_object(Bucket="versions", Key="k", VersionId=ids[-1])
+    assert client.get_object(Bucket="versions", Key="k")["Body"].read() == bodies[-2]
+    marker = client.delete_object(Bucket="versions", Key="k")["VersionId"]
+    client.delete_object(Bucket="versions", Key="k", VersionId=marker)
+    assert client.get_object(Bucket="versions", Key="k")["Body"].read() == bodies[-2]
 
 
 def test_an_alarm_rings_for_its_own_dimensions_only(platform: Platform) -> None:
-    cloudwatch = platform.client("cloudwatch")
+    client = platform.client("cloudwatch")
     common: dict[str, Any] = {"Namespace": "Probe", "MetricName": "Errors", "Statistic": "Sum", "Period": 60}
     common |= {"EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold"}
     dimensions = {name: [{"Name": "Endpoint", "Value": name}] for name in ("ill", "well")}
     for name, own in dimensions.items():
-        cloudwatch.put_metric_alarm(AlarmName=name, Dimensions=own, **common)
-    cloudwatch.put_metric_alarm(AlarmName="without", **common)
-    cloudwatch.put_composite_alarm(AlarmName="either", AlarmRule="ALARM(ill) OR ALARM(well)")
+        client.put_metric_alarm(AlarmName=name, Dimensions=own, **common)
+    client.put_metric_alarm(AlarmName="without", **common)
+    client.put_composite_alarm(AlarmName="either", AlarmRule="ALARM(ill) OR ALARM(well)")
 
     def put(name: str, value: float) -> dict[str, str]:
         data = {"MetricName": "Errors", "Dimensions": dimensions[name], "Value": value}
-        cloudwatch.put_metric_data(Namespace="Probe", MetricData=[data])
-        found = cloudwatch.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+        client.put_metric_data(Namespace="Probe", MetricData=[data])
+        found = client.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
         alarms = [*found["MetricAlarms"], *found["CompositeAlarms"]]
         return {alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms}
 
@@ -310,17 +310,17 @@ def test_an_alarm_rings_for_its_own_dimensions_only(platform: Platform) -> None:
 
 def test_an_alarm_without_further_data_recovers(platform: Platform) -> None:
     """As CloudWatch does with TreatMissingData=notBreaching; one that ignores missing data keeps its state."""
-    cloudwatch = platform.client("cloudwatch")
+    client = platform.client("cloudwatch")
     common: dict[str, Any] = {"Namespace": "Quiet", "MetricName": "Errors", "Statistic": "Sum", "Period": 1}
     common |= {"EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold"}
-    cloudwatch.put_metric_alarm(AlarmName="forgives", TreatMissingData="notBreaching", **common)
-    cloudwatch.put_metric_alarm(AlarmName="remembers", TreatMissingData="ignore", **common)
+    client.put_metric_alarm(AlarmName="forgives", TreatMissingData="notBreaching", **common)
+    client.put_metric_alarm(AlarmName="remembers", TreatMissingData="ignore", **common)
 
     def states() -> dict[str, str]:
-        found = cloudwatch.describe_alarms(AlarmNames=["forgives", "remembers"])["MetricAlarms"]
+        found = client.describe_alarms(AlarmNames=["forgives", "remembers"])["MetricAlarms"]
         return {alarm["AlarmName"]: alarm["StateValue"] for alarm in found}
 
-    cloudwatch.put_metric_data(Namespace="Quiet", MetricData=[{"MetricName": "Errors", "Value": 3}])
+    client.put_metric_data(Namespace="Quiet", MetricData=[{"MetricName": "Errors", "Value": 3}])
     assert states() == {"forgives": "ALARM", "remembers": "ALARM"}
     deadline = time.monotonic() + 30
     while states()["forgives"] != "OK":
@@ -388,28 +388,28 @@ def _ignoring_loss(platform: Platform, event: dict[str, Any]) -> None:
 
 
 def test_another_version_is_refused_with_what_to_do() -> None:
-    launcher.check_version()
-    with pytest.raises(launcher.IncompatibleMiniStackError, match=r"pip install ministack==1\.5\.33"):
-        launcher.check_version("1.5.34")
+    checks.check_version()
+    with pytest.raises(checks.IncompatibleMiniStackError, match=r"pip install ministack==1\.5\.33"):
+        checks.check_version("1.5.34")
 
 
 @pytest.mark.parametrize(
     "patch",
     [
-        lambda module: launcher.name_lambda_errors(module, module),
-        launcher.end_workers_with_parent,
-        lambda module: launcher.queue_invocations(module, 1),
-        launcher.keep_aborted_executions_aborted,
-        launcher.honour_map_paths,
-        launcher.keep_versions_on_disk,
-        launcher.tell_alarms_apart,
-        launcher.let_alarms_recover,
-        launcher.let_sagemaker_announce,
+        lambda module: lambda_workers.name_lambda_errors(module, module),
+        lambda_workers.end_workers_with_parent,
+        lambda module: lambda_workers.queue_invocations(module, 1),
+        step_functions.keep_aborted_executions_aborted,
+        step_functions.honour_map_paths,
+        s3.keep_versions_on_disk,
+        cloudwatch.tell_alarms_apart,
+        cloudwatch.let_alarms_recover,
+        eventbridge.let_sagemaker_announce,
     ],
 )
 def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], None]) -> None:
     changed = SimpleNamespace(__name__="changed", _PYTHON_WORKER_SCRIPT="something else")
-    with pytest.raises(launcher.IncompatibleMiniStackError, match="adapt it"):
+    with pytest.raises(checks.IncompatibleMiniStackError, match="adapt it"):
         patch(changed)
 
 
@@ -437,7 +437,7 @@ class Slots:
 
 def test_a_queue_gives_up_in_the_end_and_then_holds_nothing() -> None:
     slots = Slots()
-    launcher.queue_invocations(slots, 0.05)
+    lambda_workers.queue_invocations(slots, 0.05)
     taken = [slots._acquire_execution_slot({}, {"name": "wide"}) for _ in range(2)]
     began = time.monotonic()
     assert slots._acquire_execution_slot({}, {"name": "wide"}) == (None, "account")
@@ -449,7 +449,7 @@ def test_a_queue_gives_up_in_the_end_and_then_holds_nothing() -> None:
 
 def test_a_freed_slot_goes_to_the_first_that_may_have_it() -> None:
     slots = Slots()
-    launcher.queue_invocations(slots, 30)
+    lambda_workers.queue_invocations(slots, 30)
     served: list[str] = []
     slots._acquire_execution_slot({}, {"name": "narrow"})
     slots._acquire_execution_slot({}, {"name": "wide"})
@@ -473,7 +473,7 @@ def test_a_freed_slot_goes_to_the_first_that_may_have_it() -> None:
 
 def test_many_that_wait_are_served_one_by_one_and_none_is_lost() -> None:
     slots = Slots()
-    launcher.queue_invocations(slots, 30)
+    lambda_workers.queue_invocations(slots, 30)
     done: list[int] = []
 
     def work(number: int) -> None:

@@ -100,7 +100,7 @@ def test_a_process_that_titles_itself_is_found_too(tmp_path: Path):
 def test_services_end_when_their_supervisor_is_killed(tmp_path: Path):
     code = (
         "import os, sys, time, pathlib\n"
-        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
         "from embedded.processes import Service\n"
         f"service = Service('x', {SLEEPER!r}, dict(os.environ), pathlib.Path({str(tmp_path / 'x.log')!r}))\n"
         "service.start(); print(service.process.pid, flush=True); time.sleep(600)"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ONE_SHOT = {"airflow-init"}
 # Started by their images' own entry points as root, which then change to a user of their own.
 FOREIGN = {"postgres", "redis"}

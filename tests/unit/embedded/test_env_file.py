@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 
 from embedded.env_file import SECRETS, completed, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_example_is_completed_with_secrets_that_differ(tmp_path: Path):
