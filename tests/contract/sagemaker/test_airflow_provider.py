@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import TOY_IMAGE, LocalService, wait_training
+from tests.support.local_service import TOY_IMAGE, LocalService, wait_training
 
 pytest.importorskip("airflow")
 

@@ -10,9 +10,8 @@ import psutil
 import pytest
 
 from embedded.settings import free_port
-from tests.contract.sagemaker.conftest import LocalService, wait_training, wait_until
-from tests.contract.sagemaker.switch import Switch
-from tests.contract.sagemaker.test_training import read_model
+from tests.support.local_service import LocalService, read_model, wait_training, wait_until
+from tests.support.switch import Switch
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def containers(folder: Path) -> list[int]:
 def test_a_job_killed_in_training_starts_again_and_completes(own, client_of, aws, job_request, unique):
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=4, seconds=0.4))
-    wait_until(lambda: containers(own.folder), 20, "the container runs")
+    wait_until(lambda: containers(own.folder), "the container runs", 20)
     own.kill()
     orphans = containers(own.folder)
     own.start()
@@ -47,7 +46,7 @@ def test_a_job_killed_in_training_starts_again_and_completes(own, client_of, aws
     assert "Restarting" in statuses
     assert statuses[-3:] == ["Training", "Uploading", "Completed"]
     assert read_model(aws, job["ModelArtifacts"]["S3ModelArtifacts"])["job"] == unique
-    wait_until(lambda: not containers(own.folder), 10, "nothing is left running")
+    wait_until(lambda: not containers(own.folder), "nothing is left running", 10)
 
 
 @pytest.mark.slow
@@ -56,7 +55,7 @@ def test_checkpoints_save_the_epochs_before_the_kill(own, client_of, aws, bucket
     request = job_request(epochs=6, seconds=0.5, checkpoint=1)
     sm.create_training_job(**request, CheckpointConfig={"S3Uri": f"s3://{bucket}/checkpoints/{unique}"})
     saved = own.folder / "data" / "training" / unique / "ml" / "checkpoints" / "epoch.txt"
-    wait_until(lambda: saved.exists() and saved.read_text() >= "2", 20, "two epochs are done")
+    wait_until(lambda: saved.exists() and saved.read_text() >= "2", "two epochs are done", 20)
     own.kill()
     own.start()
     job = wait_training(sm, unique)
@@ -82,7 +81,7 @@ def test_a_job_that_is_interrupted_too_often_fails_with_a_reason(own, client_of,
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=1000, seconds=0.2), RetryStrategy={"MaximumRetryAttempts": 1})
     for _ in range(2):
-        wait_until(lambda: containers(own.folder), 20, "the container runs")
+        wait_until(lambda: containers(own.folder), "the container runs", 20)
         own.kill()
         own.start()
     job = wait_training(sm, unique)
@@ -93,19 +92,19 @@ def test_a_job_that_is_interrupted_too_often_fails_with_a_reason(own, client_of,
 def test_a_stop_survives_the_kill(own, client_of, job_request, unique):
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=1000, seconds=0.2, ignore_sigterm=1))
-    wait_until(lambda: containers(own.folder), 20, "the container runs")
+    wait_until(lambda: containers(own.folder), "the container runs", 20)
     sm.stop_training_job(TrainingJobName=unique)
     own.kill()
     own.start()
     assert wait_training(sm, unique)["TrainingJobStatus"] == "Stopped"
-    wait_until(lambda: not containers(own.folder), 10, "nothing is left running")
+    wait_until(lambda: not containers(own.folder), "nothing is left running", 10)
 
 
 @pytest.mark.slow
 def test_a_clean_stop_ends_the_containers_and_the_next_start_takes_the_job_up(own, client_of, job_request, unique):
     sm = client_of(own)
     sm.create_training_job(**job_request(epochs=3, seconds=0.4))
-    wait_until(lambda: containers(own.folder), 20, "the container runs")
+    wait_until(lambda: containers(own.folder), "the container runs", 20)
     assert own.stop() == 0
     assert containers(own.folder) == []
     own.start()
@@ -146,9 +145,9 @@ def switch(ministack: str) -> Iterator[Switch]:
 def test_a_job_outlives_a_short_outage_of_s3(new_service, client_of, aws, switch, job_request, unique):
     sm = client_of(new_service("--outage-seconds", "60", aws_url=switch.url))
     sm.create_training_job(**job_request(epochs=3, seconds=0.3))
-    wait_until(lambda: status_of(sm, unique) == "Training", 20, "it trains")
+    wait_until(lambda: status_of(sm, unique) == "Training", "it trains", 20)
     switch.off()
-    wait_until(lambda: status_of(sm, unique) == "Uploading", 30, "it tries to upload")
+    wait_until(lambda: status_of(sm, unique) == "Uploading", "it tries to upload", 30)
     switch.on()
     job = wait_training(sm, unique)
     assert job["TrainingJobStatus"] == "Completed"
@@ -159,7 +158,7 @@ def test_a_job_outlives_a_short_outage_of_s3(new_service, client_of, aws, switch
 def test_a_job_fails_with_a_reason_when_s3_stays_away(new_service, client_of, switch, job_request, unique):
     sm = client_of(new_service("--outage-seconds", "2", aws_url=switch.url))
     sm.create_training_job(**job_request(epochs=3, seconds=0.3))
-    wait_until(lambda: status_of(sm, unique) == "Training", 20, "it trains")
+    wait_until(lambda: status_of(sm, unique) == "Training", "it trains", 20)
     switch.off()
     job = wait_training(sm, unique)
     assert job["TrainingJobStatus"] == "Failed"

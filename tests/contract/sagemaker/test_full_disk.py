@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import LocalService, wait_training
+from tests.support.local_service import LocalService, wait_training
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_fails_the_job_with_a_reason_and_not_the_service(
     small_disk: Path,
-    ministack: str,
+    new_service: Callable[..., LocalService],
     aws: Callable[..., Any],
     bucket: str,
     client_of: Callable[[LocalService], Any],
@@ -35,9 +35,9 @@ def test_a_full_disk_fails_the_job_with_a_reason_and_not_the_service(
     unique: str,
 ) -> None:
     aws("s3").put_object(Bucket=bucket, Key=f"large/{unique}/file", Body=b"x" * (6 << 20))
-    service = LocalService(small_disk, ministack)
+    service = new_service(folder=small_disk)
     try:
-        sm = client_of(service.start())
+        sm = client_of(service)
         request = job_request(epochs=1)
         too_large = job_request(name=f"{unique}-large", epochs=1)
         source = too_large["InputDataConfig"][0]["DataSource"]["S3DataSource"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sagemaker_local.monitoring import analyzer
 from scones.core.image_statistics import image_statistics
-from tests.contract.sagemaker.conftest import refusal, wait_until
+from tests.support.local_service import refusal, wait_until
 
 ANALYZER = "registry.example/sagemaker-model-monitor-analyzer"
 
@@ -102,7 +102,7 @@ def wait_execution(sm: Any, name: str) -> dict[str, Any]:
         found = sm.list_monitoring_executions(MonitoringScheduleName=name)["MonitoringExecutionSummaries"]
         return found[0] if found and found[0]["MonitoringExecutionStatus"] not in ("Pending", "InProgress") else None
 
-    return wait_until(done, 90, f"an execution of {name} ends")
+    return wait_until(done, f"an execution of {name} ends", 90)
 
 
 def test_predictions_like_the_baseline_complete_without_violations(sm, aws, bucket, schedule_request, unique):

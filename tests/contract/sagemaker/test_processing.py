@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import FINAL, TOY_IMAGE, refusal, wait_until
+from tests.support.local_service import TOY_IMAGE, refusal, wait_job
 
 
 @pytest.fixture
@@ -43,18 +43,10 @@ def processing_request(bucket: str, role: str, unique: str) -> Callable[..., dic
     return request
 
 
-def wait_processing(sm: Any, name: str) -> dict[str, Any]:
-    def done() -> dict[str, Any] | None:
-        found = sm.describe_processing_job(ProcessingJobName=name)
-        return found if found["ProcessingJobStatus"] in FINAL else None
-
-    return wait_until(done, 60, f"{name} ends")
-
-
 @pytest.mark.parametrize("mode", ["EndOfJob", "Continuous"])
 def test_inputs_go_in_and_outputs_come_out(sm, aws, bucket, processing_request, unique, mode):
     sm.create_processing_job(**processing_request("--path", "/opt/ml/processing/input", mode=mode))
-    job = wait_processing(sm, unique)
+    job = wait_job("Processing", sm, unique)
     assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
     read = lambda key: aws("s3").get_object(Bucket=bucket, Key=f"processed/{unique}/{key}")["Body"].read()  # noqa: E731
     assert read("all.txt") == b"a\nb\nc\n"
@@ -66,7 +58,7 @@ def test_inputs_go_in_and_outputs_come_out(sm, aws, bucket, processing_request, 
 
 def test_a_failing_command_gives_its_message_and_exit_code(sm, processing_request, unique):
     sm.create_processing_job(**processing_request("--fail"))
-    job = wait_processing(sm, unique)
+    job = wait_job("Processing", sm, unique)
     assert job["ProcessingJobStatus"] == "Failed"
     assert job["ExitMessage"] == "the data is wrong"
     assert job["FailureReason"] == "AlgorithmError: , exit code: 4"
@@ -76,11 +68,11 @@ def test_a_running_job_can_be_stopped_and_has_a_time_limit(sm, processing_reques
     request = processing_request("--sleep")
     sm.create_processing_job(**request)
     sm.stop_processing_job(ProcessingJobName=unique)
-    assert wait_processing(sm, unique)["ProcessingJobStatus"] == "Stopped"
+    assert wait_job("Processing", sm, unique)["ProcessingJobStatus"] == "Stopped"
     name = f"{unique}-2"
     limited = {**request, "ProcessingJobName": name, "StoppingCondition": {"MaxRuntimeInSeconds": 1}}
     sm.create_processing_job(**limited)
-    job = wait_processing(sm, name)
+    job = wait_job("Processing", sm, name)
     assert (job["ProcessingJobStatus"], job["FailureReason"][:18]) == ("Stopped", "MaxRuntimeExceeded")
 
 
@@ -93,4 +85,4 @@ def test_refusals(sm, processing_request, unique):
     assert "Pipe; use File" in refusal(sm.create_processing_job, **request)[1]
     sm.create_processing_job(**processing_request())
     assert refusal(sm.create_processing_job, **processing_request())[0] == "ResourceInUse"
-    assert wait_processing(sm, unique)["ProcessingJobStatus"] == "Completed"
+    assert wait_job("Processing", sm, unique)["ProcessingJobStatus"] == "Completed"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import TOY_IMAGE, refusal, wait_until
+from tests.support.local_service import TOY_IMAGE, refusal, wait_until
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_approval_is_an_event_on_the_bus(sm, aws, group, unique):
         seen.extend(json.loads(message["Body"]) for message in messages)
         return any(event["detail"]["ModelApprovalStatus"] == "Approved" for event in seen)
 
-    wait_until(approvals, 20, "the approval's event")
+    wait_until(approvals, "the approval's event", 20)
     event = next(event for event in seen if event["detail"]["ModelApprovalStatus"] == "Approved")
     assert event["detail-type"] == "SageMaker Model Package State Change"
     assert event["detail"]["ModelPackageArn"] == arn

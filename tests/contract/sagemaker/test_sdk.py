@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import ROOT, TOY_IMAGE
+from tests.support.local_service import ROOT, TOY_IMAGE
 
 FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk_flow.py"
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.contract.sagemaker.conftest import ROOT
-from tests.contract.sagemaker.test_image_classification import TRAINING, put_channels
+from tests.support.local_service import ROOT, TRAINING, put_channels
 
 FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk2_flow.py"
 REQUIREMENT = "sagemaker>=2.200,<3"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import refusal, wait_training
+from tests.support.local_service import refusal, wait_training
 
 IMAGE = "registry.example/toy:1"
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import TOY_IMAGE, channel, refusal, wait_training, wait_until
-
-
-def read_model(aws: Callable[..., Any], uri: str, member: str = "model.json") -> dict[str, Any]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    body = aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
-    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        content = tar.extractfile(member)
-        assert content is not None
-        return json.load(content)
+from tests.support.local_service import TOY_IMAGE, channel, read_model, refusal, wait_training, wait_until
 
 
 def test_a_job_trains_and_everything_about_it_is_reported(sm, aws, bucket, job_request, unique):
@@ -70,7 +58,7 @@ def test_logs_are_in_cloudwatch_while_the_job_runs(sm, aws, job_request, unique)
         events = [logs.get_log_events(logGroupName=group, logStreamName=name)["events"] for name in names]
         return [event["message"] for stream in events for event in stream]
 
-    wait_until(lambda: any("Epoch[1]" in line for line in lines()), 30, "the first lines arrive")
+    wait_until(lambda: any("Epoch[1]" in line for line in lines()), "the first lines arrive", 30)
     assert sm.describe_training_job(TrainingJobName=unique)["SecondaryStatus"] == "Training"
     sm.stop_training_job(TrainingJobName=unique)
     wait_training(sm, unique)
@@ -108,7 +96,7 @@ def test_a_failing_container_fails_the_job_with_its_own_words(sm, job_request, u
 def test_stopping_keeps_the_model_that_was_saved_on_sigterm(sm, aws, job_request, unique):
     sm.create_training_job(**job_request(epochs=100, seconds=0.2, save_on_sigterm=1))
     wait_until(
-        lambda: sm.describe_training_job(TrainingJobName=unique).get("FinalMetricDataList"), 30, "the container trains"
+        lambda: sm.describe_training_job(TrainingJobName=unique).get("FinalMetricDataList"), "the container trains"
     )
     sm.stop_training_job(TrainingJobName=unique)
     sm.stop_training_job(TrainingJobName=unique)  # asking again while it stops is no error
@@ -124,7 +112,7 @@ def test_stopping_keeps_the_model_that_was_saved_on_sigterm(sm, aws, job_request
 def test_a_container_that_ignores_sigterm_is_killed_after_the_grace(sm, job_request, unique):
     sm.create_training_job(**job_request(epochs=100, seconds=0.2, ignore_sigterm=1))
     wait_until(
-        lambda: sm.describe_training_job(TrainingJobName=unique).get("FinalMetricDataList"), 30, "the container trains"
+        lambda: sm.describe_training_job(TrainingJobName=unique).get("FinalMetricDataList"), "the container trains"
     )
     sm.stop_training_job(TrainingJobName=unique)
     assert wait_training(sm, unique)["TrainingJobStatus"] == "Stopped"

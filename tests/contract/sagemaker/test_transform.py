@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sagemaker.conftest import FINAL, TOY_IMAGE, refusal, wait_training, wait_until
+from tests.support.local_service import TOY_IMAGE, refusal, wait_job, wait_training
 
 
 @pytest.fixture
@@ -43,14 +43,6 @@ def transform_request(name: str, model: str, uri: str, bucket: str, **changes: A
     }
 
 
-def wait_transform(sm: Any, name: str) -> dict[str, Any]:
-    def done() -> dict[str, Any] | None:
-        found = sm.describe_transform_job(TransformJobName=name)
-        return found if found["TransformJobStatus"] in FINAL else None
-
-    return wait_until(done, 60, f"{name} ends")
-
-
 def outputs(aws: Callable[..., Any], bucket: str, name: str) -> dict[str, bytes]:
     s3 = aws("s3")
     found = s3.list_objects_v2(Bucket=bucket, Prefix=f"out/{name}/").get("Contents", [])
@@ -61,7 +53,7 @@ def outputs(aws: Callable[..., Any], bucket: str, name: str) -> dict[str, bytes]
 def test_every_object_is_answered_beside_its_key(sm, aws, bucket, model, objects, unique):
     uri = objects(a_dot_png=b"one", deep__b_dot_png=b"two")
     sm.create_transform_job(**transform_request(unique, model, uri, bucket, MaxConcurrentTransforms=2))
-    job = wait_transform(sm, unique)
+    job = wait_job("Transform", sm, unique)
     assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
     assert outputs(aws, bucket, unique) == {"a.png.out": b"ONE", "deep/b.png.out": b"TWO"}
     assert job["CreationTime"] <= job["TransformStartTime"] <= job["TransformEndTime"]
@@ -95,7 +87,7 @@ def test_lines_are_split_and_put_together_again(sm, aws, bucket, model, objects,
         TransformOutput={"AssembleWith": assemble},
     )
     sm.create_transform_job(**request)
-    assert wait_transform(sm, unique)["TransformJobStatus"] == "Completed"
+    assert wait_job("Transform", sm, unique)["TransformJobStatus"] == "Completed"
     assert outputs(aws, bucket, unique) == {"lines.out": expected}
 
 
@@ -105,14 +97,14 @@ def test_content_type_accept_and_environment_reach_the_model(sm, aws, bucket, mo
     request["TransformInput"]["ContentType"] = "image/png"
     request["TransformOutput"]["Accept"] = "application/jsonlines"
     sm.create_transform_job(**request)
-    wait_transform(sm, unique)
+    wait_job("Transform", sm, unique)
     assert outputs(aws, bucket, unique) == {"x.out": b"image/png|application/jsonlines"}
 
 
 def test_a_refused_object_fails_the_job_with_the_status_and_the_object(sm, bucket, model, objects, unique):
     uri = objects(fine=b"x", bad=b"please refuse this")
     sm.create_transform_job(**transform_request(unique, model, uri, bucket))
-    job = wait_transform(sm, unique)
+    job = wait_job("Transform", sm, unique)
     assert job["TransformJobStatus"] == "Failed"
     assert "Bad HTTP status received from algorithm: 400 (refused)" in job["FailureReason"]
     assert f"transform/{unique}/bad" in job["FailureReason"]
@@ -121,19 +113,19 @@ def test_a_refused_object_fails_the_job_with_the_status_and_the_object(sm, bucke
 def test_a_model_server_that_exits_fails_the_job(sm, bucket, model, objects, unique):
     request = transform_request(unique, model, objects(x=b"x"), bucket, Environment={"TOY_SERVE": "exit"})
     sm.create_transform_job(**request)
-    assert "ended with exit code 3" in wait_transform(sm, unique)["FailureReason"]
+    assert "ended with exit code 3" in wait_job("Transform", sm, unique)["FailureReason"]
 
 
 def test_an_empty_prefix_fails_the_job_with_what_to_check(sm, bucket, model, unique):
     sm.create_transform_job(**transform_request(unique, model, f"s3://{bucket}/nothing/here/", bucket))
-    assert "No S3 objects found under S3 URL" in wait_transform(sm, unique)["FailureReason"]
+    assert "No S3 objects found under S3 URL" in wait_job("Transform", sm, unique)["FailureReason"]
 
 
 def test_a_job_can_be_stopped_while_its_model_server_starts(sm, bucket, model, objects, unique):
     request = transform_request(unique, model, objects(x=b"x"), bucket, Environment={"TOY_SERVE": "unhealthy"})
     sm.create_transform_job(**request)
     sm.stop_transform_job(TransformJobName=unique)
-    assert wait_transform(sm, unique)["TransformJobStatus"] == "Stopped"
+    assert wait_job("Transform", sm, unique)["TransformJobStatus"] == "Stopped"
     assert "in status Stopped" in refusal(sm.stop_transform_job, TransformJobName=unique)[1]
 
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import subprocess
 import sys
 import tarfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from embedded.processes import http_ok
-from embedded.settings import free_port
+from tests.support.local_service import ROOT, LocalService, unique, wait_until
 
-ROOT = Path(__file__).resolve().parents[3]
 MODEL_SERVER = ROOT / "tests" / "data" / "model_server.py"
 IMAGE = "echo-model:1"
 SHORT_TIMES = {
@@ -37,52 +31,6 @@ SHORT_TIMES = {
     "METRICS_PERIOD": "0.5",
     "ALARM_POLL": "0.2",
 }
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
-    """The first true value of `condition`; fails the test after `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
-    return value
-
-
-class LocalService:
-    """One service process that can be killed and started again on the same data directory and port."""
-
-    def __init__(self, folder: Path, aws_url: str, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        images = folder / "images.json"
-        images.write_text(
-            json.dumps({"images": [{"pattern": "*echo-model*", "command": [sys.executable, str(MODEL_SERVER)]}]})
-        )
-        self._command = [sys.executable, "-m", "sagemaker_local", "--port", str(self.port)]
-        self._command += ["--data-dir", str(folder / "data"), "--images", str(images)]
-        self._environment = {**os.environ, "AWS_ENDPOINT_URL": aws_url}
-        self._environment |= {f"SAGEMAKER_LOCAL_{key}": value for key, value in SHORT_TIMES.items()} | environment
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> LocalService:
-        with (self.folder / "service.log").open("ab") as output:
-            self.process = subprocess.Popen(
-                self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=subprocess.STDOUT
-            )
-        wait_until(lambda: http_ok(f"{self.url}/health"), "the service answers")
-        return self
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
 
 
 @dataclass
@@ -205,10 +153,6 @@ class Serving:
             wait_until(lambda name=name: not self.exists(name), f"{name} is gone")  # type: ignore[misc]
 
 
-def unique(kind: str) -> str:
-    return f"{kind}-{uuid.uuid4().hex[:10]}"
-
-
 def archive(files: dict[str, bytes]) -> bytes:
     """A model.tar.gz; names are taken as they are, hostile ones too."""
     target = io.BytesIO()
@@ -248,7 +192,9 @@ def new_serving(
     account = aws("sts").get_caller_identity()["Account"]
 
     def make(environment: dict[str, str] | None = None) -> Serving:
-        service = LocalService(tmp_path_factory.mktemp("serving"), ministack, environment or {})
+        image = {"pattern": "*echo-model*", "command": [sys.executable, str(MODEL_SERVER)]}
+        settings = {f"SAGEMAKER_LOCAL_{key}": value for key, value in SHORT_TIMES.items()} | (environment or {})
+        service = LocalService(tmp_path_factory.mktemp("serving"), ministack, image, environment=settings)
         started.append(service)
         service.start()
         config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64, read_timeout=90)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.serving.conftest import unique, wait_until
+from tests.support.local_service import unique, wait_until
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sagemaker_local import coverage
 from sagemaker_local.app import areas, operations
 from sagemaker_local.errors import SerializationException, UnknownOperationException, ValidationException
 from sagemaker_local.protocol import operation_of, parse_request, serialise_answer, service_model
-from tests.contract.sagemaker.conformance import problems_of
+from tests.support.conformance import problems_of
 
 ROLE = "arn:aws:iam::" + "1" * 12 + ":role/r"
 
