@@ -20,7 +20,11 @@ REQUEST_TIMEOUT_S = 30
 
 
 class AirflowApiError(RuntimeError):
-    """Airflow refused a call; the message holds its answer."""
+    """Airflow refused a call; the message holds its answer, `status` its HTTP status where there was one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AirflowApi:
@@ -45,7 +49,8 @@ class AirflowApi:
                 self._authenticate()
                 continue
             if not answer.ok:
-                raise AirflowApiError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
+                message = f"{method} {path} answered {answer.status_code}: {answer.text[:500]}"
+                raise AirflowApiError(message, answer.status_code)
             return answer.json() if answer.content else None
         raise AssertionError("unreachable")
 
@@ -121,7 +126,7 @@ class AirflowApi:
         try:
             return self.call("GET", path, params={"map_index": map_index, "stringify": False})["value"]
         except AirflowApiError as error:
-            if "answered 404" in str(error):
+            if error.status == 404:
                 return None
             raise
 

@@ -12,7 +12,7 @@ import psutil
 
 from embedded.environment import MARKER
 from embedded.processes import end_leftovers
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings
+from embedded.settings import PROJECT_ROOT, VARIABLES, EmbeddedSettings
 from embedded.supervisor import applied, read_state
 
 POLL_SECONDS = 0.2
@@ -41,11 +41,7 @@ def start(settings: EmbeddedSettings, owned: bool) -> EmbeddedSettings:
     with log.open("a") as output:
         began = output.tell()
         # The ports of a platform that died under us are asked for again, so that addresses stay as printed.
-        ports = {
-            f"SCONES_{name.upper()}": str(getattr(settings, name))
-            for name in ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
-            if name in settings.explicit_ports
-        }
+        ports = {VARIABLES[name]: str(getattr(settings, name)) for name in settings.explicit_ports}
         process = subprocess.Popen(
             [sys.executable, "-m", "embedded", "supervise", *arguments],
             cwd=PROJECT_ROOT,

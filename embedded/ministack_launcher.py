@@ -32,7 +32,7 @@ import os
 from pathlib import Path
 
 from embedded.patches.checks import check_version
-from embedded.patches.cloudwatch import let_alarms_recover, tell_alarms_apart
+from embedded.patches.cloudwatch import evaluate_alarms_as_aws_does
 from embedded.patches.eventbridge import let_sagemaker_announce
 from embedded.patches.lambda_workers import (
     QUEUE_SECONDS,
@@ -57,8 +57,7 @@ def apply_patches() -> None:
     keep_aborted_executions_aborted(stepfunctions)
     honour_map_paths(stepfunctions)
     keep_versions_on_disk(s3)
-    tell_alarms_apart(cloudwatch)
-    let_alarms_recover(cloudwatch)
+    evaluate_alarms_as_aws_does(cloudwatch)
     let_sagemaker_announce(eventbridge)
 
 

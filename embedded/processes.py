@@ -36,7 +36,6 @@ class Service:
         environment: the whole environment of the process.
         log: file its output is appended to.
         ready: True once it can be used; asked again until then.
-        after_start: run each time it is ready again, e.g. to deploy what a crash lost.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Service:
     environment: Mapping[str, str]
     log: Path
     ready: Callable[[], bool] = lambda: True
-    after_start: Callable[[], None] | None = None
     cwd: Path | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -80,8 +78,6 @@ class Service:
             if time.monotonic() > deadline:
                 raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s. {self.tail()}")
             time.sleep(POLL_SECONDS)
-        if self.after_start:
-            self.after_start()
 
     def tail(self, lines: int = 15) -> str:
         with contextlib.suppress(OSError):

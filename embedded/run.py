@@ -80,7 +80,7 @@ class OneCommandRun:
             self._api.trigger(dag_id, run_id, conf)
         except AirflowApiError as error:
             # The first request arrived though its answer was lost: the run exists.
-            if "answered 409" not in str(error):
+            if error.status != 409:
                 raise
 
     def _print_finished(self, dag_id: str, run_id: str, instances: list[dict[str, Any]], seen: set[str]) -> None:
@@ -155,14 +155,8 @@ class OneCommandRun:
 def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> None:
     """Print the table of stages and the figures a reader looks for."""
     table = Table(title="What happened", title_justify="left", header_style="bold")
-    for heading, justify in (
-        ("DAG", "left"),
-        ("Task", "left"),
-        ("State", "left"),
-        ("Time", "right"),
-        ("Outcome", "left"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for heading in ("DAG", "Task", "State", "Time", "Outcome"):
+        table.add_column(heading, justify="right" if heading == "Time" else "left", overflow="fold")
     last = ""
     for stage in run.stages:
         if last and stage.dag_id != last:

@@ -11,6 +11,7 @@ from embedded import environment
 from embedded.processes import Service, ServiceError, http_ok
 from embedded.settings import PROJECT_ROOT, EmbeddedSettings
 
+AIRFLOW = Path(sys.executable).with_name("airflow")
 AIRFLOW_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
@@ -46,18 +47,28 @@ def deploy(settings: EmbeddedSettings) -> None:
     Raises:
         ServiceError: the deployment failed; the message holds its output.
     """
-    done = subprocess.run(
+    _run_to_end(
+        f"Deploying the stack {settings.stack_name!r}",
         [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", settings.stack_name],
-        env=environment.platform_environment(settings),
+        environment.platform_environment(settings),
+        settings.logs_dir / "deploy.log",
+    )
+
+
+def _run_to_end(what: str, command: list[str], environ: dict[str, str], log: Path) -> None:
+    done = subprocess.run(
+        command,
+        env=environ,
         cwd=PROJECT_ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    with (settings.logs_dir / "deploy.log").open("a") as log:
-        log.write(done.stdout + done.stderr)
+    with log.open("a") as kept:
+        kept.write(done.stdout)
     if done.returncode:
-        raise ServiceError(f"Deploying the stack {settings.stack_name!r} failed:\n{done.stdout}{done.stderr}")
+        raise ServiceError(f"{what} failed:\n{done.stdout[-4000:]}")
 
 
 def migrate(settings: EmbeddedSettings) -> None:
@@ -72,7 +83,12 @@ def migrate(settings: EmbeddedSettings) -> None:
     if done.exists():
         return
     settings.airflow_home.mkdir(parents=True, exist_ok=True)
-    _airflow(settings, "db", "migrate")
+    _run_to_end(
+        "Migrating Airflow's database",
+        [str(AIRFLOW), "db", "migrate"],
+        environment.airflow_environment(settings),
+        settings.logs_dir / "migrate.log",
+    )
     done.touch()
 
 
@@ -86,12 +102,11 @@ def write_passwords(settings: EmbeddedSettings) -> None:
 
 def airflow(settings: EmbeddedSettings) -> list[Service]:
     """API server, scheduler, DAG processor and triggerer, as four processes of their own."""
-    executable = Path(sys.executable).with_name("airflow")
     health = f"{settings.airflow_url}/api/v2/monitor/health"
     return [
         Service(
             name=f"airflow-{component}",
-            command=[str(executable), component],
+            command=[str(AIRFLOW), component],
             environment=environment.airflow_environment(settings),
             log=settings.logs_dir / f"airflow-{component}.log",
             ready=(lambda: http_ok(health)) if component == "api-server" else (lambda: True),
@@ -99,19 +114,6 @@ def airflow(settings: EmbeddedSettings) -> list[Service]:
         )
         for component in AIRFLOW_COMPONENTS
     ]
-
-
-def _airflow(settings: EmbeddedSettings, *arguments: str) -> None:
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("airflow")), *arguments],
-        env=environment.airflow_environment(settings),
-        cwd=settings.airflow_home,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ServiceError(f"`airflow {' '.join(arguments)}` failed:\n{(done.stdout + done.stderr)[-4000:]}")
 
 
 def pools() -> dict[str, tuple[int, str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+
+from embedded.env_file import new_secret
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PASSWORD = "admin"  # noqa: S105 - documented, and refused on anything but loopback
@@ -64,21 +65,15 @@ class EmbeddedSettings:
         return self.run_dir / "airflow"
 
 
-VARIABLES = {
-    "run_dir": "SCONES_RUN_DIR",
-    "host": "SCONES_HOST",
-    "airflow_port": "SCONES_AIRFLOW_PORT",
-    "aws_port": "SCONES_AWS_PORT",
-    "sagemaker_port": "SCONES_SAGEMAKER_PORT",
-    "worker_log_port": "SCONES_WORKER_LOG_PORT",
-    "triggerer_log_port": "SCONES_TRIGGERER_LOG_PORT",
-    "region": "SCONES_REGION",
-    "stack_name": "SCONES_STACK_NAME",
+_OTHER_NAMES = {
     "user": "SCONES_ADMIN_USER",
     "password": "SCONES_ADMIN_PASSWORD",
-    "parallelism": "SCONES_PARALLELISM",
-    "lambda_concurrency": "SCONES_LAMBDA_CONCURRENCY",
     "cifar100_archive": "CIFAR100_ARCHIVE",
+}
+VARIABLES = {
+    item.name: _OTHER_NAMES.get(item.name, f"SCONES_{item.name.upper()}")
+    for item in fields(EmbeddedSettings)
+    if item.name != "explicit_ports"
 }
 
 
@@ -91,14 +86,13 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = PROJECT_ROOT
     """
     from dotenv import dotenv_values
 
-    stored = {key: value for key, value in dotenv_values(env_file).items() if value} if env_file.exists() else {}
-    merged: dict[str, str] = {**stored, **{key: value for key, value in (environ or os.environ).items() if value}}
+    sources = [dotenv_values(env_file), environ or os.environ]
+    merged = {key: value for source in sources for key, value in source.items() if value}
     values: dict[str, object] = {}
-    defaults = {item.name: item.default for item in fields(EmbeddedSettings)}
-    for name, variable in VARIABLES.items():
-        if variable not in merged:
+    for item in fields(EmbeddedSettings):
+        name, default, variable = item.name, item.default, VARIABLES.get(item.name, "")
+        if not (text := merged.get(variable)):
             continue
-        default, text = defaults[name], merged[variable]
         if isinstance(default, int):
             try:
                 values[name] = int(text)
@@ -174,13 +168,11 @@ def with_usable_ports(settings: EmbeddedSettings, move: bool) -> EmbeddedSetting
 
 def secret(settings: EmbeddedSettings, name: str, size: int = 64) -> str:
     """Return this checkout's secret of ``size`` random bytes, made at first use and readable by its owner only."""
-    import base64
-
     path = settings.run_dir / "secrets.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     if name not in known:
-        known[name] = base64.urlsafe_b64encode(secrets.token_bytes(size)).decode()
+        known[name] = new_secret(size)
         partial = path.with_suffix(".part")
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(known))

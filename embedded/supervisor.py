@@ -20,7 +20,7 @@ import psutil
 from embedded import services
 from embedded.airflow_api import AirflowApi
 from embedded.processes import Service, ServiceError, end_leftovers, stop_all
-from embedded.settings import EmbeddedSettings, SettingsError, with_usable_ports
+from embedded.settings import PORT_FIELDS, EmbeddedSettings, SettingsError, with_usable_ports
 
 STATE_FILE = "state.json"
 WATCH_SECONDS = 0.5
@@ -174,10 +174,7 @@ class Supervisor:
             "airflow_url": settings.airflow_url,
             "aws_url": settings.aws_url,
             "sagemaker_url": settings.sagemaker_url,
-            "ports": {
-                name: getattr(settings, name)
-                for name in ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
-            },
+            "ports": {name: getattr(settings, name) for name in PORT_FIELDS},
             "processes": {service.name: service.process.pid for service in self.services if service.process},
         }
         partial = settings.run_dir / f"{STATE_FILE}.part"

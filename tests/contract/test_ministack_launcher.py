@@ -402,8 +402,7 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         step_functions.keep_aborted_executions_aborted,
         step_functions.honour_map_paths,
         s3.keep_versions_on_disk,
-        cloudwatch.tell_alarms_apart,
-        cloudwatch.let_alarms_recover,
+        cloudwatch.evaluate_alarms_as_aws_does,
         eventbridge.let_sagemaker_announce,
     ],
 )
