@@ -65,16 +65,9 @@ class EmbeddedSettings:
         return self.run_dir / "airflow"
 
 
-_OTHER_NAMES = {
-    "user": "SCONES_ADMIN_USER",
-    "password": "SCONES_ADMIN_PASSWORD",
-    "cifar100_archive": "CIFAR100_ARCHIVE",
-}
 VARIABLES = {
-    item.name: _OTHER_NAMES.get(item.name, f"SCONES_{item.name.upper()}")
-    for item in fields(EmbeddedSettings)
-    if item.name != "explicit_ports"
-}
+    item.name: f"SCONES_{item.name.upper()}" for item in fields(EmbeddedSettings) if item.name != "explicit_ports"
+} | {"user": "SCONES_ADMIN_USER", "password": "SCONES_ADMIN_PASSWORD", "cifar100_archive": "CIFAR100_ARCHIVE"}
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = PROJECT_ROOT / ".env") -> EmbeddedSettings:

@@ -82,6 +82,10 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else "unknown"
 
 
+def _picked(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value.get(name) for name in names}
+
+
 def document(
     train: XComs, batch: XComs, monitor: XComs, addresses: Mapping[str, str | None], seconds: float
 ) -> dict[str, Any]:
@@ -89,16 +93,13 @@ def document(
     staged, trained = train.get("stage_images", {}), train.get("train_model", {})
     evaluated, deployed = train.get("evaluate_model", {}), train.get("deploy_endpoint", {})
     scored, reported = batch.get("summarize_batch", {}), monitor.get("write_report", {})
-    counts = staged.get("counts", {})
     return {
         "seconds": round(seconds, 1),
         "dataset": {
             "version": staged.get("dataset_version"),
             "source": (staged.get("source") or {}).get("kind"),
             "classes": staged.get("classes"),
-            "train": counts.get("train"),
-            "validation": counts.get("validation"),
-            "test": counts.get("test"),
+            **_picked(staged.get("counts", {}), "train", "validation", "test"),
         },
         "training": {
             "job_name": trained.get("job_name"),
@@ -106,19 +107,11 @@ def document(
             "validation_accuracy": trained.get("metrics", {}).get("validation:accuracy"),
             "reused": trained.get("reused"),
         },
-        "evaluation": {
-            "test_accuracy": evaluated.get("test_accuracy"),
-            "log_loss": evaluated.get("log_loss"),
-            "images": evaluated.get("images"),
-        },
+        "evaluation": _picked(evaluated, "test_accuracy", "log_loss", "images"),
         "endpoint": {"name": deployed.get("endpoint_name"), "status": deployed.get("endpoint_status")},
-        "batch": {
-            key: scored.get(key)
-            for key in ("batch_id", "images", "classified", "rejected", "failed", "seconds", "accuracy")
-        },
+        "batch": _picked(scored, "batch_id", "images", "classified", "rejected", "failed", "seconds", "accuracy"),
         "report": {
-            "captured_records": reported.get("captured_records"),
-            "violations": reported.get("violations"),
+            **_picked(reported, "captured_records", "violations"),
             "html": addresses.get("report_html"),
             "s3": reported.get("html_uri"),
         },
