@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
-from infrastructure.deploy import deploy_stack
+from infrastructure.deploy import Deployment
 from scones.hooks.batch_store import BatchStore
 from scones.tasks.batch import chunk_references, make_plan
 
@@ -172,7 +172,7 @@ class World:
 
 def deploy_world(aws: Callable[..., Any], stub: StubSageMaker, connection: str, stack: str = "batch-test") -> World:
     """Deploy the project's stack once more, with a classify function that asks the stub."""
-    outputs = deploy_stack(SimpleNamespace(region_name="us-east-1", client=aws), stack)
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), stack).deploy()
     variables = {"ENDPOINT_NAME": outputs["EndpointName"], "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": stub.url}
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"], Environment={"Variables": variables}

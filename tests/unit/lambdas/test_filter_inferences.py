@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas import common
 from lambdas.filter_inferences import core, handler
 
 EXAMPLE = json.loads((Path(handler.__file__).parent / "event.json").read_text())
@@ -35,7 +36,7 @@ class FakeS3:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     fake = FakeS3()
-    monkeypatch.setattr(handler, "_client", fake)
+    monkeypatch.setattr(handler, "s3_client", lambda: fake)
     monkeypatch.setattr(handler, "_cached", None)
     monkeypatch.setenv("BUCKET_NAME", "scones")
     return fake
@@ -119,8 +120,8 @@ def test_a_configured_threshold_that_is_none_is_refused(s3: FakeS3) -> None:
     [
         ("NoSuchKey", 404, core.ThresholdNotConfiguredError),
         ("AccessDenied", 403, core.ThresholdNotConfiguredError),
-        ("SlowDown", 503, core.StorageUnavailableError),
-        ("InternalError", 500, core.StorageUnavailableError),
+        ("SlowDown", 503, common.StorageUnavailableError),
+        ("InternalError", 500, common.StorageUnavailableError),
     ],
 )
 def test_each_failure_of_s3_has_its_name(s3: FakeS3, code: str, status: int, error: type[Exception]) -> None:
@@ -132,7 +133,7 @@ def test_each_failure_of_s3_has_its_name(s3: FakeS3, code: str, status: int, err
 
 def test_a_failure_is_not_cached(s3: FakeS3) -> None:
     s3.fail = EndpointConnectionError(endpoint_url="http://s3")
-    with pytest.raises(core.StorageUnavailableError):
+    with pytest.raises(common.StorageUnavailableError):
         handler.handler(event(), None)
     s3.fail = None
     assert handler.handler(event(), None)["body"]["threshold"] == 0.9
@@ -150,7 +151,7 @@ BAD_NUMBERS: list[Any] = [[1.2, -0.2], [float("nan"), 1], [float("inf"), 0], [0.
 
 @pytest.mark.parametrize("values", [*BAD_SHAPES, *BAD_NUMBERS])
 def test_inferences_that_are_no_probabilities_are_malformed(s3: FakeS3, values: Any) -> None:
-    with pytest.raises(core.MalformedInferencesError, match=r"k\.png"):
+    with pytest.raises(common.MalformedInferencesError, match=r"k\.png"):
         handler.handler(event(inferences=values), None)
 
 

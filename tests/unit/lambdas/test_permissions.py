@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,11 +19,12 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, zip_function
+from lambdas import common
 from lambdas.classify_image import handler as classify
 from lambdas.filter_inferences import handler as filter_
 from lambdas.record_result import handler as record
 from lambdas.serialize_image import handler as serialize
-from tests.unit.test_infrastructure_template import DOCUMENT, as_list
+from tests.support.template import DOCUMENT, as_list
 
 BUCKET, REGION, ACCOUNT, ENDPOINT = "the-bucket", "us-east-1", "ACCOUNT", "scones-courier"
 NAMES = {
@@ -70,7 +75,7 @@ Call = tuple[str, str]
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any, bytes], list[Call]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, Any, bytes], list[Call]]]:
     """Run a handler with real clients whose requests are answered before they leave; returns (action, resource)."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -100,12 +105,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any, bytes], list[C
             made_client.meta.events.register("before-send", before_send)
             return made_client
 
-        monkeypatch.setattr(module.boto3, "client", client)
-        monkeypatch.setattr(module, "_client", None)
+        monkeypatch.setattr(boto3, "client", client)
+        for cached in (common.s3_client, classify.runtime_client):
+            cached.cache_clear()
         module.handler(event, None)
         return made
 
-    return run
+    yield run
+    for cached in (common.s3_client, classify.runtime_client):
+        cached.cache_clear()
 
 
 def example(function: str) -> dict[str, Any]:
@@ -114,8 +122,6 @@ def example(function: str) -> dict[str, Any]:
 
 
 def image() -> bytes:
-    import base64
-
     return base64.b64decode(example("classify_image")["image_data"])
 
 
@@ -183,26 +189,27 @@ def test_a_function_may_do_what_it_does_and_no_more(
 
 @pytest.mark.parametrize("name", FUNCTIONS.values())
 def test_a_package_is_the_functions_code_alone_and_always_the_same(name: str) -> None:
-    folder = ROOT / "lambdas" / name
-    package = zip_function(folder)
-    assert package == zip_function(folder)
+    package = zip_function(name)
+    assert package == zip_function(name)
     with zipfile.ZipFile(io.BytesIO(package)) as content:
-        assert sorted(content.namelist()) == [f"{name}/__init__.py", f"{name}/core.py", f"{name}/handler.py"]
+        own = [f"lambdas/{name}/{file}.py" for file in ("__init__", "core", "handler")]
+        assert sorted(content.namelist()) == sorted([*own, "lambdas/common.py"])
         assert {entry.date_time for entry in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS.values())
-def test_a_function_imports_the_standard_library_and_boto3_alone(name: str) -> None:
-    import ast
-    import sys
-
-    allowed = set(sys.stdlib_module_names) | {"boto3", "botocore"}
-    for source in (ROOT / "lambdas" / name).glob("*.py"):
+def test_a_package_runs_alone(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(zip_function(name))) as content:
+        content.extractall(tmp_path)
+    allowed = {*sys.stdlib_module_names, "boto3", "botocore"}
+    for source in tmp_path.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                packed = tmp_path / f"{module.replace('.', '/')}.py"
+                assert module.split(".")[0] in allowed or packed.exists(), f"{source}: {module}"
             if isinstance(node, ast.Import):
                 assert {alias.name.split(".")[0] for alias in node.names} <= allowed, source
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                assert (node.module or "").split(".")[0] in allowed, source
 
 
 def test_the_folders_hold_the_same_files() -> None:

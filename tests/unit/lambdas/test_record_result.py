@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from lambdas import common
 from lambdas.filter_inferences.core import THRESHOLD_CONFIDENCE_NOT_MET
 from lambdas.record_result import core, handler
 
@@ -46,7 +47,7 @@ class FakeS3:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     fake = FakeS3()
-    monkeypatch.setattr(handler, "_client", fake)
+    monkeypatch.setattr(handler, "s3_client", lambda: fake)
     return fake
 
 
@@ -137,8 +138,8 @@ def test_a_batch_id_cannot_lead_elsewhere(s3: FakeS3, batch_id: str) -> None:
     ("code", "status", "error"),
     [
         ("AccessDenied", 403, core.RecordAccessDeniedError),
-        ("SlowDown", 503, core.StorageUnavailableError),
-        ("InternalError", 500, core.StorageUnavailableError),
+        ("SlowDown", 503, common.StorageUnavailableError),
+        ("InternalError", 500, common.StorageUnavailableError),
         ("NoSuchBucket", 404, ClientError),
     ],
 )
@@ -152,5 +153,5 @@ def test_each_failure_of_s3_has_its_name(s3: FakeS3, code: str, status: int, err
 
 def test_a_lost_connection_is_worth_another_try(s3: FakeS3) -> None:
     s3.fail = EndpointConnectionError(endpoint_url="http://s3")
-    with pytest.raises(core.StorageUnavailableError):
+    with pytest.raises(common.StorageUnavailableError):
         handler.handler(EXAMPLE, None)

@@ -10,14 +10,12 @@ from typing import Any
 
 import botocore.session
 import pytest
-import yaml
 from botocore import xform_name
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
-from infrastructure.artifacts import DEFINITIONS, FUNCTIONS, ROOT
-
-TEMPLATE = ROOT / "infrastructure" / "template.yaml"
+from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
+from tests.support.template import DOCUMENT, RESOURCES, TEMPLATE, as_list
 
 # Actions that have no resource to name, by AWS's service authorization reference.
 WITHOUT_RESOURCE = {
@@ -43,29 +41,6 @@ WITHOUT_RESOURCE = {
     "sagemaker:Search",
     "application-autoscaling:DescribeScalableTargets",
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms as {"!Sub": ...}."""
-
-
-def _short_form(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)
-    return {f"!{suffix}": value}
-
-
-_Loader.add_multi_constructor("!", _short_form)
-DOCUMENT: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _Loader)
-RESOURCES: dict[str, dict[str, Any]] = DOCUMENT["Resources"]
-
-
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def statements() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,10 +123,9 @@ def test_every_function_is_traced_limited_and_logs_for_a_while() -> None:
         group = RESOURCES[properties["LoggingConfig"]["LogGroup"]["!Ref"]]
         assert group["Properties"]["RetentionInDays"] == {"!Ref": "LogRetentionDays"}
         assert "ReservedConcurrency" in json.dumps(properties["ReservedConcurrentExecutions"])
-        module = properties["Handler"].split(".")[0]
-        assert (ROOT / "lambdas" / module / "handler.py").exists()
-        code = properties["Code"]["S3Key"]["!Ref"]
-        assert FUNCTIONS[code] == module
+        function = FUNCTIONS[properties["Code"]["S3Key"]["!Ref"]]
+        assert properties["Handler"] == f"lambdas.{function}.handler.handler"
+        assert (ROOT / "lambdas" / function / "handler.py").exists()
 
 
 def test_every_state_machine_logs_is_traced_and_fills_every_placeholder() -> None:
@@ -160,7 +134,7 @@ def test_every_state_machine_logs_is_traced_and_fills_every_placeholder() -> Non
     for properties in machines:
         assert properties["TracingConfiguration"] == {"Enabled": True}
         assert properties["LoggingConfiguration"]["Destinations"]
-        text = DEFINITIONS[properties["DefinitionS3Location"]["Key"]["!Ref"]].read_text()
+        _, text = definitions()[properties["DefinitionS3Location"]["Key"]["!Ref"]]
         assert set(re.findall(r"\$\{(\w+)\}", text)) == set(properties["DefinitionSubstitutions"])
 
 
@@ -244,5 +218,5 @@ def test_the_outputs_others_rely_on_are_there(output: str) -> None:
 
 
 def test_no_account_number_is_written_down() -> None:
-    for path in [TEMPLATE, *DEFINITIONS.values(), *Path(ROOT / "infrastructure").glob("*.py")]:
+    for path in [TEMPLATE, ROOT / "stepfunction.json", *Path(ROOT / "infrastructure").glob("*.py")]:
         assert not re.search(r"\b\d{12}\b", path.read_text()), path

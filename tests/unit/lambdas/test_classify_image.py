@@ -18,9 +18,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from infrastructure.artifacts import ROOT
+from lambdas import common
 from lambdas.classify_image import core, handler
+from tests.support.template import RESOURCES
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = json.loads((Path(handler.__file__).parent / "event.json").read_text())
 JPEG = b"\xff\xd8\xff\xe0rest"
 
@@ -42,7 +44,7 @@ class FakeRuntime:
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     fake = FakeRuntime()
-    monkeypatch.setattr(handler, "_client", fake)
+    monkeypatch.setattr(handler, "runtime_client", lambda: fake)
     monkeypatch.setenv("ENDPOINT_NAME", "scones-courier")
     return fake
 
@@ -104,7 +106,7 @@ def test_image_data_that_is_no_base64_is_refused(runtime: FakeRuntime, text: Any
 
 
 def test_data_that_is_no_image_is_refused(runtime: FakeRuntime) -> None:
-    with pytest.raises(core.NotAnImageError):
+    with pytest.raises(common.NotAnImageError):
         handler.handler(EXAMPLE | {"image_data": base64.b64encode(b"GIF89a").decode()}, None)
 
 
@@ -170,7 +172,7 @@ def test_exactly_the_transient_errors_are_retried_by_the_workflow() -> None:
 )
 def test_an_answer_that_is_no_list_of_numbers_is_malformed(runtime: FakeRuntime, answer: bytes) -> None:
     runtime.answer = answer
-    with pytest.raises(core.MalformedInferencesError):
+    with pytest.raises(common.MalformedInferencesError):
         handler.handler(EXAMPLE, None)
 
 
@@ -180,7 +182,7 @@ def test_an_answer_in_the_form_of_batch_transform_is_read_as_well() -> None:
 
 @pytest.mark.parametrize("hostile", [None, 7, [], "", "{", {"body": "no json"}, {"body": [1]}])
 def test_what_is_no_object_is_a_malformed_event(runtime: FakeRuntime, hostile: Any) -> None:
-    with pytest.raises(core.MalformedEventError):
+    with pytest.raises(common.MalformedEventError):
         handler.handler(hostile, None)
 
 
@@ -190,11 +192,6 @@ def test_an_event_whose_body_is_json_text_is_read_as_well(runtime: FakeRuntime) 
 
 
 def test_two_tries_at_the_endpoint_fit_into_the_functions_time() -> None:
-    import yaml
-
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
-    template = yaml.load((ROOT / "infrastructure" / "template.yaml").read_text(), loader)
-    timeout = template["Resources"]["ClassifyFunction"]["Properties"]["Timeout"]
+    timeout = RESOURCES["ClassifyFunction"]["Properties"]["Timeout"]
     config = handler._CONFIG
     assert config.retries["total_max_attempts"] * (config.read_timeout + config.connect_timeout) < timeout

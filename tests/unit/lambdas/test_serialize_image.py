@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lambdas import common
 from lambdas.serialize_image import core, handler
 
 FOLDER = Path(handler.__file__).parent
@@ -56,7 +64,7 @@ def refusal(code: str, status: int) -> ClientError:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     fake = FakeS3({"test/bicycle_s_000513.png": picture()})
-    monkeypatch.setattr(handler, "_client", fake)
+    monkeypatch.setattr(handler, "s3_client", lambda: fake)
     return fake
 
 
@@ -104,7 +112,7 @@ def test_an_event_in_a_body_is_read_as_well(s3: FakeS3, wrap: Any) -> None:
 
 @pytest.mark.parametrize("hostile", [None, 7, [], "", "{", "[]", {"body": "no json"}, {"body": [1]}, {"Payload": 3}])
 def test_what_is_no_object_is_a_malformed_event(s3: FakeS3, hostile: Any) -> None:
-    with pytest.raises(core.MalformedEventError):
+    with pytest.raises(common.MalformedEventError):
         handler.handler(hostile, None)
 
 
@@ -121,12 +129,16 @@ def test_a_missing_or_unusable_location_names_the_field(s3: FakeS3, field: str, 
         (refusal("NoSuchKey", 404), core.ImageNotFoundError),
         (refusal("NoSuchBucket", 404), core.ImageNotFoundError),
         (refusal("AccessDenied", 403), core.ImageAccessDeniedError),
-        (refusal("SlowDown", 503), core.StorageUnavailableError),
-        (refusal("InternalError", 500), core.StorageUnavailableError),
-        (refusal("RequestTimeout", 400), core.StorageUnavailableError),
+        (refusal("SlowDown", 503), common.StorageUnavailableError),
+        (refusal("InternalError", 500), common.StorageUnavailableError),
+        (refusal("RequestTimeout", 400), common.StorageUnavailableError),
         (refusal("InvalidBucketName", 400), ClientError),
-        (EndpointConnectionError(endpoint_url="http://s3"), core.StorageUnavailableError),
-        (ConnectionResetError("gone"), core.StorageUnavailableError),
+        (EndpointConnectionError(endpoint_url="http://s3"), common.StorageUnavailableError),
+        (ConnectionResetError("gone"), common.StorageUnavailableError),
+        (ReadTimeoutError(endpoint_url="http://s3"), common.StorageUnavailableError),
+        (IncompleteReadError(actual_bytes=1, expected_bytes=2), common.StorageUnavailableError),
+        (NoCredentialsError(), NoCredentialsError),
+        (ParamValidationError(report="Key"), ParamValidationError),
     ],
 )
 def test_each_failure_of_s3_has_its_name(s3: FakeS3, failure: Exception, error: type[Exception]) -> None:
@@ -162,7 +174,7 @@ def test_png_and_jpeg_of_every_kind_pass(content: bytes) -> None:
 def test_an_image_cut_off_anywhere_is_none(kind: str) -> None:
     whole = picture(kind)
     for length in range(len(whole) - 2):
-        with pytest.raises(core.NotAnImageError):
+        with pytest.raises(common.NotAnImageError):
             core.check_image(whole[:length], "k")
 
 
@@ -171,7 +183,7 @@ def test_a_png_with_a_flipped_bit_is_none() -> None:
     for at in range(8, len(whole) - 12):
         broken = bytearray(whole)
         broken[at] ^= 1
-        with pytest.raises(core.NotAnImageError):
+        with pytest.raises(common.NotAnImageError):
             core.check_image(bytes(broken), "k")
 
 
@@ -179,25 +191,11 @@ def test_a_png_with_a_flipped_bit_is_none() -> None:
     "content", [b"", b"GIF89a", picture("GIF", "P"), picture("BMP"), b"<html>", b"\x89PNG\r\n\x1a\n"]
 )
 def test_anything_else_is_none(content: bytes) -> None:
-    with pytest.raises(core.NotAnImageError, match="'k'"):
+    with pytest.raises(common.NotAnImageError, match="'k'"):
         core.check_image(content, "k")
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
 def test_no_bytes_make_it_fail_in_another_way(content: bytes, start: bytes) -> None:
-    with contextlib.suppress(core.NotAnImageError):
+    with contextlib.suppress(common.NotAnImageError):
         core.check_image(start + content, "k")
-
-
-def test_the_client_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    monkeypatch.setattr(handler, "_client", None)
-
-    def client(name: str, config: Any) -> object:
-        made.append(name)
-        return object()
-
-    monkeypatch.setattr(handler.boto3, "client", client)
-    assert handler._s3() is handler._s3()
-    assert made == ["s3"]
-    assert handler._CONFIG.retries["mode"] == "adaptive"

@@ -6,25 +6,22 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from infrastructure.artifacts import DEFINITIONS, ROOT
-from lambdas.classify_image import core as classify
-from lambdas.filter_inferences import core as filter_
-from lambdas.record_result import core as record
-from lambdas.serialize_image import core as serialize
+from infrastructure.artifacts import ROOT, definitions
+from lambdas import common
 
-WORKFLOW = json.loads((ROOT / "stepfunction.json").read_text())
-MAP = json.loads((ROOT / "infrastructure" / "distributed-map.asl.json").read_text())
-CORES = {
-    "${SerializeFunctionArn}": serialize,
-    "${ClassifyFunctionArn}": classify,
-    "${FilterFunctionArn}": filter_,
-    "${RecordFunctionArn}": record,
+DEFINITIONS = {name: json.loads(text) for name, text in definitions().values()}
+WORKFLOW, MAP = DEFINITIONS["stepfunction"], DEFINITIONS["distributed-map"]
+FUNCTIONS = {
+    "${SerializeFunctionArn}": "serialize_image",
+    "${ClassifyFunctionArn}": "classify_image",
+    "${FilterFunctionArn}": "filter_inferences",
+    "${RecordFunctionArn}": "record_result",
 }
 SERVICE_ERRORS = {
     "Lambda.ServiceException",
@@ -53,16 +50,18 @@ TASKS = [
 ]
 
 
-def transient(core: ModuleType) -> set[str]:
-    """The function's errors that say of themselves that they are worth another try."""
-    errors = (value for value in vars(core).values() if isinstance(value, type) and issubclass(value, Exception))
+def transient(function: str) -> set[str]:
+    """The errors a function may raise that say of themselves that they are worth another try."""
+    handler, core = (import_module(f"lambdas.{function}.{part}") for part in ("handler", "core"))
+    values = [*vars(core).values(), *(vars(common).values() if hasattr(handler, "s3_errors") else ())]
+    errors = (value for value in values if isinstance(value, type) and issubclass(value, Exception))
     return {error.__name__ for error in errors if "worth another try" in (error.__doc__ or "")}
 
 
 @pytest.mark.parametrize("state", TASKS)
 def test_exactly_the_transient_errors_are_retried_with_backoff_and_jitter(state: dict[str, Any]) -> None:
     (retry,) = state["Retry"]
-    ours = transient(CORES[state["Parameters"]["FunctionName"]])
+    ours = transient(FUNCTIONS[state["Parameters"]["FunctionName"]])
     assert ours
     assert set(retry["ErrorEquals"]) == ours | SERVICE_ERRORS
     assert retry["JitterStrategy"] == "FULL"
@@ -103,9 +102,9 @@ def test_both_maps_treat_their_items_alike_and_as_the_workflow_does() -> None:
         assert state["ToleratedFailurePercentagePath"] == "$.tolerated_failure_percentage"
 
 
-@pytest.mark.parametrize("path", DEFINITIONS.values(), ids=lambda path: path.name)
-def test_state_names_are_unique_and_every_transition_leads_somewhere(path: Path) -> None:
-    definition = json.loads(path.read_text())
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_state_names_are_unique_and_every_transition_leads_somewhere(name: str) -> None:
+    definition = DEFINITIONS[name]
     names = [name for name, _ in states(definition)]
     assert len(names) == len(set(names))
 
@@ -122,11 +121,13 @@ def test_state_names_are_unique_and_every_transition_leads_somewhere(path: Path)
     check(definition)
 
 
-@pytest.mark.parametrize("path", DEFINITIONS.values(), ids=lambda path: path.name)
-def test_an_independent_validator_accepts_the_definition(path: Path) -> None:
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_an_independent_validator_accepts_the_definition(name: str, tmp_path: Path) -> None:
     folders = (ROOT / ".run" / "node" / "node_modules", ROOT / "node_modules")
     found = next((folder / ".bin" / "asl-validator" for folder in folders if (folder / ".bin").is_dir()), None)
     if found is None or not found.exists() or not shutil.which("node"):
         pytest.skip("asl-validator is not installed: npm install --prefix .run/node asl-validator@4.0.0")
+    path = tmp_path / "definition.json"
+    path.write_text(json.dumps(DEFINITIONS[name]))
     done = subprocess.run([str(found), "--json-path", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
