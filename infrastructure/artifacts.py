@@ -13,6 +13,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from infrastructure.state_machines import distributed_map
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Template parameter -> folder under lambdas/.
@@ -22,12 +24,6 @@ FUNCTIONS = {
     "FilterCodeKey": "filter_inferences",
     "RecordCodeKey": "record_result",
 }
-# Template parameter -> definition in Amazon States Language.
-DEFINITIONS = {
-    "WorkflowDefinitionKey": ROOT / "stepfunction.json",
-    "DistributedMapDefinitionKey": ROOT / "infrastructure" / "distributed-map.asl.json",
-}
-
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -44,30 +40,43 @@ class Artifact:
     content: bytes
 
 
-def zip_function(folder: Path) -> bytes:
-    """Return the function's package, `<folder name>/*.py`; the same sources always give the same bytes."""
-    sources = sorted(folder.glob("*.py"))
+def zip_function(name: str) -> bytes:
+    """Return the package of the function in lambdas/<name>/, with what all share; the same sources, the same bytes."""
+    sources = sorted((ROOT / "lambdas" / name).glob("*.py"))
     if not sources:
-        raise DeploymentError(f"There is no Python file in {folder}")
+        raise DeploymentError(f"There is no Python file in lambdas/{name}")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as package:
-        for source in sources:
-            entry = zipfile.ZipInfo(f"{folder.name}/{source.name}", date_time=_EPOCH)
+        for source in [ROOT / "lambdas" / "common.py", *sources]:
+            entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), date_time=_EPOCH)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             package.writestr(entry, source.read_bytes())
     return buffer.getvalue()
 
 
+def definitions() -> dict[str, tuple[str, str]]:
+    """The workflows in Amazon States Language: template parameter -> name and text."""
+    text = (ROOT / "stepfunction.json").read_text()
+    many = distributed_map(json.loads(text))
+    return {
+        "WorkflowDefinitionKey": ("stepfunction", text),
+        "DistributedMapDefinitionKey": ("distributed-map", json.dumps(many, indent=2)),
+    }
+
+
 def artifacts() -> Iterator[Artifact]:
-    """Every artifact of the working tree."""
+    """Every artifact of the working tree, its key made of its content."""
     for parameter, name in FUNCTIONS.items():
-        content = zip_function(ROOT / "lambdas" / name)
-        yield Artifact(parameter, f"code/{name}-{hashlib.sha256(content).hexdigest()[:16]}.zip", content)
-    for parameter, path in DEFINITIONS.items():
-        content = path.read_bytes()
-        json.loads(content)
-        yield Artifact(parameter, f"definitions/{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+        content = zip_function(name)
+        yield Artifact(parameter, f"code/{name}-{_digest(content)}.zip", content)
+    for parameter, (name, text) in definitions().items():
+        content = text.encode()
+        yield Artifact(parameter, f"definitions/{name}-{_digest(content)}.json", content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def bucket_exists(s3: Any, bucket: str) -> bool:

@@ -212,10 +212,3 @@ class Deployment:
             count = empty_bucket(self.s3, bucket)
             self.s3.delete_bucket(Bucket=bucket)
             self.echo(f"Deleted the bucket {bucket} with {count} object versions.")
-
-
-def deploy_stack(
-    session: Any, stack_name: str = STACK_NAME, parameters: Mapping[str, str] | None = None, echo: Echo = _quiet
-) -> dict[str, str]:
-    """Create or update the stack and return its outputs; see `Deployment.deploy`."""
-    return Deployment(session, stack_name, echo).deploy(parameters)

@@ -9,22 +9,16 @@ from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
+from lambdas.common import MalformedInferencesError, NotAnImageError
+
 INFERENCE_ID_CHARACTERS = 64
 CUSTOM_ATTRIBUTES_CHARACTERS = 1024
 
 _CONTENT_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
-class MalformedEventError(ValueError):
-    """The event is not a JSON object."""
-
-
 class MissingImageDataError(ValueError):
     """`image_data` is absent, empty or not base64 text."""
-
-
-class NotAnImageError(ValueError):
-    """The image data is neither PNG nor JPEG."""
 
 
 class InvalidInferenceIdError(ValueError):
@@ -47,10 +41,6 @@ class ModelRefusedImageError(ValueError):
     """The model answered that it cannot use this image."""
 
 
-class MalformedInferencesError(ValueError):
-    """The endpoint's answer is not a JSON list of numbers."""
-
-
 class EndpointNotReadyError(RuntimeError):
     """The endpoint is still loading its model: worth another try."""
 
@@ -65,27 +55,6 @@ class EndpointUnavailableError(RuntimeError):
 
 class ModelUnavailableError(RuntimeError):
     """The model's container failed: worth another try."""
-
-
-def unwrap(event: Any) -> dict[str, Any]:
-    """Return the workflow's data from an event that may wrap it in `Payload` or `body`, as an object or JSON text.
-
-    Raises:
-        MalformedEventError: there is no JSON object inside.
-    """
-    data = event
-    while True:
-        if isinstance(data, str):
-            try:
-                data = json.loads(data)
-            except ValueError as error:
-                raise MalformedEventError(f"The event holds text that is not JSON: {data[:80]!r}") from error
-        if not isinstance(data, dict):
-            raise MalformedEventError(f"The event must be a JSON object, got {type(data).__name__}")
-        inner = data.get("Payload", data.get("body"))
-        if inner is None:
-            return data
-        data = inner
 
 
 def image_bytes(data: dict[str, Any]) -> bytes:

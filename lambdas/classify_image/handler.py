@@ -12,29 +12,23 @@ ModelUnavailableError.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+from functools import cache
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    ParamValidationError,
-)
+from botocore.exceptions import ClientError
 
-from .core import (
+from lambdas.classify_image.core import (
     EndpointNotConfiguredError,
     EndpointUnavailableError,
     classified,
     endpoint_error,
     inferences,
     invocation,
-    unwrap,
 )
+from lambdas.common import UNREACHABLE, log, unwrap
 
 # A real-time endpoint must answer within 60 s; two tries and the waits between them stay below the function's timeout.
 _CONFIG = Config(
@@ -42,15 +36,12 @@ _CONFIG = Config(
     read_timeout=float(os.environ.get("ENDPOINT_READ_TIMEOUT", "65")),
     retries={"mode": "adaptive", "total_max_attempts": 2},
 )
-_client: Any = None
 
 
-def _runtime() -> Any:
+@cache
+def runtime_client() -> Any:
     """The SageMaker Runtime client, made once per execution environment."""
-    global _client
-    if _client is None:
-        _client = boto3.client("sagemaker-runtime", config=_CONFIG)
-    return _client
+    return boto3.client("sagemaker-runtime", config=_CONFIG)
 
 
 def invoke(runtime: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
@@ -68,9 +59,7 @@ def invoke(runtime: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
             error.response["ResponseMetadata"]["HTTPStatusCode"],
             error.response.get("OriginalStatusCode"),
         ) from error
-    except (NoCredentialsError, ParamValidationError):
-        raise
-    except (BotoCoreError, OSError) as error:
+    except UNREACHABLE as error:
         raise EndpointUnavailableError(f"Endpoint {name!r} could not be reached: {error}") from error
 
 
@@ -80,8 +69,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if not name:
         raise EndpointNotConfiguredError("Set the function's environment variable ENDPOINT_NAME")
     data = unwrap(event)
-    answer, variant = invoke(_runtime(), invocation(data, name))
+    answer, variant = invoke(runtime_client(), invocation(data, name))
     probabilities = inferences(answer)
-    line = {"function": "classify_image", "s3_key": data.get("s3_key"), "inferences": probabilities}
-    sys.stdout.write(json.dumps(line) + "\n")
+    log("classify_image", s3_key=data.get("s3_key"), inferences=probabilities)
     return classified(data, probabilities, variant)

@@ -6,16 +6,10 @@ import json
 import math
 from typing import Any
 
+from lambdas.common import MalformedInferencesError
+
 # How far the probabilities' sum may be from 1: float32 models and rounded answers.
 SUM_TOLERANCE = 0.01
-
-
-class MalformedEventError(ValueError):
-    """The event is not a JSON object."""
-
-
-class MalformedInferencesError(ValueError):
-    """`inferences` is not a list of at least two probabilities that add up to 1."""
 
 
 class InvalidThresholdError(ValueError):
@@ -26,33 +20,8 @@ class ThresholdNotConfiguredError(RuntimeError):
     """The event carries no threshold and the configuration object is missing or unreadable."""
 
 
-class StorageUnavailableError(RuntimeError):
-    """S3 throttled, failed or could not be reached: worth another try."""
-
-
 class THRESHOLD_CONFIDENCE_NOT_MET(Exception):
     """The best probability is below the threshold. A business outcome: the message is JSON with what was decided on."""
-
-
-def unwrap(event: Any) -> dict[str, Any]:
-    """Return the workflow's data from an event that may wrap it in `Payload` or `body`, as an object or JSON text.
-
-    Raises:
-        MalformedEventError: there is no JSON object inside.
-    """
-    data = event
-    while True:
-        if isinstance(data, str):
-            try:
-                data = json.loads(data)
-            except ValueError as error:
-                raise MalformedEventError(f"The event holds text that is not JSON: {data[:80]!r}") from error
-        if not isinstance(data, dict):
-            raise MalformedEventError(f"The event must be a JSON object, got {type(data).__name__}")
-        inner = data.get("Payload", data.get("body"))
-        if inner is None:
-            return data
-        data = inner
 
 
 def _is_number(value: Any) -> bool:

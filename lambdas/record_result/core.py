@@ -20,10 +20,6 @@ class RecordAccessDeniedError(PermissionError):
     """The function's role may not write the record."""
 
 
-class StorageUnavailableError(RuntimeError):
-    """S3 throttled, failed or could not be reached: worth another try."""
-
-
 def record_key(batch_id: str, s3_key: str) -> str:
     """Return where the record of one image lies; the same image always has the same key, so a retry overwrites it."""
     return f"batches/{batch_id}/items/{hashlib.sha256(s3_key.encode()).hexdigest()}.json"

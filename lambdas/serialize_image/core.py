@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import zlib
 from typing import Any
+
+from lambdas.common import NotAnImageError
 
 # A state's payload is at most 256 KiB (Step Functions quota). Base64 makes 4 bytes of 3, and key, bucket and the
 # invocation's metadata need room beside it.
@@ -24,10 +25,6 @@ _JPEG_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 
 
-class MalformedEventError(ValueError):
-    """The event is not a JSON object."""
-
-
 class MissingKeyError(ValueError):
     """`s3_bucket` or `s3_key` is absent, empty or no text."""
 
@@ -40,37 +37,8 @@ class ImageAccessDeniedError(PermissionError):
     """The function's role may not read the object."""
 
 
-class NotAnImageError(ValueError):
-    """The object is neither a whole PNG nor a whole JPEG."""
-
-
 class ImageTooLargeError(ValueError):
     """The image does not fit into one state's payload."""
-
-
-class StorageUnavailableError(RuntimeError):
-    """S3 throttled, failed or could not be reached: worth another try."""
-
-
-def unwrap(event: Any) -> dict[str, Any]:
-    """Return the workflow's data from an event that may wrap it in `Payload` or `body`, as an object or JSON text.
-
-    Raises:
-        MalformedEventError: there is no JSON object inside.
-    """
-    data = event
-    while True:
-        if isinstance(data, str):
-            try:
-                data = json.loads(data)
-            except ValueError as error:
-                raise MalformedEventError(f"The event holds text that is not JSON: {data[:80]!r}") from error
-        if not isinstance(data, dict):
-            raise MalformedEventError(f"The event must be a JSON object, got {type(data).__name__}")
-        inner = data.get("Payload", data.get("body"))
-        if inner is None:
-            return data
-        data = inner
 
 
 def object_location(data: dict[str, Any]) -> tuple[str, str]:

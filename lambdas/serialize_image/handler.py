@@ -8,56 +8,28 @@ NotAnImageError, ImageTooLargeError; StorageUnavailableError is the one that a r
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from .core import (
+from lambdas.common import log, s3_client, s3_errors, unwrap
+from lambdas.serialize_image.core import (
     MAX_IMAGE_BYTES,
     ImageAccessDeniedError,
     ImageNotFoundError,
-    StorageUnavailableError,
     check_image,
     check_size,
     object_location,
     serialized,
-    unwrap,
 )
-
-_CONFIG = Config(connect_timeout=5, read_timeout=10, retries={"mode": "adaptive", "total_max_attempts": 3})
-_client: Any = None
-
-
-def _s3() -> Any:
-    """The S3 client, made once per execution environment."""
-    global _client
-    if _client is None:
-        _client = boto3.client("s3", config=_CONFIG)
-    return _client
 
 
 def read_image(s3: Any, bucket: str, key: str) -> bytes:
     """Return the bytes of an object, without reading one that is too large."""
-    try:
+    named = {404: ImageNotFoundError, 403: ImageAccessDeniedError}
+    with s3_errors(f"{key!r} in bucket {bucket!r}", named):
         answer = s3.get_object(Bucket=bucket, Key=key)
         with answer["Body"] as stream:
             check_size(answer["ContentLength"], key)
             content: bytes = stream.read(MAX_IMAGE_BYTES + 1)
-    except ClientError as error:
-        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code in {"NoSuchKey", "NoSuchBucket", "404"}:
-            raise ImageNotFoundError(f"There is no object {key!r} in bucket {bucket!r} ({code})") from error
-        if status == 403:
-            raise ImageAccessDeniedError(f"Reading {key!r} in bucket {bucket!r} was refused: {error}") from error
-        if status >= 500 or status == 429 or code in {"SlowDown", "RequestTimeout"}:
-            raise StorageUnavailableError(f"S3 answered {code} ({status}) for {key!r}") from error
-        raise
-    except (BotoCoreError, OSError) as error:
-        raise StorageUnavailableError(f"S3 could not be read for {key!r}: {error}") from error
     check_size(len(content), key)
     return content
 
@@ -66,8 +38,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Entry point."""
     data = unwrap(event)
     bucket, key = object_location(data)
-    content = read_image(_s3(), bucket, key)
+    content = read_image(s3_client(), bucket, key)
     check_image(content, key)
-    line = {"function": "serialize_image", "s3_bucket": bucket, "s3_key": key, "bytes": len(content)}
-    sys.stdout.write(json.dumps(line) + "\n")
+    log("serialize_image", s3_bucket=bucket, s3_key=key, bytes=len(content))
     return serialized(data, bucket, key, content)

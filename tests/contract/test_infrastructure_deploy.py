@@ -23,12 +23,12 @@ from embedded.settings import EmbeddedSettings, free_port
 from infrastructure import artifacts as artifacts_module
 from infrastructure import stack as stacks
 from infrastructure.artifacts import ROOT, DeploymentError
-from infrastructure.deploy import THRESHOLD_KEY, Deployment, deploy_stack
+from infrastructure.deploy import THRESHOLD_KEY, Deployment
 
 
 @pytest.fixture(scope="module")
 def session(ministack: str, aws: Callable[..., Any]) -> Any:
-    """What `deploy_stack` needs of a boto3 session, pointing at the test platform."""
+    """What a deployment needs of a boto3 session, pointing at the test platform."""
     return SimpleNamespace(region_name="us-east-1", client=aws)
 
 
@@ -105,6 +105,7 @@ def test_changed_code_is_deployed(
     name = deployment.deploy()["SerializeFunctionName"]
     before = session.client("lambda").get_function_configuration(FunctionName=name)["CodeSha256"]
     shutil.copytree(ROOT / "lambdas", tmp_path / "lambdas")
+    shutil.copy(ROOT / "stepfunction.json", tmp_path)
     with (tmp_path / "lambdas" / "serialize_image" / "core.py").open("a") as source:
         source.write("\n# changed\n")
     monkeypatch.setattr(artifacts_module, "ROOT", tmp_path)
@@ -154,15 +155,13 @@ def test_a_creation_that_fails_says_why_and_the_next_one_recovers(deployment: De
 
 
 def test_an_update_that_fails_says_why_and_leaves_what_was(
-    deployment: Deployment, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = deployment.deploy()
-    path = tmp_path / "broken.json"
-    path.write_text(
-        '{"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": {"Type": "Pass", "Output": "{% ( %}"}}}'
-    )
+    text = '{"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": {"Type": "Pass", "Output": "{% ( %}"}}}'
+    broken = artifacts_module.definitions() | {"WorkflowDefinitionKey": ("broken", text)}
     with monkeypatch.context() as patched:
-        patched.setitem(artifacts_module.DEFINITIONS, "WorkflowDefinitionKey", path)
+        patched.setattr(artifacts_module, "definitions", lambda: broken)
         with pytest.raises(DeploymentError, match="UPDATE_ROLLBACK_COMPLETE"):
             deployment.deploy()
     states = session.client("stepfunctions")
@@ -243,14 +242,14 @@ def test_after_kill_9_the_stack_is_made_again_around_the_surviving_data(
     try:
         service.start()
         service.wait_ready()
-        outputs = deploy_stack(session, "again")
+        outputs = Deployment(session, "again").deploy()
         session.client("s3").put_object(Bucket=outputs["BucketName"], Key="photos/a.png", Body=b"kept")
         assert service.process is not None
         service.process.kill()
         service.process.wait()
         service.start()
         service.wait_ready()
-        after = deploy_stack(session, "again")
+        after = Deployment(session, "again").deploy()
         assert after == outputs
         kept = session.client("s3").get_object(Bucket=outputs["BucketName"], Key="photos/a.png")["Body"].read()
         assert kept == b"kept"

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from infrastructure.deploy import deploy_stack
+from infrastructure.deploy import Deployment
 
 STACK = "wf-test"
 CONFIDENT, UNSURE = [0.98, 0.02], [0.6, 0.4]
@@ -175,7 +175,7 @@ class Workflow:
 
 @pytest.fixture(scope="session")
 def workflow(ministack: str, aws: Callable[..., Any], scripted_runtime: Runtime) -> Workflow:
-    outputs = deploy_stack(SimpleNamespace(region_name="us-east-1", client=aws), STACK)
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), STACK).deploy()
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"],
         Environment={
