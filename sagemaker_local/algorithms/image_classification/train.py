@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,17 @@ def _check_training(labels: Array, chosen: Hyperparameters) -> None:
         raise AlgorithmError(f"Each class needs at least 2 training images; too few of class {scarce}")
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A pass over the training images: the model after it, and how good that is."""
+
+    model: Model
+    fitted: Fitted
+    on_validation: Array  # (images, classes) probabilities
+    figures: dict[str, Any]
+    loss: float  # over all images not trained on: a handful of validation images more or less right is chance
+
+
 def _learn(
     paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Rows, Array],
     validation: tuple[Rows, Array], scratch: Path, started: float, earlier: Model | None,
@@ -187,44 +199,19 @@ def _learn(
     if epochs < chosen.epochs:
         LOG.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
     history: list[dict[str, Any]] = []
-    best: tuple[float, Model, Fitted, Array, dict[str, Any]] | None = None
+    best: _Pass | None = None
     for epoch in range(epochs):
-        begun = time.monotonic()
-        trainer.add_pass()
-        fitted = trainer.fit()
-        model = Model(fitted.parameters, geometry, chosen.image_shape)
-        on_training = fitted.seen
-        LOG.info("Epoch[%d] Train-accuracy=%.6f", epoch, calibration.accuracy(on_training, training[1]))
-        if chosen.top_k:
-            top = calibration.top_k_accuracy(on_training, training[1], chosen.top_k)
-            LOG.info("Epoch[%d] Train-top_k_accuracy_%d=%.6f", epoch, chosen.top_k, top)
-        LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
-        on_validation = _evaluate(model, validation[0])
-        LOG.info("Epoch[%d] Validation-accuracy=%.6f", epoch, calibration.accuracy(on_validation, validation[1]))
-        if chosen.top_k:
-            top = calibration.top_k_accuracy(on_validation, validation[1], chosen.top_k)
-            LOG.info("Epoch[%d] Validation-top_k_accuracy_%d=%.6f", epoch, chosen.top_k, top)
-        figures: dict[str, Any] = {
-            "epoch": epoch,
-            "train": calibration.report(on_training, training[1]),
-            "cross_validation": calibration.report(fitted.held_out, training[1]),
-            "validation": calibration.report(on_validation, validation[1]),
-            "seconds": time.monotonic() - begun,
-        }
-        history.append(figures)
-        # Log loss over all images not trained on: a handful of validation images more or less right is chance.
-        loss = calibration.log_loss(
-            np.concatenate([fitted.held_out, on_validation]), np.concatenate([training[1], validation[1]])
-        )
-        if best is None or loss < best[0]:
-            best = (loss, model, fitted, on_validation, figures)
-            LOG.info("Storing the best model with validation accuracy: %.6f", figures["validation"]["accuracy"])
+        made = _pass(epoch, trainer, chosen, geometry, validation)
+        history.append(made.figures)
+        if best is None or made.loss < best.loss:
+            best = made
+            LOG.info("Storing the best model with validation accuracy: %.6f", made.figures["validation"]["accuracy"])
         if _stop_early(chosen, [entry["validation"]["accuracy"] for entry in history]):
             LOG.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
             break
     assert best is not None
-    _, model, fitted, on_validation, figures = best
-    _write(paths.model, model, scratch)
+    _write(paths.model, best.model, scratch)
+    figures = best.figures
     report = {
         "best_epoch": figures["epoch"],
         "metrics": {
@@ -236,16 +223,48 @@ def _learn(
         "cross_validation": figures["cross_validation"],
         "validation": figures["validation"],
         "calibration": {
-            "cross_validation": calibration.reliability(fitted.held_out, training[1]),
-            "validation": calibration.reliability(on_validation, validation[1]),
+            "cross_validation": calibration.reliability(best.fitted.held_out, training[1]),
+            "validation": calibration.reliability(best.on_validation, validation[1]),
         },
         "epochs": history,
-        "ridge_strengths": {"linear": fitted.strengths[0], "kernel": fitted.strengths[1]},
+        "ridge_strengths": {"linear": best.fitted.strengths[0], "kernel": best.fitted.strengths[1]},
         "training_images": np.bincount(training[1], minlength=chosen.num_classes).tolist(),
         "seconds": time.monotonic() - started,
         "without_effect": chosen.without_effect,
     }
     (paths.model / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _pass(
+    epoch: int, trainer: Trainer, chosen: Hyperparameters, geometry: Geometry, validation: tuple[Rows, Array]
+) -> _Pass:
+    """See the training images once more and fit; logs what the built-in algorithm logs of an epoch."""
+    begun = time.monotonic()
+    trainer.add_pass()
+    fitted = trainer.fit()
+    model = Model(fitted.parameters, geometry, chosen.image_shape)
+    _log_accuracy(epoch, "Train", chosen, fitted.seen, trainer.labels)
+    LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
+    on_validation = _evaluate(model, validation[0])
+    _log_accuracy(epoch, "Validation", chosen, on_validation, validation[1])
+    figures = {
+        "epoch": epoch,
+        "train": calibration.report(fitted.seen, trainer.labels),
+        "cross_validation": calibration.report(fitted.held_out, trainer.labels),
+        "validation": calibration.report(on_validation, validation[1]),
+        "seconds": time.monotonic() - begun,
+    }
+    loss = calibration.log_loss(
+        np.concatenate([fitted.held_out, on_validation]), np.concatenate([trainer.labels, validation[1]])
+    )
+    return _Pass(model, fitted, on_validation, figures, loss)
+
+
+def _log_accuracy(epoch: int, name: str, chosen: Hyperparameters, probabilities: Array, labels: Array) -> None:
+    LOG.info("Epoch[%d] %s-accuracy=%.6f", epoch, name, calibration.accuracy(probabilities, labels))
+    if chosen.top_k:
+        top = calibration.top_k_accuracy(probabilities, labels, chosen.top_k)
+        LOG.info("Epoch[%d] %s-top_k_accuracy_%d=%.6f", epoch, name, chosen.top_k, top)
 
 
 def _evaluate(model: Model, canvases: Readable) -> Array:
