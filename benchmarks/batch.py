@@ -61,11 +61,11 @@ async def raw_engine(platform: BatchPlatform, inputs: list[str]) -> float:
 
 async def our_engine(platform: BatchPlatform, keys: list[str]) -> float:
     """Run our engine alone over the same images, in this process; returns the seconds it took."""
-    from scones.core.batch.engine import BatchEngine
-    from scones.core.batch.flow import FlowControl
-    from scones.core.batch.items import Item, workflow_input
-    from scones.hooks.batch_chunks import ChunkRequest
-    from scones.hooks.batch_executions import StandardExecutions, async_client
+    from scones.batch.engine import BatchEngine
+    from scones.batch.executions import StandardExecutions, async_client
+    from scones.batch.flow import FlowControl
+    from scones.batch.follower import ChunkRequest
+    from scones.batch.items import Item, workflow_input
 
     os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = platform.connection
     batch_id = f"engine-{uuid.uuid4().hex[:8]}"

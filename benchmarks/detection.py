@@ -18,16 +18,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import Measurement
-from scones.core.drift import (
-    CHI_SQUARE,
-    JENSEN_SHANNON,
-    KOLMOGOROV_SMIRNOV,
-    POPULATION_STABILITY,
-    compare,
-    effective_count,
-    suggest_constraints,
-)
-from scones.core.image_statistics import STATISTICS, categorical_feature, image_statistics, numerical_feature
+from scones.images.statistics import (STATISTICS, categorical_feature, image_statistics, numerical_feature)
+from scones.monitoring.drift import (CHI_SQUARE, JENSEN_SHANNON, KOLMOGOROV_SMIRNOV, POPULATION_STABILITY, compare, effective_count, suggest_constraints)
 
 CLASSES = ["bicycle", "motorcycle"]
 RECORDS = (50, 200, 1000)
@@ -50,7 +42,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     Raises:
         FileNotFoundError: the real archive is not there.
     """
-    from scones.core.cifar import class_ids, read_archive
+    from scones.dataset.cifar import class_ids, read_archive
 
     folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
     archive = read_archive(folder / "cifar-100-python.tar.gz")

@@ -71,7 +71,7 @@ def _images() -> Any:
     folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
     archive = folder / "cifar-100-python.tar.gz"
     if archive.exists():
-        from scones.core.cifar import read_archive
+        from scones.dataset.cifar import read_archive
 
         return np.asarray(read_archive(archive).train.images)[:1000].transpose(0, 2, 3, 1)
     generator = np.random.default_rng(0)
@@ -149,15 +149,15 @@ began = time.perf_counter()
 import numpy as np
 from datetime import UTC, datetime
 from benchmarks.monitoring import ENDPOINT, _client
-from scones.core.capture_files import Watermark
-from scones.core.capture_reader import read_capture
-from scones.core.capture_summary import ReadSettings
-from scones.core.drift import suggest_constraints
-from scones.core.image_statistics import NoveltyScale, baseline_statistics
-from scones.core.monitoring import ReportInputs, build_report
-from scones.core.report.page import render_page
-from scones.hooks.captures import fetcher, list_captures
-from scones.hooks.objects import ObjectStore
+from scones.monitoring.capture_files import Watermark
+from scones.monitoring.capture_reader import read_capture
+from scones.monitoring.capture_summary import ReadSettings
+from scones.monitoring.drift import suggest_constraints
+from scones.images.statistics import NoveltyScale, baseline_statistics
+from scones.monitoring.build import ReportInputs, build_report
+from scones.monitoring.page import render_page
+from scones.monitoring.capture_store import fetcher, list_captures
+from scones.aws.store import ObjectStore
 
 url, prefix, records = sys.argv[1], sys.argv[2], int(sys.argv[3])
 imported, import_cpu = time.perf_counter(), time.process_time()

@@ -101,8 +101,8 @@ def our_way(s3: Any, archive: Path, classes: tuple[str, ...], training_input: st
     if "AIRFLOW_HOME" not in os.environ:  # importing Airflow writes there: never into the user's home
         os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="scones-bench-airflow-")
         atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+    from scones.dataset.staging import stage_images
     from scones.settings import Settings
-    from scones.tasks.staging import stage_images
 
     settings = Settings(cifar100_archive=str(archive))
     return stage_images(
@@ -151,7 +151,7 @@ def _warm(s3: Any, archive: Path) -> None:
 
 def staging_1k() -> list[Measurement]:
     """1,000 training images (and the archive's test images, on both sides); the median of three alternating runs."""
-    from scones.core.sample import write_sample_archive
+    from scones.dataset.sample import write_sample_archive
 
     logging.getLogger("scones").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="scones-bench-") as name, _s3() as s3:
@@ -187,8 +187,8 @@ def staging_1k() -> list[Measurement]:
 
 def _large_archive(path: Path) -> tuple[str, ...]:
     """50,000 training images of all 100 classes and 1,000 test images, photographs' statistics by drawing."""
-    from scones.core.cifar_classes import FINE_NAMES
-    from scones.core.sample import write_sample_archive
+    from scones.dataset.cifar_classes import FINE_NAMES
+    from scones.dataset.sample import write_sample_archive
 
     write_sample_archive(path, FINE_NAMES, train_per_class=500, test_per_class=10)
     return FINE_NAMES
@@ -196,7 +196,7 @@ def _large_archive(path: Path) -> tuple[str, ...]:
 
 def staging_50k() -> list[Measurement]:
     """50,000 training images: time of both ways, and how much memory ours needs beside a twentieth of the images."""
-    from scones.core.sample import write_sample_archive
+    from scones.dataset.sample import write_sample_archive
 
     logging.getLogger("scones").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="scones-bench-") as name, _s3() as s3:

@@ -53,7 +53,7 @@ def real_images() -> tuple[Any, Any, Any, Any]:
     threadpool_limits(limits=1, user_api="blas")
 
     sys.path.insert(0, str(ROOT / "plugins"))
-    from scones.core.cifar import class_ids, read_archive
+    from scones.dataset.cifar import class_ids, read_archive
 
     archive = read_archive(archive_path())
     ids = class_ids(CLASSES, archive.class_names)

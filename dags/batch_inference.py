@@ -30,11 +30,12 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 
-from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
+from scones.batch import collect as batch_results
+from scones.batch import plan as batch
+from scones.batch.operator import BatchChunkOperator
+from scones.defaults import (BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS)
+from scones.jobs.page_links import batch_task
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
-from scones.operators.batch import BatchChunkOperator
-from scones.page_links import batch_task
-from scones.tasks import batch, batch_results
 
 INPUT, PACE, LIMITS = "What to score", "How fast", "When the run fails"
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['bucket'] }}"

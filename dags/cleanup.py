@@ -17,11 +17,12 @@ anything without the project's tag, endpoints that had requests within `older_th
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airtasks.sdk import Param, dag
 
 from scones import defaults
+from scones.aws.tasks import resolve_resources
+from scones.deployment import tasks
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.tasks import maintenance_flow as flow
 
 
 @dag(
@@ -56,9 +57,9 @@ from scones.tasks import maintenance_flow as flow
     deadline=late_after("cleanup", hours=1),
 )
 def cleanup() -> None:
-    resources = flow.resolve_resources()
-    planned = flow.plan_cleanup(resources)
-    flow.delete_planned(planned, resources)
+    resources = resolve_resources()
+    planned = tasks.plan_cleanup(resources)
+    tasks.delete_planned(planned, resources)
 
 
 cleanup()

@@ -27,11 +27,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import Param, chain, dag
+from airtasks.sdk import Param, chain, dag
 
 from scones import defaults
+from scones.monitoring import tasks
 from scones.notifications import run_failed_notifier
-from scones.tasks import monitoring_flow as flow
 
 WINDOW, ACTION = "What to report on", "What follows"
 
@@ -92,13 +92,13 @@ PARAMS = {
     on_failure_callback=run_failed_notifier(),
 )
 def monitor_endpoint() -> None:
-    resources = flow.resolve_resources()
-    captured = flow.await_capture(resources)
-    written = flow.write_report(resources)
+    resources = tasks.resolve_resources()
+    captured = tasks.await_capture(resources)
+    written = tasks.write_report(resources)
     chain(captured, written)
-    flow.publish_metrics(resources, written)
-    flow.send_alarm(resources, written)
-    flow.report_drift(resources, written)
+    tasks.publish_metrics(resources, written)
+    tasks.send_alarm(resources, written)
+    tasks.report_drift(resources, written)
 
 
 monitor_endpoint()

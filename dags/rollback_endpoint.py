@@ -17,13 +17,14 @@ one end first, as both would deploy to the same endpoint.
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airtasks.sdk import Param, dag
 
 from scones import defaults
+from scones.aws.tasks import resolve_resources
+from scones.deployment import tasks
+from scones.deployment.operator import EndpointDeployOperator
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.operators.endpoint import EndpointDeployOperator
-from scones.tasks import maintenance_flow as flow
-from scones.training_params import INSTANCE_TYPE
+from scones.training.params import INSTANCE_TYPE
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
@@ -76,8 +77,8 @@ ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
     deadline=late_after("rollback_endpoint", hours=1),
 )
 def rollback_endpoint() -> None:
-    resources = flow.resolve_resources()
-    chosen = flow.choose_version(resources)
+    resources = resolve_resources()
+    chosen = tasks.choose_version(resources)
     deployed = EndpointDeployOperator(
         task_id="deploy_endpoint",
         endpoint_name=ENDPOINT,
@@ -87,7 +88,7 @@ def rollback_endpoint() -> None:
         capture_uri=f"s3://{BUCKET}/capture",
         capture_percent="{{ params.capture_percent }}",
     ).output
-    flow.check_rolled_back(deployed, chosen, resources)
+    tasks.check_rolled_back(deployed, chosen, resources)
 
 
 rollback_endpoint()

@@ -29,16 +29,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, chain, dag, task_group
+from airsdk import AssetOrTimeSchedule, chain, dag, task_group
 
 from scones import defaults
+from scones.aws.tasks import resolve_resources
+from scones.dataset.tasks import stage_images
+from scones.deployment.operator import EndpointDeployOperator
+from scones.deployment.tasks import (await_capture, delete_candidate, retire_superseded, smoke_test_candidate, verify_endpoint)
+from scones.evaluation.tasks import check_quality, evaluate_model, publish_threshold
+from scones.evaluation.transform import TransformOperator
+from scones.monitoring.deployed import write_report
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.operators.approval import ModelApprovalOperator
-from scones.operators.endpoint import EndpointDeployOperator
-from scones.operators.training import TrainingOperator
-from scones.operators.transform import TransformOperator
-from scones.tasks import training_flow as flow
-from scones.training_params import training_params
+from scones.training.approval import ModelApprovalOperator
+from scones.training.operator import TrainingOperator
+from scones.training.params import training_params
+from scones.training.tasks import (choose_champion, create_model, refuse_model, register_model)
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
@@ -60,8 +65,8 @@ FLEET: dict[str, Any] = {
     deadline=late_after("train_and_deploy", hours=4),
 )
 def train_and_deploy() -> None:
-    resources = flow.resolve_resources()
-    dataset = flow.stage_images(resources)
+    resources = resolve_resources()
+    dataset = stage_images(resources)
     training = TrainingOperator(
         task_id="train_model",
         dataset=dataset,
@@ -76,7 +81,7 @@ def train_and_deploy() -> None:
         force_retrain="{{ params.force_retrain }}",
         pool=defaults.TRAINING_POOL,
     ).output
-    model = flow.create_model(training, resources)
+    model = create_model(training, resources)
 
     @task_group
     def evaluation() -> list:
@@ -85,18 +90,18 @@ def train_and_deploy() -> None:
         ).output
         champion = TransformOperator(
             task_id="transform_champion",
-            model=flow.choose_champion(model),
+            model=choose_champion(model),
             dataset=dataset,
             pool=defaults.TRAINING_POOL,
         )
-        evaluated = flow.evaluate_model(model, dataset, answers)
+        evaluated = evaluate_model(model, dataset, answers)
         champion >> evaluated
         return [answers, evaluated]
 
     answers, evaluated = evaluation()
-    verdict = flow.check_quality(evaluated)
-    refused = flow.refuse_model(model, evaluated, verdict["decision"], resources)
-    registered = flow.register_model(model, dataset, evaluated, training)
+    verdict = check_quality(evaluated)
+    refused = refuse_model(model, evaluated, verdict["decision"], resources)
+    registered = register_model(model, dataset, evaluated, training)
     approved = ModelApprovalOperator(
         task_id="approve_model",
         registration=registered,
@@ -116,9 +121,9 @@ def train_and_deploy() -> None:
             instance_type=FLEET["instance_type"],
             delete_on_failure=True,
         ).as_setup()
-        flow.smoke_test_candidate(started.output, dataset, answers) >> flow.delete_candidate(
-            started.output
-        ).as_teardown(setups=started)
+        smoke_test_candidate(started.output, dataset, answers) >> delete_candidate(started.output).as_teardown(
+            setups=started
+        )
 
     deployed = EndpointDeployOperator(
         task_id="deploy_endpoint",
@@ -133,12 +138,12 @@ def train_and_deploy() -> None:
         max_capacity="{{ params.max_capacity }}",
         **FLEET,
     )
-    checked = flow.verify_endpoint(deployed.output, dataset, answers, registered, evaluated)
-    captured = flow.await_capture(deployed.output, resources, checked)
+    checked = verify_endpoint(deployed.output, dataset, answers, registered, evaluated)
+    captured = await_capture(deployed.output, resources, checked)
     chain(verdict, [registered, refused])
     chain(registered, approved, candidate(), deployed, checked)
-    chain(checked, [captured, flow.retire_superseded(deployed.output), flow.publish_threshold(evaluated, resources)])
-    captured >> flow.write_report(deployed.output, resources)
+    chain(checked, [captured, retire_superseded(deployed.output), publish_threshold(evaluated, resources)])
+    captured >> write_report(deployed.output, resources)
 
 
 train_and_deploy()

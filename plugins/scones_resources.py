@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from scones.links import RESOURCE_PAGES
+from scones.jobs.links import RESOURCE_PAGES
 
 
 class LazyResourcePages:

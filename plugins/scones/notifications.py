@@ -68,7 +68,7 @@ def publish_alert(
     """
     from airflow.providers.amazon.aws.hooks.sns import SnsHook
 
-    from scones.hooks.resources import stack_outputs
+    from scones.aws.resources import stack_outputs
 
     arn = topic_arn or stack_outputs(aws_conn_id=aws_conn_id)["AlertTopicArn"]
     answer = SnsHook(aws_conn_id=aws_conn_id).publish_to_target(
@@ -125,8 +125,8 @@ class AwsRetryPolicy(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """Decide by the error's code, or by its class for errors in the data or the params."""
-        from scones.core.endpoint import EndpointDeploymentError
-        from scones.hooks.errors import THROTTLING_CODES, code_of, is_transient
+        from scones.aws.errors import THROTTLING_CODES, code_of, is_transient
+        from scones.deployment.endpoint import EndpointDeploymentError
 
         code = code_of(exception)
         if code in THROTTLING_CODES:

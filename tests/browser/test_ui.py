@@ -22,10 +22,10 @@ from embedded import services
 from embedded.airflow_api import AirflowApi
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings
-from scones.core.batch.names import batch_id_for
-from scones.hooks.monitoring import MonitoringAws
-from scones.hooks.objects import ObjectStore
-from scones.tasks.monitoring import write_report
+from scones.aws.store import ObjectStore
+from scones.batch.names import batch_id_for
+from scones.monitoring.aws import MonitoringAws
+from scones.monitoring.report import write_report
 from tests.contract import monitoring_world as world
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scones.core.drift import suggest_constraints
-from scones.core.image_statistics import baseline_statistics
+from scones.images.statistics import baseline_statistics
+from scones.monitoring.drift import suggest_constraints
 
 CLASSES = ["bicycle", "motorcycle"]
 DATASET = "ds-0123456789ab"

@@ -18,15 +18,15 @@ import pytest
 
 from embedded import environment
 from embedded.settings import EmbeddedSettings
-from scones.core.batch import layout
-from scones.core.batch.planning import BatchInputError
-from scones.core.batch.results import COLUMNS, BatchLimitError, check_limits
-from scones.core.batch.transport import TransportError
-from scones.hooks.batch_chunks import ChunkFollower, ChunkRequest
-from scones.operators.batch import BatchChunkOperator
-from scones.tasks.batch import chunk_references
-from scones.tasks.batch_results import accept_labels, collect
-from scones.tasks.batch_traffic import make_traffic
+from scones.batch import layout
+from scones.batch.collect import accept_labels, collect
+from scones.batch.follower import ChunkFollower, ChunkRequest
+from scones.batch.generate import make_traffic
+from scones.batch.operator import BatchChunkOperator
+from scones.batch.plan import chunk_references
+from scones.batch.planning import BatchInputError
+from scones.batch.results import COLUMNS, BatchLimitError, check_limits
+from scones.batch.transport import TransportError
 from tests.support.batch_world import MODEL, World, deploy_world, png, stub_sagemaker
 
 _ids = count()

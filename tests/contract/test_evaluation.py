@@ -11,15 +11,9 @@ from typing import Any
 
 import pytest
 
-from scones.core.evaluation import EvaluationError
-from scones.core.threshold import ThresholdError, parse
-from scones.tasks.evaluation import (
-    champion_needs_transform,
-    check_gate,
-    evaluate_model,
-    publish_threshold,
-    transform_prefix,
-)
+from scones.evaluation.evaluate import (champion_needs_transform, check_gate, evaluate_model, publish_threshold, transform_prefix)
+from scones.evaluation.metrics import EvaluationError
+from scones.evaluation.threshold import ThresholdError, parse
 
 FILES = [f"image_{number:03d}.png" for number in range(40)]
 LABELS = {name: number % 2 for number, name in enumerate(FILES)}

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scones.core.capture_files import Watermark
-from scones.hooks.monitoring import EndpointMissingError, MonitoringAws, update_json
-from scones.hooks.objects import ObjectStore
-from scones.tasks.monitoring import report_id_of, wait_for_capture, write_report
-from scones.tasks.monitoring_actions import publish_metrics, request_retraining, send_alarm
+from scones.aws.store import ObjectStore
+from scones.monitoring.actions import publish_metrics, request_retraining, send_alarm
+from scones.monitoring.aws import EndpointMissingError, MonitoringAws, update_json
+from scones.monitoring.capture_files import Watermark
+from scones.monitoring.report import report_id_of, wait_for_capture, write_report
 from tests.contract import monitoring_world as world
 
 

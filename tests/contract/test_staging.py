@@ -20,25 +20,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scones.core.cifar import read_archive
-from scones.core.download import DownloadBudget
-from scones.core.images import encode_png
-from scones.core.recordio import unpack_images
-from scones.core.sample import write_sample_archive
-from scones.core.staging_errors import (
-    ArchiveNotFoundError,
-    BadInputError,
-    CorruptArchiveError,
-    DataCheckError,
-    DownloadError,
-    UnknownClassError,
-    UnsafeArchiveError,
-)
+from scones.dataset import upload
+from scones.dataset.archive import get_archive
+from scones.dataset.cifar import read_archive
+from scones.dataset.download import DownloadBudget
+from scones.dataset.errors import (ArchiveNotFoundError, BadInputError, CorruptArchiveError, DataCheckError, DownloadError, UnknownClassError, UnsafeArchiveError)
+from scones.dataset.png import encode_png
+from scones.dataset.recordio import unpack_images
+from scones.dataset.sample import write_sample_archive
+from scones.dataset.staging import stage_images
+from scones.dataset.upload import Uploader, list_objects
 from scones.settings import OFFICIAL_ARCHIVE_MD5, Settings
-from scones.tasks import upload
-from scones.tasks.archive import get_archive
-from scones.tasks.staging import stage_images
-from scones.tasks.upload import Uploader, list_objects
 
 CLASSES = ["bicycle", "motorcycle"]
 Stage = Callable[..., dict[str, Any]]
@@ -347,7 +339,9 @@ class TestWhereTheArchiveComesFrom:
     def test_the_official_one_from_a_mirror_then_from_the_cache(
         self, s3: Any, bucket: str, tmp_path: Path, web: Any, archive: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scones.tasks.archive.OFFICIAL_ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        monkeypatch.setattr(
+            "scones.dataset.archive.OFFICIAL_ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest()
+        )
         url, folder = web
         shutil.copy(archive, folder / "mirror.tar.gz")
         urls = (f"{url}/absent.tar.gz", f"{url}/mirror.tar.gz")

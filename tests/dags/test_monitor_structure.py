@@ -36,7 +36,8 @@ def test_only_report_drift_emits_the_drift_asset(dag: Any) -> None:
 def test_drift_is_skipped_or_emitted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from scones.tasks import monitoring_actions, monitoring_flow
+    from scones.monitoring import actions as monitoring_actions
+    from scones.monitoring import tasks as monitoring_flow
 
     events: Any = defaultdict(lambda: type("Event", (), {"extra": {}})())
     report_drift = monitoring_flow.report_drift.function

@@ -84,7 +84,7 @@ def test_it_runs_weekly_or_on_drift_one_at_a_time(dag: Any) -> None:
 def test_every_param_of_the_form_is_used(dag: Any) -> None:
     from pathlib import Path
 
-    from scones.tasks import training_flow
+    from scones.aws import tasks as training_flow
 
     flow = Path(str(training_flow.__file__)).read_text() + Path(dag.fileloc).read_text()
     for name in dag.params:

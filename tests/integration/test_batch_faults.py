@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scones.core.batch.names import batch_id_for
+from scones.batch.names import batch_id_for
 from tests.support.running_platform import RunningPlatform
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from embedded.processes import http_ok
 from embedded.settings import free_port
-from scones.core.sample import draw_images
+from scones.dataset.sample import draw_images
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY_IMAGE = "registry.example/toy:1"

@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from scones.hooks.objects import ObjectStore
-from scones.hooks.registry import ModelRegistryHook
+from scones.aws.store import ObjectStore
+from scones.training.registry import ModelRegistryHook
 
 
 def client_error(code: str, message: str, operation: str = "Operation", status: int = 400) -> ClientError:

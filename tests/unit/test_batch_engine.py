@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from scones.core.batch.engine import BatchEngine
-from scones.core.batch.flow import FlowControl
-from scones.core.batch.items import Item, workflow_input
-from scones.core.batch.outcomes import BatchFacts, Ending, result_row
-from scones.core.batch.transport import TransportError
+from scones.batch.engine import BatchEngine
+from scones.batch.flow import FlowControl
+from scones.batch.items import Item, workflow_input
+from scones.batch.outcomes import BatchFacts, Ending, result_row
+from scones.batch.transport import TransportError
 from tests.support.batch_fakes import FakeStepFunctions, classified, failed, rejected
 
 FACTS = BatchFacts("batch-1", "bucket", ["bicycle", "motorcycle"])

@@ -12,14 +12,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from scones.core.batch.transport import (
-    ExecutionExistsError,
-    ExecutionGoneError,
-    ThrottledError,
-    TransientError,
-    TransportError,
-)
-from scones.hooks.batch_executions import sorted_errors
+from scones.batch.executions import sorted_errors
+from scones.batch.transport import (ExecutionExistsError, ExecutionGoneError, ThrottledError, TransientError, TransportError)
 
 
 def refusal(code: str, status: int = 400) -> ClientError:

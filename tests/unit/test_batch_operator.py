@@ -11,10 +11,10 @@ from airflow.exceptions import AirflowException
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
 
-from scones.core.batch.transport import TransportError
-from scones.hooks.batch_chunks import ChunkFollower, shared_flow
-from scones.operators.batch import BatchChunkOperator
-from scones.triggers.batch import BatchChunkTrigger
+from scones.batch.follower import ChunkFollower, shared_flow
+from scones.batch.operator import BatchChunkOperator
+from scones.batch.transport import TransportError
+from scones.batch.trigger import BatchChunkTrigger
 
 CHUNK = {"batch_id": "b-1", "number": 3, "images": 5, "title": "images 16 to 20"}
 

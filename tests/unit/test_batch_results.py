@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scones.core.batch.items import Item
-from scones.core.batch.labels import UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled
-from scones.core.batch.map_items import parent_problem, row_of_record
-from scones.core.batch.outcomes import BatchFacts, Ending, classify, read_cause, result_row
-from scones.core.batch.report import Gallery, render, short_key, thumbnail
-from scones.core.batch.results import COLUMNS, BatchLimitError, Summary, check_limits
-from scones.core.batch.transport import Execution
-from scones.core.evaluation import calibration
+from scones.batch.items import Item
+from scones.batch.labels import (UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled)
+from scones.batch.map_items import parent_problem, row_of_record
+from scones.batch.outcomes import (BatchFacts, Ending, classify, read_cause, result_row)
+from scones.batch.report import (Gallery, render, short_key, thumbnail)
+from scones.batch.results import (COLUMNS, BatchLimitError, Summary, check_limits)
+from scones.batch.transport import Execution
+from scones.evaluation.metrics import calibration
 
 FACTS = BatchFacts("b", "bucket", ["bicycle", "motorcycle"], {"endpoint_config": "config-1"})
 

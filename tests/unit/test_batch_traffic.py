@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scones.core.batch.planning import BatchInputError
-from scones.core.batch.traffic import draw_shots, parse_class_mix, request_count
-from scones.core.batch.transformations import KINDS, transform, transform_png
+from scones.batch.planning import BatchInputError
+from scones.batch.traffic import draw_shots, parse_class_mix, request_count
+from scones.images.transformations import KINDS, transform, transform_png
 
 CLASSES = ["bicycle", "motorcycle"]
 FILES = [{"key": f"test/{label}-{n}.png", "label": label} for label in (0, 1) for n in range(20)]

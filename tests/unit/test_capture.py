@@ -18,20 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scones.core import capture_reader, captured_images
-from scones.core.capture import (
-    MAX_LINE_BYTES,
-    MalformedCaptureError,
-    parse_csv_probabilities,
-    parse_json_probabilities,
-    parse_line,
-    quote,
-)
-from scones.core.capture_files import CaptureFile, Watermark, endpoint_prefix, hour_prefixes, key_time, split_blocks
-from scones.core.capture_reader import CaptureReadError, read_capture
-from scones.core.capture_summary import CaptureSummary, ReadSettings, summarise
-from scones.core.captured_images import UndecodableImageError, decode_image, thumbnail_uri
-from scones.core.image_statistics import NoveltyScale, baseline_statistics
+from scones.images import decode as captured_images
+from scones.images.decode import UndecodableImageError, decode_image, thumbnail_uri
+from scones.images.statistics import NoveltyScale, baseline_statistics
+from scones.monitoring import capture_reader
+from scones.monitoring.capture import (MAX_LINE_BYTES, MalformedCaptureError, parse_csv_probabilities, parse_json_probabilities, parse_line, quote)
+from scones.monitoring.capture_files import (CaptureFile, Watermark, endpoint_prefix, hour_prefixes, key_time, split_blocks)
+from scones.monitoring.capture_reader import CaptureReadError, read_capture
+from scones.monitoring.capture_summary import CaptureSummary, ReadSettings, summarise
 
 AT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
@@ -422,7 +416,7 @@ def test_an_error_of_the_store_reaches_the_caller() -> None:
 
 
 def test_many_records_become_a_sample_and_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scones.core.capture_summary.MAX_ROWS", 50)
+    monkeypatch.setattr("scones.monitoring.capture_summary.MAX_ROWS", 50)
     total = CaptureSummary()
     for number in range(6):
         block = lines(*(record(b"", at=AT + timedelta(minutes=number)) for _ in range(40)))

@@ -13,16 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scones.core import cifar
-from scones.core.cifar_classes import FINE_NAMES
-from scones.core.sample import pickle_python2, write_sample_archive
-from scones.core.staging_errors import (
-    ArchiveNotFoundError,
-    CorruptArchiveError,
-    UnknownClassError,
-    UnsafeArchiveError,
-    UnsafePickleError,
-)
+from scones.dataset import cifar
+from scones.dataset.cifar_classes import FINE_NAMES
+from scones.dataset.errors import (ArchiveNotFoundError, CorruptArchiveError, UnknownClassError, UnsafeArchiveError, UnsafePickleError)
+from scones.dataset.sample import pickle_python2, write_sample_archive
 
 META = pickle_python2({"fine_label_names": list(FINE_NAMES), "coarse_label_names": ["all"]})
 

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scones.core import safe_pickle
-from scones.core.sample import pickle_python2
-from scones.core.staging_errors import BadInputError, CorruptArchiveError, UnsafePickleError
+from scones.dataset import safe_pickle
+from scones.dataset.errors import BadInputError, CorruptArchiveError, UnsafePickleError
+from scones.dataset.sample import pickle_python2
 
 PIXELS = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
 CONTENT: dict[str, Any] = {

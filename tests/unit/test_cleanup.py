@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.core.cleanup import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
-from scones.core.lineage import tags
-from scones.hooks.inventory import take_inventory
-from scones.tasks.cleanup import delete_planned, plan_cleanup
+from scones.aws.lineage import tags
+from scones.deployment.cleanup import delete_planned, plan_cleanup
+from scones.deployment.cleanup_plan import (ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals)
+from scones.deployment.inventory import take_inventory
 from tests.unit.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
 from tests.unit.test_endpoint_operator import FakeScaling
 

@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scones.core.cifar import CifarArchive, CifarSplit, read_archive
-from scones.core.cifar_classes import FINE_NAMES
-from scones.core.data_checks import CheckReport
-from scones.core.dataset import (
-    AcceptedImage,
-    build_dataset,
-    manifest,
-    parse_accepted_labels,
-    safe_names,
-    stratified_split,
-)
-from scones.core.sample_shapes import VEHICLES
-from scones.core.staging_errors import BadInputError, DataCheckError, UnknownClassError
+from scones.dataset.build import (AcceptedImage, build_dataset, manifest, parse_accepted_labels, safe_names, stratified_split)
+from scones.dataset.checks import CheckReport
+from scones.dataset.cifar import CifarArchive, CifarSplit, read_archive
+from scones.dataset.cifar_classes import FINE_NAMES
+from scones.dataset.errors import BadInputError, DataCheckError, UnknownClassError
+from scones.dataset.sample_shapes import VEHICLES
 
 CLASSES = ["bicycle", "motorcycle"]
 

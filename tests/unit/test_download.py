@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from scones.core.download import DownloadBudget, download, download_first
-from scones.core.staging_errors import CorruptArchiveError, DownloadError
+from scones.dataset.download import DownloadBudget, download, download_first
+from scones.dataset.errors import CorruptArchiveError, DownloadError
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -4,23 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from scones.core.drift import (
-    CHI_SQUARE,
-    DEFAULT_DRIFT,
-    KOLMOGOROV_SMIRNOV,
-    POPULATION_STABILITY,
-    ConstraintsError,
-    DriftResult,
-    binned_shares,
-    compare,
-    drift_settings,
-    effective_count,
-    ks_distance,
-    population_stability_index,
-    service_settings,
-    suggest_constraints,
-)
-from scones.core.image_statistics import categorical_feature, numerical_feature
+from scones.images.statistics import categorical_feature, numerical_feature
+from scones.monitoring.drift import (CHI_SQUARE, DEFAULT_DRIFT, KOLMOGOROV_SMIRNOV, POPULATION_STABILITY, ConstraintsError, DriftResult, binned_shares, compare, drift_settings, effective_count, ks_distance, population_stability_index, service_settings, suggest_constraints)
 
 GRID = np.linspace(0, 1, 201)
 

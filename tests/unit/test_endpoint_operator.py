@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from scones.core.endpoint import EndpointDeploymentError, InvalidDeploymentError
-from scones.hooks import autoscaling
-from scones.operators import endpoint as module
-from scones.operators.endpoint import EndpointDeployOperator
-from scones.triggers.wait import EndpointGoneTrigger, SageMakerWaitTrigger
+from scones.deployment import autoscaling
+from scones.deployment import operator as module
+from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError
+from scones.deployment.operator import EndpointDeployOperator
+from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
 from tests.unit.fake_aws import FakeRegistryHook, FakeSageMaker, client_error
 from tests.unit.test_training_operator import StockHook, context
 

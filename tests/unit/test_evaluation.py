@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from scones.core import evaluation
-from scones.core.evaluation import EvaluationError, compare, evaluate, recommend_threshold, threshold_sweep
-from scones.core.evaluation_page import render
-from scones.tasks.evaluation import labels_of_test_images, parse_answer
+from scones.evaluation import metrics as evaluation
+from scones.evaluation.evaluate import labels_of_test_images, parse_answer
+from scones.evaluation.metrics import (EvaluationError, compare, evaluate, recommend_threshold, threshold_sweep)
+from scones.evaluation.page import render
 
 NAMES = {2: ["bicycle", "motorcycle"], 5: ["bus", "tank", "train", "rocket", "tractor"]}
 

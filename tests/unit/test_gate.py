@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.core.gate import decide
+from scones.evaluation.gate import decide
 
 
 def gate(candidate: float, champion: float | None = None, minimum: float = 0.85, drop: float = 0.02) -> Any:

@@ -5,16 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from scones.core.image_statistics import (
-    STATISTICS,
-    ImageShapeError,
-    NoveltyScale,
-    baseline_statistics,
-    categorical_counts,
-    features_by_name,
-    image_statistics,
-    numerical_feature,
-)
+from scones.images.statistics import (STATISTICS, ImageShapeError, NoveltyScale, baseline_statistics, categorical_counts, features_by_name, image_statistics, numerical_feature)
 
 CLASSES = ["bicycle", "motorcycle"]
 

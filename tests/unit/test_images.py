@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scones.core import images
-from scones.core.images import decode_rgb, encode_png, encode_pngs, resize_rgb
-from scones.core.staging_errors import ImageDecodeError
+from scones.dataset import png as images
+from scones.dataset.errors import ImageDecodeError
+from scones.dataset.png import (decode_rgb, encode_png, encode_pngs, resize_rgb)
 
 
 def opened(data: bytes) -> Image.Image:

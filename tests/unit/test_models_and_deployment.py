@@ -9,20 +9,13 @@ from typing import Any
 
 import pytest
 
-from scones.core.endpoint import EndpointDeploymentError
-from scones.core.model_package import UnknownVersionError, choose_rollback_version, model_request
-from scones.hooks.errors import already_there, is_absent, is_transient
-from scones.tasks import deployment
-from scones.tasks.deployment import (
-    capture_is_complete,
-    check_answers,
-    retire_superseded,
-    roll_back,
-    smoke_test,
-    verify_endpoint,
-)
-from scones.tasks.models import create_model, git_revision, record_refusal, register_model, settle_approval
-from scones.tasks.rollback import check_rolled_back, choose_version
+from scones.aws.errors import already_there, is_absent, is_transient
+from scones.deployment import verify as deployment
+from scones.deployment.endpoint import EndpointDeploymentError
+from scones.deployment.rollback import check_rolled_back, choose_version
+from scones.deployment.verify import (capture_is_complete, check_answers, retire_superseded, roll_back, smoke_test, verify_endpoint)
+from scones.training.model_package import UnknownVersionError, choose_rollback_version, model_request
+from scones.training.models import (create_model, git_revision, record_refusal, register_model, settle_approval)
 from tests.unit.fake_aws import FakeRegistryHook, FakeRuntime, FakeS3, FakeSageMaker, client_error, store
 from tests.unit.test_training_job import DATASET, legal
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scones.core.capture_summary import CaptureSummary, Example, ReadSettings, summarise
-from scones.core.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
-from scones.core.evaluation import evaluate
-from scones.core.ground_truth import model_quality, parse_ground_truth
-from scones.core.image_statistics import NoveltyScale, baseline_statistics
-from scones.core.monitoring import ReportInputs, Traffic, build_report, index_entry
-from scones.core.monitoring_checks import needs_retraining
-from scones.core.monitoring_figures import expected_rejection_rate
-from scones.core.report import charts, svg
-from scones.core.report.alarm import alarm_message
-from scones.core.report.formatting import number, percent, when
-from scones.core.report.page import _comparison, render_page
+from scones.evaluation.metrics import evaluate
+from scones.images.statistics import NoveltyScale, baseline_statistics
+from scones.monitoring.alarm import alarm_message
+from scones.monitoring.build import (ReportInputs, Traffic, build_report, index_entry)
+from scones.monitoring.capture_summary import (CaptureSummary, Example, ReadSettings, summarise)
+from scones.monitoring.checks import needs_retraining
+from scones.monitoring.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
+from scones.monitoring.figures import expected_rejection_rate
+from scones.monitoring.ground_truth import model_quality, parse_ground_truth
+from scones.monitoring.page import _comparison, render_page
+from scones.report import charts, svg
+from scones.report.formatting import number, percent, when
 from tests.contract.monitoring_world import capture_line, confidences, png, vehicles
 
 CLASSES = ["bicycle", "motorcycle"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-from scones import page_links
-from scones.core.batch.names import batch_id_for
+from scones.batch.names import batch_id_for
+from scones.jobs import page_links
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 

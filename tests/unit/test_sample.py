@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scones.core.cifar import read_archive
-from scones.core.cifar_classes import FINE_NAMES
-from scones.core.sample import draw_images, write_sample_archive
-from scones.core.sample_shapes import VEHICLES, distance, parts_of
-from scones.core.staging_errors import UnknownClassError
+from scones.dataset.cifar import read_archive
+from scones.dataset.cifar_classes import FINE_NAMES
+from scones.dataset.errors import UnknownClassError
+from scones.dataset.sample import draw_images, write_sample_archive
+from scones.dataset.sample_shapes import VEHICLES, distance, parts_of
 
 
 def md5(path: Path) -> str:

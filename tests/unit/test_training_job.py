@@ -10,20 +10,9 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from scones.core.costs import cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost
-from scones.core.lineage import Lineage, tags, training_job_of_artifact
-from scones.core.training_job import (
-    InvalidTrainingJobError,
-    TrainingSpec,
-    build_training_request,
-    failure_text,
-    fingerprint,
-    is_final_failure,
-    same_work,
-    training_job_name,
-    training_result,
-    validate,
-)
+from scones.aws.lineage import Lineage, tags, training_job_of_artifact
+from scones.training.costs import (cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost)
+from scones.training.job import (InvalidTrainingJobError, TrainingSpec, build_training_request, failure_text, fingerprint, is_final_failure, same_work, training_job_name, training_result, validate)
 
 DATASET: dict[str, Any] = {
     "dataset_version": "ds-0123456789ab",

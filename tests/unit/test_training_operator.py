@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from scones.core.training_job import training_job_name
-from scones.hooks.objects import ObjectStore
-from scones.operators import training, transform
-from scones.operators.training import TrainingOperator
-from scones.operators.transform import TransformOperator
-from scones.triggers.wait import TrainingJobTrigger
+from scones.aws.store import ObjectStore
+from scones.evaluation import transform
+from scones.evaluation.transform import TransformOperator
+from scones.jobs.trigger import TrainingJobTrigger
+from scones.training import operator as training
+from scones.training.job import training_job_name
+from scones.training.operator import TrainingOperator
 from tests.unit.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, client_error
 from tests.unit.test_training_job import DATASET
 

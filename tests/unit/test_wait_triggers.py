@@ -10,8 +10,9 @@ import pytest
 from airflow.sdk.module_loading import import_string
 from botocore.exceptions import EndpointConnectionError
 
-from scones.triggers import cancellation, wait
-from scones.triggers.wait import EndpointGoneTrigger, SageMakerWaitTrigger, TrainingJobTrigger
+from scones.jobs import cancellation
+from scones.jobs import trigger as wait
+from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger, TrainingJobTrigger
 from tests.unit.fake_aws import AsyncScript, client_error
 
 GONE = client_error("ValidationException", "Could not find it")

@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from scones.hooks.resources import ResourcesNotDeployedError
+from scones.aws.resources import ResourcesNotDeployedError
 from scones.ui import pages
 
 log = logging.getLogger(__name__)

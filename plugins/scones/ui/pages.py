@@ -12,11 +12,11 @@ from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
-from scones.core.batch.labels import ACCEPTED_KEY, read_accepted
-from scones.core.batch.names import batch_id_for
-from scones.core.report import charts
-from scones.core.report.formatting import environment
-from scones.hooks.objects import ObjectStore
+from scones.aws.store import ObjectStore
+from scones.batch.labels import ACCEPTED_KEY, read_accepted
+from scones.batch.names import batch_id_for
+from scones.report import charts
+from scones.report.formatting import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_REPORTS = 50
@@ -32,7 +32,7 @@ _stores: dict[str, tuple[float, ObjectStore]] = {}
 
 def store() -> ObjectStore:
     """The project's bucket; looked up again after a minute, as the stack may be deployed anew."""
-    from scones.hooks.resources import stack_outputs
+    from scones.aws.resources import stack_outputs
 
     with _lock:
         found = _stores.get("store")
@@ -184,7 +184,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _thumbnail(bucket: ObjectStore, key: str) -> str | None:
-    from scones.core.captured_images import thumbnail_uri
+    from scones.images.decode import thumbnail_uri
 
     data = bucket.read(key)
     return thumbnail_uri(data, side=160) if data and len(data) <= _LARGEST_IMAGE else None
@@ -195,7 +195,7 @@ def accept_label(key: str, label: str) -> None:
 
     :raises ValueError: the image is not in the queue, or the label is no class.
     """
-    from scones.tasks.batch_results import accept_labels
+    from scones.batch.collect import accept_labels
 
     bucket = store()
     if not label:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scones.core.training_curve import curve_chart, training_curve
 from scones.defaults import AWS_CONN_ID
+from scones.training.curve import curve_chart, training_curve
 
 LOG_LINES = 300
 
@@ -207,7 +207,7 @@ def _log(page: Page, name: str, clients: Any) -> list[str]:
 
 def render(values: Mapping[str, Any], base: str) -> str:
     """Return the page of what `describe` returned; ``base`` is where the monitor's pages are mounted."""
-    from scones.core.report.formatting import environment
+    from scones.report.formatting import environment
     from scones.ui.pages import TEMPLATES
 
     return environment(TEMPLATES).get_template("resource.html.j2").render(base=base, page="", **{**_BLANK, **values})

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_local.monitoring import analyzer
-from scones.core.image_statistics import image_statistics
+from scones.images.statistics import image_statistics
 from tests.support.local_service import refusal, wait_until
 
 ANALYZER = "registry.example/sagemaker-model-monitor-analyzer"

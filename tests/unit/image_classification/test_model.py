@@ -213,7 +213,7 @@ def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> Non
 
 
 def test_ten_classes_together(tmp_path: Path) -> None:
-    from scones.core.sample import draw_images
+    from scones.dataset.sample import draw_images
 
     names = (
         "bicycle",
@@ -267,7 +267,7 @@ def test_a_broken_artefact_is_named(trained: Fitted, tmp_path: Path) -> None:
 
 def test_real_images_never_seen_are_told_apart(shared_data: Path, tmp_path: Path) -> None:
     """500 bicycles and 500 motorcycles of the training set: 4/5 train, 1/5 is held out; the test set is not read."""
-    from scones.core.cifar import class_ids, read_archive
+    from scones.dataset.cifar import class_ids, read_archive
 
     archive = read_archive(shared_data / "cifar-100-python.tar.gz")
     ids = class_ids(("bicycle", "motorcycle"), archive.class_names)

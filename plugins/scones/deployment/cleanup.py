@@ -1,0 +1,87 @@
+"""Planning and doing the cleanup."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from scones.aws.sagemaker import SageMakerResourcesHook
+from scones.aws.store import ObjectStore
+from scones.deployment.autoscaling import deregister
+from scones.deployment.cleanup_plan import (Item, as_dicts, from_dicts, plan, table, totals)
+from scones.deployment.inventory import take_inventory
+
+log = logging.getLogger(__name__)
+DELETE_BATCH = 1000  # DeleteObjects takes no more keys at once
+
+
+def plan_cleanup(
+    *,
+    resources: Mapping[str, str],
+    older_than_days: float,
+    objects_older_than_days: float,
+    now: datetime | None = None,
+    **fakes: Any,
+) -> dict[str, Any]:
+    """Return what would be deleted and what is kept, with what each costs a month; print it as a table.
+
+    Returns:
+        ``{"items": [...], "delete", "keep", "monthly_usd_freed", "monthly_usd_kept"}``.
+    """
+    now = now or datetime.now(UTC)
+    inventory = take_inventory(
+        bucket=resources["BucketName"],
+        endpoint_name=resources["EndpointName"],
+        now=now,
+        traffic_days=older_than_days,
+        **fakes,
+    )
+    items = plan(inventory, now=now, older_than_days=older_than_days, folders_older_than_days=objects_older_than_days)
+    summary = totals(items)
+    log.info("\n%s", table(items))
+    log.info("To delete: %(delete)d (%(monthly_usd_freed).2f USD a month), to keep: %(keep)d", summary)
+    return {"items": as_dicts(items), **summary}
+
+
+def delete_planned(
+    planned: Mapping[str, Any],
+    *,
+    resources: Mapping[str, str],
+    hook: SageMakerResourcesHook | None = None,
+    store: ObjectStore | None = None,
+    scaling: Any = None,
+) -> dict[str, Any]:
+    """Delete what was planned, in order; look again right before each deletion whether it has come into use.
+
+    Returns:
+        ``{"deleted": [...], "kept": [...]}`` as "kind name".
+    """
+    hook = hook or SageMakerResourcesHook()
+    store = store or ObjectStore(resources["BucketName"])
+    done: dict[str, list[str]] = {"deleted": [], "kept": []}
+    for item in from_dicts(planned["items"]):
+        if item.action != "delete":
+            continue
+        deleted = _delete(item, hook, store, scaling)
+        done["deleted" if deleted else "kept"].append(f"{item.kind} {item.name}")
+        log.info("%s %s %s", "Deleted" if deleted else "Kept (in use again, or gone)", item.kind, item.name)
+    return done
+
+
+def _delete(item: Item, hook: SageMakerResourcesHook, store: ObjectStore, scaling: Any) -> bool:
+    if item.kind == "endpoint":
+        deregister(item.name, client=scaling)
+        return hook.delete("delete_endpoint", EndpointName=item.name)
+    if item.kind == "endpoint config":
+        return item.name not in hook.configs_in_use() and hook.delete(
+            "delete_endpoint_config", EndpointConfigName=item.name
+        )
+    if item.kind == "model":
+        return item.name not in hook.models_in_use() and hook.delete("delete_model", ModelName=item.name)
+    keys = [found["Key"] for found in store.objects(item.name)]
+    for start in range(0, len(keys), DELETE_BATCH):
+        batch = [{"Key": key} for key in keys[start : start + DELETE_BATCH]]
+        store.client.delete_objects(Bucket=store.bucket, Delete={"Objects": batch, "Quiet": True})
+    return bool(keys)

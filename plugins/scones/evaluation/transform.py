@@ -1,0 +1,173 @@
+"""Batch transform that is paid for once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTransformOperator, serialize
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from scones.aws.errors import already_there, not_found
+from scones.aws.naming import content_hash, sagemaker_name
+from scones.aws.sagemaker import SageMakerResourcesHook
+from scones.aws.store import ObjectStore
+from scones.jobs.links import TransformJobLink, persist_link
+from scones.jobs.trigger import SageMakerWaitTrigger
+from scones.jobs.waiting import WaitingMixin, as_int
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+MOST_ATTEMPTS = 50
+
+
+class TransformOperator(WaitingMixin, SageMakerTransformOperator):
+    """Run a model over every image under an S3 prefix; use a finished job's answers when they are still there.
+
+    A subclass of the provider's operator because that of 9.39.0: starts a second paid job when retried, has no
+    `on_kill`, polls at one pace only and gives up after 60 polls, and links to AWS's console wherever the connection
+    points. Needed until it re-attaches and stops.
+
+    The result (XCom): ``{"job_name", "model_name", "output_uri", "seconds", "reused"}``.
+
+    Args:
+        model: {"model_name", "answers_uri"}: SageMaker model, and the S3 prefix where each image's answer becomes
+            ``<file>.out``.
+        dataset: answer of `stage_images`; its ``test_uri`` holds the images.
+        content_type: of the images.
+        instance_type, instance_count: machines of the job.
+        timeout_s: the wait's deadline; the job is stopped then.
+    """
+
+    template_fields: Sequence[str] = (
+        *SageMakerTransformOperator.template_fields,
+        "model",
+        "dataset",
+        "instance_type",
+        "instance_count",
+    )
+    operator_extra_links = (TransformJobLink(),)
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        dataset: Any,
+        content_type: str = "image/png",
+        instance_type: str = "ml.m5.large",
+        instance_count: int | str = 1,
+        max_concurrent: int = 8,
+        timeout_s: float = 3600,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config={}, deferrable=deferrable, **kwargs)
+        self.model = model
+        self.dataset = dataset
+        self.content_type = content_type
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+        self.max_concurrent = max_concurrent
+        self.timeout_s = timeout_s
+        self._running_job = ""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Find the job that does this work, or start one; then wait."""
+        request = self._request()
+        hook = self._resources_hook()
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            name = sagemaker_name("scones-transform", content_hash(request), str(attempt))
+            description = hook.transform_job(name)
+            if description is None:
+                self._create({**request, "TransformJobName": name})
+                break
+            status = description["TransformJobStatus"]
+            if status == "Completed" and self._has_output():
+                self.log.info("Using the answers of %s, which did the same work", name)
+                persist_link(context, TransformJobLink, self.hook, name=name)
+                return self._result(description, reused=True)
+            if status == "InProgress":
+                self.log.info("Re-attaching to %s", name)
+                break
+        else:
+            raise AirflowFailException(f"{MOST_ATTEMPTS} transform jobs have failed at this work: read their logs")
+        persist_link(context, TransformJobLink, self.hook, name=name)
+        self._running_job = name
+        trigger = SageMakerWaitTrigger(kind="transform", name=name, **self.trigger_arguments(self.timeout_s))
+        result: dict[str, Any] = self.wait_with(trigger, "execute_complete", context)
+        return result
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the result, or fail with the reason."""
+        if not event:
+            raise AirflowException("The trigger fired no event")
+        name = event["name"]
+        if event["status"] != "success":
+            reason = event["message"] or "SageMaker gave no reason; read the job's log"
+            raise AirflowException(f"Transform job {name} ended as {event['state'] or event['status']}: {reason}")
+        self._running_job = ""
+        description = self._resources_hook().transform_job(name)
+        if description is None:
+            raise AirflowException(f"Transform job {name} is gone: somebody deleted it")
+        return self._result(description, reused=False)
+
+    def on_kill(self) -> None:
+        """Stop the job when the task is killed in its worker."""
+        if not self._running_job:
+            return
+        try:
+            self.hook.conn.stop_transform_job(TransformJobName=self._running_job)
+        except self.hook.conn.exceptions.ClientError as error:
+            if not not_found(error):
+                raise
+
+    def _request(self) -> dict[str, Any]:
+        return {
+            "ModelName": self.model["model_name"],
+            "MaxConcurrentTransforms": self.max_concurrent,
+            "BatchStrategy": "SingleRecord",
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.dataset["test_uri"]}},
+                "ContentType": self.content_type,
+                "SplitType": "None",
+            },
+            "TransformOutput": {
+                "S3OutputPath": self.model["answers_uri"].rstrip("/"),
+                "Accept": "application/jsonlines",
+                "AssembleWith": "None",
+            },
+            "TransformResources": {
+                "InstanceType": self.instance_type,
+                "InstanceCount": as_int("instance_count", self.instance_count),
+            },
+        }
+
+    def _resources_hook(self) -> SageMakerResourcesHook:
+        return SageMakerResourcesHook(
+            aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
+        )
+
+    def _create(self, request: dict[str, Any]) -> None:
+        self.log.info("Creating transform job %s over %s", request["TransformJobName"], self.dataset["test_uri"])
+        try:
+            self.hook.conn.create_transform_job(**request)
+        except self.hook.conn.exceptions.ClientError as error:
+            if not already_there(error):
+                raise
+
+    def _has_output(self) -> bool:
+        bucket, _, prefix = self.model["answers_uri"].removeprefix("s3://").partition("/")
+        return next(ObjectStore(bucket, self.aws_conn_id).objects(prefix.rstrip("/") + "/"), None) is not None
+
+    def _result(self, description: dict[str, Any], *, reused: bool) -> dict[str, Any]:
+        self.serialized_transform = serialize(description)  # OpenLineage reads both
+        self.serialized_model = serialize(self._resources_hook().model(description["ModelName"]) or {})
+        started, ended = description.get("TransformStartTime"), description.get("TransformEndTime")
+        return {
+            "job_name": description["TransformJobName"],
+            "model_name": description["ModelName"],
+            "output_uri": self.model["answers_uri"].rstrip("/") + "/",
+            "seconds": (ended - started).total_seconds() if started and ended else None,
+            "reused": reused,
+        }

@@ -1,0 +1,66 @@
+"""What our SageMaker operators have in common: wait deferred or in place, and stop on a kill what would cost money."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from scones.jobs.trigger import SageMakerWaitTrigger, first_event
+
+
+def as_bool(value: Any) -> bool:
+    """Read a templated flag: Jinja renders booleans as text.
+
+    Raises:
+        AirflowFailException: neither true nor false.
+    """
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "", "none"):
+        raise AirflowFailException(f"Expected true or false, not {value!r}")
+    return text == "true"
+
+
+def as_int(name: str, value: Any) -> int:
+    """Read a templated whole number.
+
+    Raises:
+        AirflowFailException: it is none.
+    """
+    try:
+        return int(str(value).strip())
+    except ValueError:
+        raise AirflowFailException(f"{name} is {value!r}: it must be a whole number") from None
+
+
+class WaitingMixin:
+    """For operators over `AwsBaseOperator`: `wait_with` defers to a trigger, or runs it in place."""
+
+    if TYPE_CHECKING:
+        aws_conn_id: str | None
+        region_name: str | None
+        verify: bool | str | None
+        botocore_config: dict[str, Any] | None
+        deferrable: bool
+
+        def defer(self, *, trigger: Any, method_name: str) -> None: ...
+
+    def trigger_arguments(self, timeout_s: float) -> dict[str, Any]:
+        """Return what every trigger of ours is given: the connection's four facts and the deadline."""
+        return {
+            "deadline": time.time() + timeout_s,
+            "aws_conn_id": self.aws_conn_id,
+            "region_name": self.region_name,
+            "verify": self.verify,
+            "botocore_config": self.botocore_config,
+        }
+
+    def wait_with(self, trigger: SageMakerWaitTrigger, method_name: str, context: Any) -> Any:
+        """Wait until the trigger fires, then go on in ``method_name(context, event)``."""
+        if self.deferrable:
+            # No deferral timeout: Airflow would fail the task without stopping the job. The trigger keeps the deadline.
+            self.defer(trigger=trigger, method_name=method_name)
+        event = asyncio.run(first_event(trigger))
+        return getattr(self, method_name)(context, event.payload)

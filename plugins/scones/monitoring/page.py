@@ -1,0 +1,201 @@
+"""Renders a report as one HTML page that needs nothing else: no script, no request, no font from anywhere.
+
+Captured data is hostile. Everything is escaped (Jinja2's autoescape, and :mod:`scones.report.svg` for charts),
+images are drawn anew from their pixels, and the page's own Content-Security-Policy allows neither scripts nor
+requests, should anything slip through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from scones.images.decode import thumbnail_uri
+from scones.images.statistics import STATISTICS, features_by_name
+from scones.monitoring.capture_summary import Example
+from scones.monitoring.drift import service_settings
+from scones.report import charts
+from scones.report.formatting import (DASH, environment, number, percent)
+
+_FEATURE_WORDS = {"label": "class mix", "size": "image size"}
+
+
+def render_page(
+    report: Mapping[str, Any], least_confident: Sequence[Example] = (), most_unlike: Sequence[Example] = ()
+) -> str:
+    """Render ``report.html``.
+
+    :param report: what :func:`scones.monitoring.build.build_report` returned.
+    :param least_confident, most_unlike: records whose images are shown.
+    :return: a complete HTML document, well under 2 MB.
+    """
+    classes = report["classes"]
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            tiles=_tiles(report),
+            charts=_charts(report),
+            features=_features(report),
+            least_confident=_gallery(least_confident, classes),
+            most_unlike=_gallery(most_unlike, classes),
+            comparison=_comparison(report),
+            lineage=_lineage(report),
+        )
+    )
+
+
+def _charts(report: Mapping[str, Any]) -> dict[str, Markup | None]:
+    threshold = float(report["threshold"]["threshold"])
+    records = report["captured_records"]
+    has_answers = records and report["confidence"]["mean"] is not None
+    timed = records and report["over_time"]["points"]
+    limit = service_settings({})["maximum_latency_p95_ms"]
+    return {
+        "histogram": charts.confidence_histogram(report["confidence"], threshold) if has_answers else None,
+        "confidence": charts.confidence_over_time(report["over_time"], threshold) if has_answers else None,
+        "volume": charts.volume_over_time(report["over_time"]) if timed else None,
+        "classes": charts.class_mix(report["class_mix"]) if has_answers else None,
+        "latency": charts.latency_over_time(report["latency"]["points"], limit)
+        if report["latency"]["points"]
+        else None,
+        "drift": charts.drift_distances(report["drift"], _FEATURE_WORDS) if report["drift"] else None,
+    }
+
+
+def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    counts, latency = report["counts"], report["latency"]
+    p95 = latency["p95_ms"] if latency["p95_ms"] is not None else latency["mean_ms"]
+    asked = counts["invocations"]
+    failed = sum(check["status"] == "violation" for check in report["checks"])
+    return [
+        {
+            "title": "Captured records",
+            "value": number(report["captured_records"]),
+            "note": f"of {number(asked)} invocations" if asked else "invocations not known",
+        },
+        {
+            "title": "Rejection rate",
+            "value": percent(report["rejection_rate"]),
+            "note": f"{number(counts['rejected'])} below {report['threshold']['threshold']:g}",
+        },
+        {
+            "title": "Mean confidence",
+            "value": number(report["confidence"]["mean"]),
+            "note": f"median {number(report['confidence']['median'])}",
+        },
+        {
+            "title": "Latency",
+            "value": DASH if p95 is None else f"{p95:.1f} ms",
+            "note": "no metric yet" if p95 is None else "95th percentile" if latency["p95_ms"] is not None else "mean",
+        },
+        {
+            "title": "Accuracy",
+            "value": percent(report["quality"]["accuracy"]) if report["quality"] else DASH,
+            "note": f"on {report['quality']['dataset']['item_count']} labels"
+            if report["quality"]
+            else "no ground truth yet",
+        },
+        {
+            "title": "Violations",
+            "value": number(len(report["violations"])),
+            "note": f"in {failed} of {len(report['checks'])} checks",
+        },
+    ]
+
+
+def _features(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A small chart for each image statistic, with the verdict of its decisive tests."""
+    known = features_by_name(report["statistics"])
+    found = []
+    for name, meaning in STATISTICS.items():
+        shares = report["baseline_histograms"].get(name)
+        if shares is None:
+            continue
+        results = [result for result in report["drift"] if result["feature"] == name and result["decisive"]]
+        worst = max(results, key=lambda result: result["value"] / result["threshold"], default=None)
+        found.append(
+            {
+                "name": name,
+                "meaning": meaning,
+                "chart": charts.feature_histogram(shares, name),
+                "mean": known[name]["numerical_statistics"]["mean"],
+                "status": "unknown" if worst is None else "violation" if worst["drifted"] else "ok",
+                "worst": worst,
+            }
+        )
+    return found
+
+
+def _gallery(examples: Sequence[Example], classes: Sequence[str]) -> list[dict[str, Any]]:
+    shown = []
+    for example in examples:
+        uri = thumbnail_uri(example.image)
+        if uri is None:
+            continue
+        shown.append(
+            {
+                # A data: URI that thumbnail_uri made, never one from the capture.
+                "uri": uri,
+                "class": classes[example.predicted] if 0 <= example.predicted < len(classes) else "unknown",
+                "confidence": example.confidence,
+                "novelty": example.novelty,
+                "time": example.time,
+                "source": example.source or example.event_id,
+                "name": (example.source or example.event_id).rstrip("/").rpartition("/")[2],
+            }
+        )
+    return shown
+
+
+def _comparison(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for row in (report["previous"] or {"rows": []})["rows"]:
+        before, now = row["before"], row["now"]
+        form = percent if row["unit"] == "%" else number
+        unit = " ms" if row["unit"] == "ms" else ""
+        change, kind = "", ""
+        if before is not None and now is not None:
+            difference = now - before
+            if row["unit"] == "%":
+                change = f"{difference * 100:+.1f} points"
+            elif before:
+                change = f"{difference / abs(before):+.1%}"
+            else:
+                change = f"{difference:+g}"
+            if not any(digit in change for digit in "123456789"):
+                change = "no change"  # that could be seen: "-0.0%" in red would alarm for nothing
+            elif row["lower_is_better"] is not None:
+                kind = "better" if (difference < 0) == row["lower_is_better"] else "worse"
+        rows.append(
+            {
+                "title": row["title"],
+                "before": form(before) + (unit if before is not None else ""),
+                "now": form(now) + (unit if now is not None else ""),
+                "change": change,
+                "kind": kind,
+            }
+        )
+    return rows
+
+
+def _lineage(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lineage, endpoint, threshold = report["lineage"], report["endpoint"], report["threshold"]
+    version = lineage.get("model_package_version")
+    rows = [
+        ("Endpoint", endpoint["name"]),
+        ("Endpoint configuration", endpoint.get("config_name")),
+        ("Model", lineage.get("model_name")),
+        ("Model package", f"version {version}" if version else None),
+        ("Model package ARN", lineage.get("model_package_arn")),
+        ("Training job", lineage.get("training_job_name")),
+        ("Data set", lineage.get("dataset_version")),
+        ("Code", lineage.get("git_revision")),
+        ("Threshold", f"{threshold['threshold']:g}, version {threshold.get('version', 0)}"),
+        ("Sampling", f"{endpoint.get('sampling_percentage') or 100:g} %"),
+        ("DAG run", " ".join(filter(None, [report["run"].get("dag_id"), report["run"].get("run_id")]))),
+    ]
+    return [(title, str(value)) for title, value in rows if value]
