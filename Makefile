@@ -49,12 +49,12 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/cfn-lint infrastructure/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
-	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/test_secrets.py tests/unit/embedded/test_containers.py
+	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/project/test_secrets.py tests/unit/embedded/test_containers.py
 
 .PHONY: check-asl
 check-asl: $(VENV)/.dev ## Validate the state machines with the independent npm asl-validator; needs npm
 	@npm install --silent --no-audit --no-fund --prefix .run/node asl-validator@4.0.0
-	@$(BIN)/pytest -q tests/unit/infrastructure
+	@$(BIN)/pytest -q tests/unit/test_state_machines.py
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and mend what the linter can mend

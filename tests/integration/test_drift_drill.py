@@ -24,8 +24,8 @@ import requests
 
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from embedded.settings import VARIABLES, EmbeddedSettings
-from tests.integration.conftest import Checkout
 from tests.support import pictures
+from tests.support.checkout import Checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import Checkout
+from tests.support.checkout import Checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

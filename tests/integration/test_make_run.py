@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Checkout
+from tests.support.checkout import Checkout
 
 pytestmark = pytest.mark.timeout(900)
 

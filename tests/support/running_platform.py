@@ -20,7 +20,7 @@ import requests
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
 from embedded.settings import load
 from embedded.supervisor import read_state
-from tests.integration.conftest import Checkout
+from tests.support.checkout import Checkout
 
 T = TypeVar("T")
 UPLOADERS = 8

@@ -11,7 +11,7 @@ import pytest
 
 from embedded.settings import VARIABLES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "sagemaker_local/**/*.md", "infrastructure/*.md", "docker/**/*.md")

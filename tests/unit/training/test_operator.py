@@ -15,37 +15,12 @@ from scones.jobs.trigger import TrainingJobTrigger
 from scones.training import operator as training
 from scones.training.job import training_job_name
 from scones.training.operator import TrainingOperator
-from tests.unit.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, client_error
-from tests.unit.test_training_job import DATASET
+from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, client_error
+from tests.support.training import DATASET, StockHook, Ti, context
 
 STACK = {"BucketName": "b", "SageMakerRoleArn": "arn:aws:iam::111122223333:role/r"}
 RUN_KEY = "train_and_deploy/manual__1/train_model"
 FIRST, SECOND = training_job_name(RUN_KEY, 1), training_job_name(RUN_KEY, 2)
-
-
-class Ti:
-    dag_id = "train_and_deploy"
-
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, *, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
-class StockHook:
-    """What the operators use of the provider's hook."""
-
-    conn_region_name = "us-east-1"
-
-    def __init__(self, client: FakeSageMaker) -> None:
-        self.conn = client
-        self.conn_client_meta = type("Meta", (), {"endpoint_url": "http://127.0.0.1:4580"})
-        self.checked: list[Any] = []
-
-    def check_training_config(self, request: dict[str, Any]) -> None:
-        self.checked.append(request)
 
 
 @pytest.fixture
@@ -80,10 +55,6 @@ def operator(sagemaker: FakeSageMaker, **changes: Any) -> TrainingOperator:
     task.__dict__["hook"] = StockHook(sagemaker)
     task._resources_hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
     return task
-
-
-def context(task_id: str = "train_model") -> Any:
-    return {"ti": Ti(task_id), "run_id": "manual__1"}
 
 
 def complete(sagemaker: FakeSageMaker, bucket: FakeS3, name: str) -> None:

@@ -6,30 +6,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import botocore.session
 import pytest
-from botocore.validate import ParamValidator
 
 from scones.aws.lineage import Lineage, tags, training_job_of_artifact
-from scones.training.costs import (cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost)
-from scones.training.job import (InvalidTrainingJobError, TrainingSpec, build_training_request, failure_text, fingerprint, is_final_failure, same_work, training_job_name, training_result, validate)
+from scones.training.costs import cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost
+from scones.training.job import (
+    InvalidTrainingJobError,
+    TrainingSpec,
+    build_training_request,
+    failure_text,
+    fingerprint,
+    is_final_failure,
+    same_work,
+    training_job_name,
+    training_result,
+    validate,
+)
+from tests.support.training import DATASET, legal
 
-DATASET: dict[str, Any] = {
-    "dataset_version": "ds-0123456789ab",
-    "bucket": "b",
-    "prefix": "datasets/ds-0123456789ab",
-    "train_uri": "s3://b/train/",
-    "validation_uri": "s3://b/validation/",
-    "test_uri": "s3://b/test/",
-    "train_lst_uri": "s3://b/train.lst",
-    "validation_lst_uri": "s3://b/validation.lst",
-    "recordio_train_uri": "s3://b/rec/train/",
-    "recordio_validation_uri": "s3://b/rec/validation/",
-    "classes": ["bicycle", "motorcycle"],
-    "num_classes": 2,
-    "counts": {"train": 800, "validation": 200, "test": 200},
-    "image_shape": "3,32,32",
-}
 SPEC = TrainingSpec(
     dataset=DATASET,
     bucket="b",
@@ -37,13 +31,6 @@ SPEC = TrainingSpec(
     image_uri="repo/image-classification:1",
     hyperparameters={"epochs": "10", "mini_batch_size": 32, "learning_rate": 0.01, "num_layers": 20},
 )
-
-
-def legal(operation: str, request: dict[str, Any]) -> str:
-    """What botocore's own service model says against a request; empty when nothing."""
-    model = botocore.session.Session().get_service_model("sagemaker")
-    report = ParamValidator().validate(request, model.operation_model(operation).input_shape)
-    return report.generate_report() if report.has_errors() else ""
 
 
 @pytest.mark.parametrize("kind", ["recordio", "png"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # AWS's documentation uses this number for accounts that do not exist.
 EXAMPLE_ACCOUNT = "1111" + "22223333"
 RULES = {

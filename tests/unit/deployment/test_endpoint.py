@@ -9,10 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.deployment.endpoint import (IN_PROGRESS, SETTLED, Capture, InvalidDeploymentError, Step, deployment_config, endpoint_config_request, is_deploying, next_step, parity_problems, probability_problems, serving_problems)
+from scones.deployment.endpoint import (
+    IN_PROGRESS,
+    SETTLED,
+    Capture,
+    InvalidDeploymentError,
+    Step,
+    deployment_config,
+    endpoint_config_request,
+    is_deploying,
+    next_step,
+    parity_problems,
+    probability_problems,
+    serving_problems,
+)
 from scones.deployment.golden import golden_keys
-from scones.jobs.states import (ENDPOINT, TRAINING, TRANSFORM, Waited, poll_delay)
-from tests.unit.test_training_job import legal
+from scones.jobs.states import ENDPOINT, TRAINING, TRANSFORM, Waited, poll_delay
+from tests.support.training import legal
 
 
 def config(**changes: Any) -> dict[str, Any]:

@@ -13,24 +13,10 @@ from scones.deployment import operator as module
 from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError
 from scones.deployment.operator import EndpointDeployOperator
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
-from tests.unit.fake_aws import FakeRegistryHook, FakeSageMaker, client_error
-from tests.unit.test_training_operator import StockHook, context
+from tests.support.fake_aws import FakeRegistryHook, FakeSageMaker, FakeScaling, client_error
+from tests.support.training import StockHook, context
 
 MODEL = {"model_name": "m", "image": "i", "model_data_url": "s3://b/training/j/output/model.tar.gz"}
-
-
-class FakeScaling:
-    def __init__(self, known: bool = False, error: str = "") -> None:
-        self.known, self.error = known, error
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def describe_scalable_targets(self, **_: Any) -> dict[str, Any]:
-        if self.error:
-            raise client_error(self.error, self.error)
-        return {"ScalableTargets": [{}] if self.known else []}
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda **arguments: self.calls.append((name, arguments))
 
 
 @pytest.fixture

@@ -226,3 +226,17 @@ class AsyncScript:
                 return connection()
 
         return Hook()
+
+
+class FakeScaling:
+    def __init__(self, known: bool = False, error: str = "") -> None:
+        self.known, self.error = known, error
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def describe_scalable_targets(self, **_: Any) -> dict[str, Any]:
+        if self.error:
+            raise client_error(self.error, self.error)
+        return {"ScalableTargets": [{}] if self.known else []}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **arguments: self.calls.append((name, arguments))

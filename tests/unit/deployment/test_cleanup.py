@@ -14,8 +14,7 @@ from scones.aws.lineage import tags
 from scones.deployment.cleanup import delete_planned, plan_cleanup
 from scones.deployment.cleanup_plan import (ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals)
 from scones.deployment.inventory import take_inventory
-from tests.unit.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
-from tests.unit.test_endpoint_operator import FakeScaling
+from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, store
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD = NOW - timedelta(days=90)

@@ -12,13 +12,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from scones import notifications
 from scones.deployment.endpoint import EndpointDeploymentError
-from scones.jobs.links import (EndpointLink, ExecutionLink, TrainingJobLink, TransformJobLink, has_console, resource_url)
-from scones.notifications import (AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after)
+from scones.jobs.links import EndpointLink, ExecutionLink, TrainingJobLink, TransformJobLink, has_console, resource_url
+from scones.notifications import AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after
 from scones.training import models
 from scones.training.approval import ModelApprovalOperator
 from scones.training.curve import curve_chart, training_curve
-from scones.ui.resource_pages import (PAGES, NoSuchResourceError, build_application, describe, flatten, render)
-from tests.unit.fake_aws import FakeSageMaker, client_error
+from scones.ui.resource_pages import PAGES, NoSuchResourceError, build_application, describe, flatten, render
+from tests.support.fake_aws import FakeSageMaker, client_error
 
 LOCAL, AWS = "http://127.0.0.1:4580", "https://api.sagemaker.eu-west-1.amazonaws.com"
 

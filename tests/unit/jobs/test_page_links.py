@@ -12,7 +12,7 @@ from airflow.dag_processing.dagbag import DagBag
 from scones.batch.names import batch_id_for
 from scones.jobs import page_links
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
+DAGS = Path(__file__).resolve().parents[3] / "dags"
 
 
 @pytest.mark.parametrize(

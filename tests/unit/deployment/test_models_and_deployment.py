@@ -13,11 +13,18 @@ from scones.aws.errors import already_there, is_absent, is_transient
 from scones.deployment import verify as deployment
 from scones.deployment.endpoint import EndpointDeploymentError
 from scones.deployment.rollback import check_rolled_back, choose_version
-from scones.deployment.verify import (capture_is_complete, check_answers, retire_superseded, roll_back, smoke_test, verify_endpoint)
+from scones.deployment.verify import (
+    capture_is_complete,
+    check_answers,
+    retire_superseded,
+    roll_back,
+    smoke_test,
+    verify_endpoint,
+)
 from scones.training.model_package import UnknownVersionError, choose_rollback_version, model_request
-from scones.training.models import (create_model, git_revision, record_refusal, register_model, settle_approval)
-from tests.unit.fake_aws import FakeRegistryHook, FakeRuntime, FakeS3, FakeSageMaker, client_error, store
-from tests.unit.test_training_job import DATASET, legal
+from scones.training.models import create_model, git_revision, record_refusal, register_model, settle_approval
+from tests.support.fake_aws import FakeRegistryHook, FakeRuntime, FakeS3, FakeSageMaker, client_error, store
+from tests.support.training import DATASET, legal
 
 ROLE = "arn:aws:iam::111122223333:role/r"
 RESOURCES = {"BucketName": "b", "SageMakerRoleArn": ROLE, "EndpointName": "courier", "AlertTopicArn": "arn:topic"}

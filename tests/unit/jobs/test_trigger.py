@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from scones.jobs import cancellation
 from scones.jobs import trigger as wait
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger, TrainingJobTrigger
-from tests.unit.fake_aws import AsyncScript, client_error
+from tests.support.fake_aws import AsyncScript, client_error
 
 GONE = client_error("ValidationException", "Could not find it")
 LOST = EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
