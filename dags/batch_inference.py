@@ -30,11 +30,10 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 
-from scones.batch import collect as batch_results
-from scones.batch import plan as batch
+from scones.batch import collect, plan
+from scones.batch.links import batch_task
 from scones.batch.operator import BatchChunkOperator
-from scones.defaults import (BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS)
-from scones.jobs.page_links import batch_task
+from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 INPUT, PACE, LIMITS = "What to score", "How fast", "When the run fails"
@@ -80,7 +79,7 @@ PARAMS = {
         0, type="integer", title="Sample seed", section=INPUT, description="The same seed picks the same images.",
     ),
     "fan_out": Param(
-        "executions", type="string", enum=list(batch.FAN_OUTS), title="Fan out by", section=PACE,
+        "executions", type="string", enum=list(plan.FAN_OUTS), title="Fan out by", section=PACE,
         description="executions, distributed_map or express: see the notes above.",
     ),
     "concurrency": Param(
@@ -130,8 +129,8 @@ PARAMS = {
     render_template_as_native_obj=True,
 )
 def batch_inference() -> None:
-    resources = task(multiple_outputs=False)(batch.resolve_resources)()
-    chunks = task(batch.plan_batch)(resources)
+    resources = task(multiple_outputs=False)(plan.resolve_resources)()
+    chunks = task(plan.plan_batch)(resources)
     run_chunk = BatchChunkOperator.partial(
         task_id="run_chunk",
         bucket=BUCKET,
@@ -143,8 +142,8 @@ def batch_inference() -> None:
         execution_timeout=timedelta(hours=24),
     ).expand(chunk=chunks)
     # No chunk at all (only_new, and nothing is new) is a batch of no images, not a failure.
-    collected = task(trigger_rule="none_failed")(batch_results.collect_results)(resources)
-    judged = batch_task(outlets=[BATCH_ASSET])(batch_results.summarize_batch)(resources)
+    collected = task(trigger_rule="none_failed")(collect.collect_results)(resources)
+    judged = batch_task(outlets=[BATCH_ASSET])(collect.summarize_batch)(resources)
     run_chunk >> collected >> judged
 
 

@@ -17,7 +17,7 @@ anything without the project's tag, endpoints that had requests within `older_th
 
 from __future__ import annotations
 
-from airtasks.sdk import Param, dag
+from airflow.sdk import Param, dag
 
 from scones import defaults
 from scones.aws.tasks import resolve_resources

@@ -29,9 +29,9 @@ from airflow.sdk import Param, dag, task
 from scones.batch import collect as batch_results
 from scones.batch import generate as batch_traffic
 from scones.batch import plan as batch
+from scones.batch.links import batch_task
 from scones.batch.operator import BatchChunkOperator
 from scones.defaults import BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
-from scones.jobs.page_links import batch_task
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 WHAT, PACE, DRIFT, LIMITS = "What to send", "How fast", "Drift", "When the run fails"

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airtasks.sdk import Param, chain, dag
+from airflow.sdk import Param, chain, dag
 
 from scones import defaults
 from scones.monitoring import tasks

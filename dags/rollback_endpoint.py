@@ -17,7 +17,7 @@ one end first, as both would deploy to the same endpoint.
 
 from __future__ import annotations
 
-from airtasks.sdk import Param, dag
+from airflow.sdk import Param, dag
 
 from scones import defaults
 from scones.aws.tasks import resolve_resources

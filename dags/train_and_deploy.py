@@ -27,9 +27,10 @@ from there. `rollback_endpoint` goes back to an earlier model. Failures, refusal
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from airsdk import AssetOrTimeSchedule, chain, dag, task_group
+from airflow.sdk import AssetOrTimeSchedule, chain, dag, task_group
 
 from scones import defaults
 from scones.aws.tasks import resolve_resources
@@ -85,15 +86,9 @@ def train_and_deploy() -> None:
 
     @task_group
     def evaluation() -> list:
-        answers = TransformOperator(
-            task_id="transform_test_images", model=model, dataset=dataset, pool=defaults.TRAINING_POOL
-        ).output
-        champion = TransformOperator(
-            task_id="transform_champion",
-            model=choose_champion(model),
-            dataset=dataset,
-            pool=defaults.TRAINING_POOL,
-        )
+        transform = partial(TransformOperator, dataset=dataset, pool=defaults.TRAINING_POOL)
+        answers = transform(task_id="transform_test_images", model=model).output
+        champion = transform(task_id="transform_champion", model=choose_champion(model))
         evaluated = evaluate_model(model, dataset, answers)
         champion >> evaluated
         return [answers, evaluated]

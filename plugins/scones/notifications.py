@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,14 +12,13 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
 
+from scones.aws.alerts import publish_alert
 from scones.defaults import AWS_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-SUBJECT_MAX = 100  # SNS's limit
 
 
 class AlertTopicNotifier(BaseNotifier):
@@ -56,28 +54,6 @@ class AlertTopicNotifier(BaseNotifier):
             publish_alert(self.event, self.subject, {"text": self.message}, aws_conn_id=self.aws_conn_id)
         except Exception:
             log.exception("The alert %r could not be sent", self.subject)
-
-
-def publish_alert(
-    event: str, subject: str, document: dict[str, Any], *, topic_arn: str = "", aws_conn_id: str = AWS_CONN_ID
-) -> str:
-    """Publish a JSON document to the alert topic; return the message id.
-
-    Args:
-        topic_arn: the topic; looked up in the stack's outputs when empty.
-    """
-    from airflow.providers.amazon.aws.hooks.sns import SnsHook
-
-    from scones.aws.resources import stack_outputs
-
-    arn = topic_arn or stack_outputs(aws_conn_id=aws_conn_id)["AlertTopicArn"]
-    answer = SnsHook(aws_conn_id=aws_conn_id).publish_to_target(
-        target_arn=arn,
-        message=json.dumps({"event": event, **document}, default=str),
-        subject=subject[:SUBJECT_MAX],
-        message_attributes={"event": event},
-    )
-    return str(answer["MessageId"])
 
 
 def run_failed_notifier() -> AlertTopicNotifier:

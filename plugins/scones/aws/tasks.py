@@ -13,6 +13,6 @@ JsonDict = dict[str, Any]
 @task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=timedelta(minutes=5))
 def resolve_resources() -> dict[str, str]:
     """Read the stack's outputs: bucket, roles, endpoint name, topic."""
-    from scones.training.models import resolve_resources as resolve
+    from scones.aws.resources import stack_outputs
 
-    return resolve()
+    return stack_outputs()

@@ -14,8 +14,6 @@ from airflow.sdk import BaseOperatorLink
 from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.execution_time.xcom import XCom
 
-from scones.batch.names import batch_id_for
-
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.bases.decorator import TaskDecorator
@@ -67,16 +65,6 @@ class EvaluationLink(PageLink):
         return f"evaluations/{quote(job, safe='')}" if job else ""
 
 
-class BatchLink(PageLink):
-    """The page of the run's batch; it is there also when the batch was over a limit and the task failed."""
-
-    name = "Batch"
-
-    def path(self, ti_key: TaskInstanceKey) -> str:
-        """``batches/<batch_id>``."""
-        return f"batches/{quote(batch_id_for(ti_key.dag_id, ti_key.run_id), safe='')}"
-
-
 class _ReportOperator(_PythonDecoratedOperator):
     operator_extra_links = (ReportLink(),)
 
@@ -85,19 +73,14 @@ class _EvaluationOperator(_PythonDecoratedOperator):
     operator_extra_links = (EvaluationLink(),)
 
 
-class _BatchOperator(_PythonDecoratedOperator):
-    operator_extra_links = (BatchLink(),)
-
-
-def _decorator(operator: type[_PythonDecoratedOperator]) -> Callable[..., TaskDecorator]:
-    def page_task(**options: Any) -> TaskDecorator:
+def page_task(operator: type[_PythonDecoratedOperator]) -> Callable[..., TaskDecorator]:
+    def decorate(**options: Any) -> TaskDecorator:
         return task_decorator_factory(multiple_outputs=False, decorated_operator_class=operator, **options)
 
-    return page_task
+    return decorate
 
 
-#: ``@task`` whose task shows a button to its report, evaluation or batch. Each is an operator class of its own, as
+#: ``@task`` whose task shows a button to its report or evaluation. Each is an operator class of its own, as
 #: Airflow reads the buttons of a task from its class.
-report_task = _decorator(_ReportOperator)
-evaluation_task = _decorator(_EvaluationOperator)
-batch_task = _decorator(_BatchOperator)
+report_task = page_task(_ReportOperator)
+evaluation_task = page_task(_EvaluationOperator)

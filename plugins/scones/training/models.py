@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from scones.aws.lineage import Lineage, tags, training_job_of_artifact
-from scones.aws.resources import stack_outputs
 from scones.aws.store import ObjectStore
 from scones.defaults import MODEL_PACKAGE_GROUP
 from scones.training.model_package import (APPROVED, PENDING, REJECTED, metrics_of, model_package_request, model_request)
 from scones.training.registry import ModelRegistryHook
 
 log = logging.getLogger(__name__)
-
-
-def resolve_resources() -> dict[str, str]:
-    """Return the stack's outputs (BucketName, SageMakerRoleArn, AlertTopicArn, EndpointName, ...).
-
-    Raises:
-        ResourcesNotDeployedError: the stack is not there.
-    """
-    return stack_outputs()
 
 
 def git_revision(folder: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -192,7 +182,7 @@ def record_refusal(
     Returns:
         ``{"job_name", "record_uri", "reasons"}``.
     """
-    from scones.notifications import publish_alert
+    from scones.aws.alerts import publish_alert
 
     job = model["job_name"]
     document = {

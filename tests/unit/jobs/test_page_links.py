@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
+from scones.batch.links import BatchLink
 from scones.batch.names import batch_id_for
 from scones.jobs import page_links
 
@@ -42,7 +43,7 @@ def test_the_task_has_the_button_and_keeps_one_xcom(dag_id: str, task_id: str, b
             "/scones/reports/courier/report-1%2F..%2Fx",
         ),
         (page_links.EvaluationLink(), {"training_job_name": "job-1"}, "/scones/evaluations/job-1"),
-        (page_links.BatchLink(), None, f"/scones/batches/{batch_id_for('d', 'r')}"),
+        (BatchLink(), None, f"/scones/batches/{batch_id_for('d', 'r')}"),
         (page_links.ReportLink(), None, ""),
         (page_links.EvaluationLink(), {}, ""),
     ],
