@@ -18,8 +18,16 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import Measurement
-from scones.images.statistics import (STATISTICS, categorical_feature, image_statistics, numerical_feature)
-from scones.monitoring.drift import (CHI_SQUARE, JENSEN_SHANNON, KOLMOGOROV_SMIRNOV, POPULATION_STABILITY, compare, effective_count, suggest_constraints)
+from scones.images.statistics import STATISTICS, categorical_feature, image_statistics, numerical_feature
+from scones.monitoring.drift import (
+    CHI_SQUARE,
+    JENSEN_SHANNON,
+    KOLMOGOROV_SMIRNOV,
+    POPULATION_STABILITY,
+    compare,
+    effective_count,
+    suggest_constraints,
+)
 
 CLASSES = ["bicycle", "motorcycle"]
 RECORDS = (50, 200, 1000)

@@ -36,7 +36,13 @@ from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.dataset.tasks import stage_images
 from scones.deployment.operator import EndpointDeployOperator
-from scones.deployment.tasks import (await_capture, delete_candidate, retire_superseded, smoke_test_candidate, verify_endpoint)
+from scones.deployment.tasks import (
+    await_capture,
+    delete_candidate,
+    retire_superseded,
+    smoke_test_candidate,
+    verify_endpoint,
+)
 from scones.evaluation.tasks import check_quality, evaluate_model, publish_threshold
 from scones.evaluation.transform import TransformOperator
 from scones.monitoring.deployed import write_report
@@ -44,7 +50,7 @@ from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
 from scones.training.approval import ModelApprovalOperator
 from scones.training.operator import TrainingOperator
 from scones.training.params import training_params
-from scones.training.tasks import (choose_champion, create_model, refuse_model, register_model)
+from scones.training.tasks import choose_champion, create_model, refuse_model, register_model
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import requests
 
-from embedded import services
+from embedded import environment, services
 from embedded.airflow_api import AirflowApi
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings
@@ -114,7 +115,9 @@ def site(
     written, rejected = _fill(s3, aws("cloudwatch"), bucket)
     services.migrate(platform_settings)
     services.write_passwords(platform_settings)
-    services._airflow(platform_settings, "dags", "reserialize")
+    subprocess.run(
+        [services.AIRFLOW, "dags", "reserialize"], env=environment.airflow_environment(platform_settings), check=True
+    )
     server = next(one for one in services.airflow(platform_settings) if one.name == "airflow-api-server")
     server.start()
     try:

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from scones.evaluation.evaluate import (champion_needs_transform, check_gate, evaluate_model, publish_threshold, transform_prefix)
+from scones.evaluation.evaluate import (
+    champion_needs_transform,
+    check_gate,
+    evaluate_model,
+    publish_threshold,
+    transform_prefix,
+)
 from scones.evaluation.metrics import EvaluationError
 from scones.evaluation.threshold import ThresholdError, parse
 

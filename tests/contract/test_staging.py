@@ -24,7 +24,15 @@ from scones.dataset import upload
 from scones.dataset.archive import get_archive
 from scones.dataset.cifar import read_archive
 from scones.dataset.download import DownloadBudget
-from scones.dataset.errors import (ArchiveNotFoundError, BadInputError, CorruptArchiveError, DataCheckError, DownloadError, UnknownClassError, UnsafeArchiveError)
+from scones.dataset.errors import (
+    ArchiveNotFoundError,
+    BadInputError,
+    CorruptArchiveError,
+    DataCheckError,
+    DownloadError,
+    UnknownClassError,
+    UnsafeArchiveError,
+)
 from scones.dataset.png import encode_png
 from scones.dataset.recordio import unpack_images
 from scones.dataset.sample import write_sample_archive

@@ -11,7 +11,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from scones.batch.transport import (Execution, ExecutionExistsError, ExecutionGoneError, NotRunningError, ThrottledError, TransientError)
+from scones.batch.transport import (
+    Execution,
+    ExecutionExistsError,
+    ExecutionGoneError,
+    NotRunningError,
+    ThrottledError,
+    TransientError,
+)
 
 T = TypeVar("T")
 MACHINE = "arn:aws:states:us-east-1:ACCOUNT:stateMachine:workflow"

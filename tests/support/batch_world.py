@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from infrastructure.deploy import Deployment
-from scones.batch.store import BatchStore
 from scones.batch.plan import chunk_references, make_plan
+from scones.batch.store import BatchStore
 
 SURE, UNSURE = [0.98, 0.02], [0.6, 0.4]
 MODEL: dict[str, str | None] = {

@@ -11,12 +11,19 @@ from datetime import datetime
 from typing import Any
 
 from scones.batch import layout
-from scones.batch.labels import (ACCEPTED_KEY, REJECTED_COLUMNS, check_labels, merge_accepted, read_labelled, rejected_record)
+from scones.batch.labels import (
+    ACCEPTED_KEY,
+    REJECTED_COLUMNS,
+    check_labels,
+    merge_accepted,
+    read_labelled,
+    rejected_record,
+)
 from scones.batch.names import batch_id_for
 from scones.batch.outcomes import OUTCOMES, REJECTED
 from scones.batch.planning import KeyLedger
-from scones.batch.report import (IMAGE_BYTES_MAX, Gallery, render, thumbnail)
-from scones.batch.results import (COLUMNS, BatchLimitError, Summary, check_limits, describe)
+from scones.batch.report import IMAGE_BYTES_MAX, Gallery, render, thumbnail
+from scones.batch.results import COLUMNS, BatchLimitError, Summary, check_limits, describe
 from scones.batch.store import BatchStore, open_store
 from scones.defaults import AWS_CONN_ID
 

@@ -22,8 +22,18 @@ from typing import Any, TypeVar
 from scones.batch.flow import FlowControl
 from scones.batch.items import Item
 from scones.batch.names import execution_name
-from scones.batch.outcomes import (DEADLINE_ERROR, KILLED_ERROR, RESTARTED_ERROR, Ending, is_rejection)
-from scones.batch.transport import (RUNNING, Execution, ExecutionExistsError, ExecutionGoneError, NotRunningError, ThrottledError, TransientError, TransportError, WorkflowTransport)
+from scones.batch.outcomes import DEADLINE_ERROR, KILLED_ERROR, RESTARTED_ERROR, Ending, is_rejection
+from scones.batch.transport import (
+    RUNNING,
+    Execution,
+    ExecutionExistsError,
+    ExecutionGoneError,
+    NotRunningError,
+    ThrottledError,
+    TransientError,
+    TransportError,
+    WorkflowTransport,
+)
 
 T = TypeVar("T")
 MAX_TRIES = 40

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from scones.batch.names import execution_arn
 from scones.batch.outcomes import DEADLINE_ERROR
-from scones.batch.transport import (RUNNING, Execution, ExecutionExistsError, ExecutionGoneError, NotRunningError, ThrottledError, TransientError, TransportError)
+from scones.batch.transport import (
+    RUNNING,
+    Execution,
+    ExecutionExistsError,
+    ExecutionGoneError,
+    NotRunningError,
+    ThrottledError,
+    TransientError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook

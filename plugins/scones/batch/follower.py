@@ -18,7 +18,7 @@ from scones.batch.engine import BatchEngine
 from scones.batch.executions import ExpressExecutions, StandardExecutions, async_client
 from scones.batch.flow import FlowControl
 from scones.batch.items import Item, read_items, workflow_input
-from scones.batch.outcomes import (OUTCOMES, BatchFacts, Ending, result_row)
+from scones.batch.outcomes import OUTCOMES, BatchFacts, Ending, result_row
 from scones.batch.transport import TransportError, WorkflowTransport
 
 log = logging.getLogger(__name__)

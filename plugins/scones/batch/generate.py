@@ -14,7 +14,7 @@ from scones.batch.names import batch_id_for
 from scones.batch.plan import chunk_references, find_threshold
 from scones.batch.planning import BatchInputError
 from scones.batch.store import BatchStore, open_store
-from scones.batch.traffic import (Shot, draw_shots, parse_class_mix, request_count)
+from scones.batch.traffic import Shot, draw_shots, parse_class_mix, request_count
 from scones.defaults import AWS_CONN_ID
 from scones.images.transformations import KINDS, transform_png
 

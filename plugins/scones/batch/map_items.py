@@ -10,7 +10,7 @@ from typing import Any
 
 from scones.batch import layout
 from scones.batch.items import Item
-from scones.batch.outcomes import (ABORTED, FAILED, TIMED_OUT, BatchFacts, Ending, result_row)
+from scones.batch.outcomes import ABORTED, FAILED, TIMED_OUT, BatchFacts, Ending, result_row
 from scones.batch.transport import Execution
 
 _STATUS = {"classified": "SUCCEEDED", "rejected": "FAILED", "failed": "FAILED"}

@@ -10,7 +10,16 @@ from typing import Any
 
 from scones.batch import layout
 from scones.batch.names import batch_id_for
-from scones.batch.planning import (IMAGE_SUFFIXES, BatchInputError, Filters, chunk_size_for, cut, parse_date, sample_lines, spool)
+from scones.batch.planning import (
+    IMAGE_SUFFIXES,
+    BatchInputError,
+    Filters,
+    chunk_size_for,
+    cut,
+    parse_date,
+    sample_lines,
+    spool,
+)
 from scones.batch.sources import find_source
 from scones.batch.store import THRESHOLD_KEY, BatchStore, open_store
 from scones.defaults import AWS_CONN_ID

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scones.batch.outcomes import (ABORTED, CLASSIFIED, FAILED, REJECTED, TIMED_OUT, WITHOUT_ANSWER)
+from scones.batch.outcomes import ABORTED, CLASSIFIED, FAILED, REJECTED, TIMED_OUT, WITHOUT_ANSWER
 from scones.batch.results import describe
-from scones.report.formatting import (DASH, environment, number, percent)
+from scones.report.formatting import DASH, environment, number, percent
 
 THUMBNAILS = 48
 THUMBNAIL_PIXELS = 96

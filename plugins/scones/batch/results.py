@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scones.batch.outcomes import (CLASSIFIED, FAILED, OUTCOMES, REJECTED, WITHOUT_ANSWER)
+from scones.batch.outcomes import CLASSIFIED, FAILED, OUTCOMES, REJECTED, WITHOUT_ANSWER
 
 # Column -> Parquet type; the order is that of the files.
 COLUMNS = {

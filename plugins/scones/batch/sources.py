@@ -10,7 +10,7 @@ from typing import Any
 from scones.batch.items import Item
 from scones.batch.names import check_batch_id
 from scones.batch.outcomes import WITHOUT_ANSWER
-from scones.batch.planning import (BatchInputError, Candidate, Filters, candidate_of, folder_prefix, parse_manifest)
+from scones.batch.planning import BatchInputError, Candidate, Filters, candidate_of, folder_prefix, parse_manifest
 from scones.batch.store import BatchStore
 
 

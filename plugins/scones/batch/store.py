@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scones.batch import layout
 from scones.batch.items import Item
-from scones.batch.planning import (BatchInputError, Candidate, KeyLedger, mark_scored)
+from scones.batch.planning import BatchInputError, Candidate, KeyLedger, mark_scored
 from scones.defaults import AWS_CONN_ID
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scones.dataset.download import (DownloadBudget, download, download_first, file_md5)
+from scones.dataset.download import DownloadBudget, download, download_first, file_md5
 from scones.dataset.errors import ArchiveNotFoundError, CorruptArchiveError, DownloadError
 from scones.settings import OFFICIAL_ARCHIVE_MD5, Settings
 

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from scones.dataset import safe_pickle
-from scones.dataset.errors import (ArchiveNotFoundError, CorruptArchiveError, UnknownClassError, UnsafeArchiveError)
+from scones.dataset.errors import ArchiveNotFoundError, CorruptArchiveError, UnknownClassError, UnsafeArchiveError
 
 ARCHIVE_NAME = "cifar-100-python.tar.gz"
 IMAGE_SHAPE = (3, 32, 32)

@@ -16,7 +16,19 @@ import struct
 from typing import Any
 
 from scones.dataset.errors import CorruptArchiveError, UnsafePickleError
-from scones.dataset.pickle_arrays import (ADVICE, ALLOWED_GLOBALS, DTYPE, ENCODE, FROMBUFFER, NDARRAY, RECONSTRUCT, Marker, PickledArray, UInt8Type, as_text)
+from scones.dataset.pickle_arrays import (
+    ADVICE,
+    ALLOWED_GLOBALS,
+    DTYPE,
+    ENCODE,
+    FROMBUFFER,
+    NDARRAY,
+    RECONSTRUCT,
+    Marker,
+    PickledArray,
+    UInt8Type,
+    as_text,
+)
 
 # The full training pickle needs about 260,000 operations. One byte of input can build one object, so this bound,
 # not the size of the file, keeps a hostile pickle from filling the memory.

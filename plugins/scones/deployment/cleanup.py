@@ -10,7 +10,7 @@ from typing import Any
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.deployment.autoscaling import deregister
-from scones.deployment.cleanup_plan import (Item, as_dicts, from_dicts, plan, table, totals)
+from scones.deployment.cleanup_plan import Item, as_dicts, from_dicts, plan, table, totals
 from scones.deployment.inventory import take_inventory
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from scones.aws.lineage import PROJECT_TAG
 from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
-from scones.deployment.cleanup_plan import (Config, Endpoint, Folder, Inventory, Model)
+from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
 from scones.deployment.endpoint import VARIANT
 from scones.training.registry import ModelRegistryHook
 

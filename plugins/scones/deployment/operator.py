@@ -14,7 +14,16 @@ from botocore.exceptions import ClientError
 from scones.aws.lineage import tags
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.deployment.autoscaling import ScalingPolicy, deregister, register
-from scones.deployment.endpoint import (Capture, EndpointDeploymentError, Step, deployment_config, endpoint_config_request, is_deploying, next_step, serving_problems)
+from scones.deployment.endpoint import (
+    Capture,
+    EndpointDeploymentError,
+    Step,
+    deployment_config,
+    endpoint_config_request,
+    is_deploying,
+    next_step,
+    serving_problems,
+)
 from scones.jobs.links import EndpointLink, persist_link
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
 from scones.jobs.waiting import WaitingMixin, as_int

@@ -17,7 +17,7 @@ from scones.aws.naming import content_hash
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID
-from scones.deployment.endpoint import (VARIANT, EndpointDeploymentError, parity_problems, probability_problems)
+from scones.deployment.endpoint import VARIANT, EndpointDeploymentError, parity_problems, probability_problems
 from scones.deployment.golden import golden_keys
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 

@@ -246,7 +246,7 @@ def publish_threshold(
     """
     from botocore.exceptions import ClientError
 
-    from scones.evaluation.threshold import (KEY, ThresholdError, bump, check_value, parse)
+    from scones.evaluation.threshold import KEY, ThresholdError, bump, check_value, parse
 
     check_value(threshold)
     s3 = _client(s3, aws_conn_id)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from scones.images.statistics import (QUANTILES, STATISTICS, categorical_feature, features_by_name, numerical_feature)
+from scones.images.statistics import QUANTILES, STATISTICS, categorical_feature, features_by_name, numerical_feature
 from scones.monitoring import figures as figures
 from scones.monitoring.capture_summary import CaptureSummary
-from scones.monitoring.checks import (Check, overall_status, run_checks, violations_of)
+from scones.monitoring.checks import Check, overall_status, run_checks, violations_of
 from scones.monitoring.drift import DriftResult, compare, effective_count
 
 REPORT_VERSION = 1

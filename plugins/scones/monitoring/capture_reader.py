@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scones.monitoring.capture_files import CaptureFile, split_blocks
-from scones.monitoring.capture_summary import (Block, CaptureSummary, ReadSettings, summarise)
+from scones.monitoring.capture_summary import Block, CaptureSummary, ReadSettings, summarise
 
 #: Fetches one file as chunks of bytes.
 Fetch = Callable[[CaptureFile], Iterable[bytes]]

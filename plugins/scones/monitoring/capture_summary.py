@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scones.images.decode import UndecodableImageError, decode_image
-from scones.images.statistics import (STATISTICS, NoveltyScale, image_statistics, size_label)
+from scones.images.statistics import STATISTICS, NoveltyScale, image_statistics, size_label
 from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, parse_line
 
 #: One piece of a file: its key, the number of its first line, whole lines.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scones.images.statistics import STATISTICS
-from scones.monitoring.drift import (RETRAINING_CHECKS, TEST_TITLES, DriftResult, drift_settings, service_settings)
+from scones.monitoring.drift import RETRAINING_CHECKS, TEST_TITLES, DriftResult, drift_settings, service_settings
 
 Status = Literal["ok", "attention", "violation", "unknown"]
 #: With fewer records a rate says nothing.

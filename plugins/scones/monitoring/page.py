@@ -17,7 +17,7 @@ from scones.images.statistics import STATISTICS, features_by_name
 from scones.monitoring.capture_summary import Example
 from scones.monitoring.drift import service_settings
 from scones.report import charts
-from scones.report.formatting import (DASH, environment, number, percent)
+from scones.report.formatting import DASH, environment, number, percent
 
 _FEATURE_WORDS = {"label": "class mix", "size": "image size"}
 

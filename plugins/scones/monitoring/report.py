@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scones.aws.naming import content_hash
 from scones.defaults import AWS_CONN_ID
-from scones.monitoring.sources import (Documents, Place, capture_files, quality_of, read_settings)
+from scones.monitoring.sources import Documents, Place, capture_files, quality_of, read_settings
 
 if TYPE_CHECKING:
     from scones.aws.store import ObjectStore
@@ -71,7 +71,7 @@ def write_report(
     :raises scones.monitoring.aws.EndpointMissingError: there is no such endpoint.
     :raises ValueError: ``since`` or ``until`` is no time, or they are the wrong way round.
     """
-    from scones.monitoring.aws import (MonitoringAws, describe_endpoint, lineage_of, traffic_of, write_objects)
+    from scones.monitoring.aws import MonitoringAws, describe_endpoint, lineage_of, traffic_of, write_objects
     from scones.monitoring.build import ReportInputs, build_report, index_entry
     from scones.monitoring.checks import needs_retraining
     from scones.monitoring.page import render_page

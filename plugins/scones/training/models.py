@@ -13,7 +13,7 @@ from typing import Any
 from scones.aws.lineage import Lineage, tags, training_job_of_artifact
 from scones.aws.store import ObjectStore
 from scones.defaults import MODEL_PACKAGE_GROUP
-from scones.training.model_package import (APPROVED, PENDING, REJECTED, metrics_of, model_package_request, model_request)
+from scones.training.model_package import APPROVED, PENDING, REJECTED, metrics_of, model_package_request, model_request
 from scones.training.registry import ModelRegistryHook
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,18 @@ from scones.jobs.links import TrainingJobLink, persist_link
 from scones.jobs.trigger import TrainingJobTrigger
 from scones.jobs.waiting import WaitingMixin, as_bool, as_int
 from scones.training.costs import cost_line
-from scones.training.job import (ALGORITHM, InvalidTrainingJobError, TrainingSpec, build_training_request, failure_text, fingerprint, is_final_failure, same_work, training_job_name, training_result)
+from scones.training.job import (
+    ALGORITHM,
+    InvalidTrainingJobError,
+    TrainingSpec,
+    build_training_request,
+    failure_text,
+    fingerprint,
+    is_final_failure,
+    same_work,
+    training_job_name,
+    training_result,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -13,7 +13,13 @@ from botocore.exceptions import (
 )
 
 from scones.batch.executions import sorted_errors
-from scones.batch.transport import (ExecutionExistsError, ExecutionGoneError, ThrottledError, TransientError, TransportError)
+from scones.batch.transport import (
+    ExecutionExistsError,
+    ExecutionGoneError,
+    ThrottledError,
+    TransientError,
+    TransportError,
+)
 
 
 def refusal(code: str, status: int = 400) -> ClientError:

@@ -11,8 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scones.batch.items import Item, read_items, workflow_input
-from scones.batch.names import (batch_id_for, check_batch_id, execution_arn, execution_name, inference_id)
-from scones.batch.planning import (BatchInputError, Candidate, Filters, KeyLedger, chunk_size_for, cut, folder_prefix, mark_scored, parse_date, parse_manifest, sample_lines, spool)
+from scones.batch.names import batch_id_for, check_batch_id, execution_arn, execution_name, inference_id
+from scones.batch.planning import (
+    BatchInputError,
+    Candidate,
+    Filters,
+    KeyLedger,
+    chunk_size_for,
+    cut,
+    folder_prefix,
+    mark_scored,
+    parse_date,
+    parse_manifest,
+    sample_lines,
+    spool,
+)
 
 CLASSES = ("bicycle", "motorcycle")
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from scones.batch.items import Item
-from scones.batch.labels import (UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled)
+from scones.batch.labels import UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled
 from scones.batch.map_items import parent_problem, row_of_record
-from scones.batch.outcomes import (BatchFacts, Ending, classify, read_cause, result_row)
-from scones.batch.report import (Gallery, render, short_key, thumbnail)
-from scones.batch.results import (COLUMNS, BatchLimitError, Summary, check_limits)
+from scones.batch.outcomes import BatchFacts, Ending, classify, read_cause, result_row
+from scones.batch.report import Gallery, render, short_key, thumbnail
+from scones.batch.results import COLUMNS, BatchLimitError, Summary, check_limits
 from scones.batch.transport import Execution
 from scones.evaluation.metrics import calibration
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scones.dataset.build import (AcceptedImage, build_dataset, manifest, parse_accepted_labels, safe_names, stratified_split)
+from scones.dataset.build import (
+    AcceptedImage,
+    build_dataset,
+    manifest,
+    parse_accepted_labels,
+    safe_names,
+    stratified_split,
+)
 from scones.dataset.checks import CheckReport
 from scones.dataset.cifar import CifarArchive, CifarSplit, read_archive
 from scones.dataset.cifar_classes import FINE_NAMES

@@ -15,7 +15,13 @@ import pytest
 
 from scones.dataset import cifar
 from scones.dataset.cifar_classes import FINE_NAMES
-from scones.dataset.errors import (ArchiveNotFoundError, CorruptArchiveError, UnknownClassError, UnsafeArchiveError, UnsafePickleError)
+from scones.dataset.errors import (
+    ArchiveNotFoundError,
+    CorruptArchiveError,
+    UnknownClassError,
+    UnsafeArchiveError,
+    UnsafePickleError,
+)
 from scones.dataset.sample import pickle_python2, write_sample_archive
 
 META = pickle_python2({"fine_label_names": list(FINE_NAMES), "coarse_label_names": ["all"]})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from scones.dataset import png as images
 from scones.dataset.errors import ImageDecodeError
-from scones.dataset.png import (decode_rgb, encode_png, encode_pngs, resize_rgb)
+from scones.dataset.png import decode_rgb, encode_png, encode_pngs, resize_rgb
 
 
 def opened(data: bytes) -> Image.Image:

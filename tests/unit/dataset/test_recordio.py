@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_local.algorithms.image_classification.recordio import RecordFile
-from scones.dataset.recordio import (ImageRecord, RecordIOError, pack_image, pack_images, pack_record, unpack_images, unpack_records)
+from scones.dataset.recordio import (
+    ImageRecord,
+    RecordIOError,
+    pack_image,
+    pack_images,
+    pack_record,
+    unpack_images,
+    unpack_records,
+)
 
 MAGIC = b"\x0a\x23\xd7\xce"
 

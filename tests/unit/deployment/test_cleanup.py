@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scones.aws.lineage import tags
 from scones.deployment.cleanup import delete_planned, plan_cleanup
-from scones.deployment.cleanup_plan import (ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals)
+from scones.deployment.cleanup_plan import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
 from scones.deployment.inventory import take_inventory
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, store
 

@@ -15,7 +15,7 @@ from sklearn import metrics
 
 from scones.evaluation import metrics as evaluation
 from scones.evaluation.evaluate import labels_of_test_images, parse_answer
-from scones.evaluation.metrics import (EvaluationError, compare, evaluate, recommend_threshold, threshold_sweep)
+from scones.evaluation.metrics import EvaluationError, compare, evaluate, recommend_threshold, threshold_sweep
 from scones.evaluation.page import render
 
 NAMES = {2: ["bicycle", "motorcycle"], 5: ["bus", "tank", "train", "rocket", "tractor"]}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.evaluation.threshold import (Threshold, ThresholdError, bump, check_value, parse)
+from scones.evaluation.threshold import Threshold, ThresholdError, bump, check_value, parse
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DOCUMENT = {

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from scones.images.statistics import (STATISTICS, ImageShapeError, NoveltyScale, baseline_statistics, categorical_counts, features_by_name, image_statistics, numerical_feature)
+from scones.images.statistics import (
+    STATISTICS,
+    ImageShapeError,
+    NoveltyScale,
+    baseline_statistics,
+    categorical_counts,
+    features_by_name,
+    image_statistics,
+    numerical_feature,
+)
 
 CLASSES = ["bicycle", "motorcycle"]
 

@@ -22,8 +22,22 @@ from scones.images import decode as captured_images
 from scones.images.decode import UndecodableImageError, decode_image, thumbnail_uri
 from scones.images.statistics import NoveltyScale, baseline_statistics
 from scones.monitoring import capture_reader
-from scones.monitoring.capture import (MAX_LINE_BYTES, MalformedCaptureError, parse_csv_probabilities, parse_json_probabilities, parse_line, quote)
-from scones.monitoring.capture_files import (CaptureFile, Watermark, endpoint_prefix, hour_prefixes, key_time, split_blocks)
+from scones.monitoring.capture import (
+    MAX_LINE_BYTES,
+    MalformedCaptureError,
+    parse_csv_probabilities,
+    parse_json_probabilities,
+    parse_line,
+    quote,
+)
+from scones.monitoring.capture_files import (
+    CaptureFile,
+    Watermark,
+    endpoint_prefix,
+    hour_prefixes,
+    key_time,
+    split_blocks,
+)
 from scones.monitoring.capture_reader import CaptureReadError, read_capture
 from scones.monitoring.capture_summary import CaptureSummary, ReadSettings, summarise
 

@@ -5,7 +5,22 @@ import pytest
 from scipy.stats import ks_2samp
 
 from scones.images.statistics import categorical_feature, numerical_feature
-from scones.monitoring.drift import (CHI_SQUARE, DEFAULT_DRIFT, KOLMOGOROV_SMIRNOV, POPULATION_STABILITY, ConstraintsError, DriftResult, binned_shares, compare, drift_settings, effective_count, ks_distance, population_stability_index, service_settings, suggest_constraints)
+from scones.monitoring.drift import (
+    CHI_SQUARE,
+    DEFAULT_DRIFT,
+    KOLMOGOROV_SMIRNOV,
+    POPULATION_STABILITY,
+    ConstraintsError,
+    DriftResult,
+    binned_shares,
+    compare,
+    drift_settings,
+    effective_count,
+    ks_distance,
+    population_stability_index,
+    service_settings,
+    suggest_constraints,
+)
 
 GRID = np.linspace(0, 1, 201)
 

@@ -15,8 +15,8 @@ from PIL import Image
 from scones.evaluation.metrics import evaluate
 from scones.images.statistics import NoveltyScale, baseline_statistics
 from scones.monitoring.alarm import alarm_message
-from scones.monitoring.build import (ReportInputs, Traffic, build_report, index_entry)
-from scones.monitoring.capture_summary import (CaptureSummary, Example, ReadSettings, summarise)
+from scones.monitoring.build import ReportInputs, Traffic, build_report, index_entry
+from scones.monitoring.capture_summary import CaptureSummary, Example, ReadSettings, summarise
 from scones.monitoring.checks import needs_retraining
 from scones.monitoring.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
 from scones.monitoring.figures import expected_rejection_rate
