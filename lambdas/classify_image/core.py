@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
-from lambdas.common import MalformedInferencesError, NotAnImageError
+from lambdas.common import MalformedInferencesError, NotAnImageError, is_number, parsed
 
 INFERENCE_ID_CHARACTERS = 64
 CUSTOM_ATTRIBUTES_CHARACTERS = 1024
@@ -18,7 +16,7 @@ _CONTENT_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpe
 
 
 class MissingImageDataError(ValueError):
-    """`image_data` is absent, empty or not base64 text."""
+    """`image_data` is absent or not base64 text, and there is no `image_etag` to read the image by."""
 
 
 class InvalidInferenceIdError(ValueError):
@@ -57,19 +55,27 @@ class ModelUnavailableError(RuntimeError):
     """The model's container failed: worth another try."""
 
 
-def image_bytes(data: dict[str, Any]) -> bytes:
-    """Return the decoded image.
+def inline_image(data: dict[str, Any]) -> bytes:
+    """Return the image out of the event.
 
     Raises:
         MissingImageDataError: there is none, or it is not base64.
     """
     text = data.get("image_data")
     if not isinstance(text, str) or not text:
-        raise MissingImageDataError(f"The event needs 'image_data' as base64 text, got {type(text).__name__}")
+        raise MissingImageDataError(
+            f"The event needs 'image_data' as base64 text, or 'image_etag', got {type(text).__name__}"
+        )
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MissingImageDataError(f"'image_data' of {data.get('s3_key')!r} is not base64: {error}") from error
+
+
+def image_etag(data: dict[str, Any]) -> str | None:
+    """Return the ETag of an image that is referred to, or None for one that is in the event."""
+    etag = data.get("image_etag")
+    return etag if isinstance(etag, str) and etag and not data.get("image_data") else None
 
 
 def content_type(image: bytes, s3_key: object) -> str:
@@ -80,13 +86,12 @@ def content_type(image: bytes, s3_key: object) -> str:
     raise NotAnImageError(f"The data of {s3_key!r} starts with {image[:8].hex(' ')}, which is neither PNG nor JPEG")
 
 
-def invocation(data: dict[str, Any], endpoint_name: str) -> dict[str, Any]:
+def invocation(data: dict[str, Any], image: bytes, endpoint_name: str) -> dict[str, Any]:
     """Return the arguments of InvokeEndpoint for this image.
 
     CustomAttributes carry the quoted key, so that the endpoint's captured data can be traced back to the photograph;
     a key too long for them is left out.
     """
-    image = image_bytes(data)
     s3_key = data.get("s3_key")
     request: dict[str, Any] = {
         "EndpointName": endpoint_name,
@@ -108,7 +113,7 @@ def invocation(data: dict[str, Any], endpoint_name: str) -> dict[str, Any]:
             )
         request["InferenceId"] = inference_id
     if isinstance(s3_key, str) and s3_key:
-        quoted = quote(s3_key, safe="/")
+        quoted = quote(s3_key, safe="/", errors="surrogatepass")
         if len(quoted) <= CUSTOM_ATTRIBUTES_CHARACTERS:
             request["CustomAttributes"] = quoted
     return request
@@ -121,14 +126,14 @@ def inferences(answer: bytes) -> list[float]:
         MalformedInferencesError: the answer is anything else.
     """
     try:
-        values = json.loads(answer)
+        values = parsed(answer)
     except ValueError as error:
         raise MalformedInferencesError(f"The endpoint's answer is not JSON: {answer[:200]!r}") from error
     if isinstance(values, dict):
         values = values.get("prediction")
     if not isinstance(values, list) or not values:
         raise MalformedInferencesError(f"The endpoint's answer is not a list of probabilities: {answer[:200]!r}")
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) for value in values):
+    if not all(is_number(value) for value in values):
         raise MalformedInferencesError(f"The endpoint's answer holds something other than numbers: {answer[:200]!r}")
     return [float(value) for value in values]
 
@@ -162,6 +167,6 @@ def endpoint_error(endpoint_name: str, code: str, message: str, status: int, mod
 
 def classified(data: dict[str, Any], probabilities: list[float], variant: str | None) -> dict[str, Any]:
     """Return the function's answer: the event without the image, with the probabilities."""
-    body = {key: value for key, value in data.items() if key != "image_data"}
+    body = {key: value for key, value in data.items() if key not in {"image_data", "image_etag"}}
     body.update(inferences=probabilities, invoked_production_variant=variant)
     return {"statusCode": 200, "body": body}

@@ -1,13 +1,15 @@
 """Lambda `classify_image`: asks the SageMaker endpoint what is in the image.
 
-Event: what `serialize_image` answers. The endpoint is the one named by ENDPOINT_NAME;
+Event: what `serialize_image` answers: with `image_data` as base64 text, or with `image_etag`, the ETag of the object
+`s3_key` in `s3_bucket`, which is then read from there. The endpoint is the one named by ENDPOINT_NAME;
 ENDPOINT_READ_TIMEOUT (seconds, default 65) is how long one try waits for its answer.
-Answer: {"statusCode": 200, "body": {...the event without image_data, "inferences": [p0, p1, ...],
+Answer: {"statusCode": 200, "body": {...the event without image_data and image_etag, "inferences": [p0, p1, ...],
 "invoked_production_variant"}}.
 Errors, by class name: MalformedEventError, MissingImageDataError, NotAnImageError, InvalidInferenceIdError,
 EndpointNotConfiguredError, EndpointNotFoundError, EndpointAccessDeniedError, ModelRefusedImageError,
-MalformedInferencesError; a retry may cure EndpointNotReadyError, EndpointThrottledError, EndpointUnavailableError and
-ModelUnavailableError.
+MalformedInferencesError; for an image by reference those of `serialize_image` and ImageChangedError. A retry may cure
+EndpointNotReadyError, EndpointThrottledError, EndpointUnavailableError, ModelUnavailableError and
+StorageUnavailableError.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from lambdas.classify_image.core import (
     EndpointUnavailableError,
     classified,
     endpoint_error,
+    image_etag,
     inferences,
+    inline_image,
     invocation,
 )
-from lambdas.common import UNREACHABLE, log, unwrap
+from lambdas.common import UNREACHABLE, log, object_location, read_image, s3_client, unwrap
 
 # A real-time endpoint must answer within 60 s; two tries and the waits between them stay below the function's timeout.
 _CONFIG = Config(
@@ -63,13 +67,21 @@ def invoke(runtime: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
         raise EndpointUnavailableError(f"Endpoint {name!r} could not be reached: {error}") from error
 
 
+def image_of(data: dict[str, Any]) -> bytes:
+    """Return the image that the event carries, or the very one it refers to."""
+    etag = image_etag(data)
+    if etag is None:
+        return inline_image(data)
+    return read_image(s3_client(), *object_location(data), IfMatch=etag)[0]
+
+
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Entry point."""
     name = os.environ.get("ENDPOINT_NAME")
     if not name:
         raise EndpointNotConfiguredError("Set the function's environment variable ENDPOINT_NAME")
     data = unwrap(event)
-    answer, variant = invoke(runtime_client(), invocation(data, name))
+    answer, variant = invoke(runtime_client(), invocation(data, image_of(data), name))
     probabilities = inferences(answer)
     log("classify_image", s3_key=data.get("s3_key"), inferences=probabilities)
     return classified(data, probabilities, variant)

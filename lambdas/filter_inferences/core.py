@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
-from lambdas.common import MalformedInferencesError
+from lambdas.common import MalformedInferencesError, is_number, parsed
 
 # How far the probabilities' sum may be from 1: float32 models and rounded answers.
 SUM_TOLERANCE = 0.01
@@ -24,10 +23,6 @@ class THRESHOLD_CONFIDENCE_NOT_MET(Exception):
     """The best probability is below the threshold. A business outcome: the message is JSON with what was decided on."""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def probabilities(data: dict[str, Any]) -> list[float]:
     """Return `inferences`, which may also be JSON text.
 
@@ -37,12 +32,12 @@ def probabilities(data: dict[str, Any]) -> list[float]:
     values, about = data.get("inferences"), f"'inferences' of {data.get('s3_key')!r}"
     if isinstance(values, str):
         try:
-            values = json.loads(values)
+            values = parsed(values)
         except ValueError as error:
             raise MalformedInferencesError(f"{about} is text that is not JSON: {values[:80]!r}") from error
     if not isinstance(values, list) or len(values) < 2:
         raise MalformedInferencesError(f"{about} must be a list of at least two probabilities, got {values!r}")
-    if not all(_is_number(value) and -1e-6 <= value <= 1 + 1e-6 for value in values):
+    if not all(is_number(value) and -1e-6 <= value <= 1 + 1e-6 for value in values):
         raise MalformedInferencesError(f"{about} must be numbers from 0 to 1, got {values!r}")
     if abs(sum(values) - 1) > SUM_TOLERANCE:
         raise MalformedInferencesError(f"{about} must add up to 1, got {sum(values)}")
@@ -51,7 +46,7 @@ def probabilities(data: dict[str, Any]) -> list[float]:
 
 def check_threshold(threshold: Any, version: Any, source: str) -> tuple[float, int | None]:
     """Return (threshold, version). Raises InvalidThresholdError, naming `source`, unless it is a number from 0 to 1."""
-    if not _is_number(threshold) or not 0 <= threshold <= 1:
+    if not is_number(threshold) or not 0 <= threshold <= 1:
         raise InvalidThresholdError(f"The threshold in {source} must be a number from 0 to 1, got {threshold!r}")
     if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
         raise InvalidThresholdError(f"The threshold's version in {source} must be a whole number, got {version!r}")
@@ -66,7 +61,7 @@ def configured_threshold(document: bytes, source: str) -> tuple[float, int | Non
         InvalidThresholdError: the threshold is not a number from 0 to 1.
     """
     try:
-        config = json.loads(document)
+        config = parsed(document)
     except ValueError as error:
         raise ThresholdNotConfiguredError(f"{source} is not JSON: {error}") from error
     if not isinstance(config, dict) or "threshold" not in config:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import Any
+
+from lambdas.common import parsed
 
 REJECTED = "THRESHOLD_CONFIDENCE_NOT_MET"
 
@@ -22,7 +23,7 @@ class RecordAccessDeniedError(PermissionError):
 
 def record_key(batch_id: str, s3_key: str) -> str:
     """Return where the record of one image lies; the same image always has the same key, so a retry overwrites it."""
-    return f"batches/{batch_id}/items/{hashlib.sha256(s3_key.encode()).hexdigest()}.json"
+    return f"batches/{batch_id}/items/{hashlib.sha256(s3_key.encode(errors='surrogatepass')).hexdigest()}.json"
 
 
 def item_of(event: Any) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def item_of(event: Any) -> dict[str, Any]:
 def _rejection(cause: str) -> dict[str, Any]:
     """Return the JSON that THRESHOLD_CONFIDENCE_NOT_MET carries, out of the Lambda error that wraps it."""
     try:
-        decided = json.loads(json.loads(cause)["errorMessage"])
+        decided = parsed(parsed(cause)["errorMessage"])
     except (KeyError, TypeError, ValueError):
         return {}
     return decided if isinstance(decided, dict) else {}

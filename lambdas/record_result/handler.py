@@ -18,7 +18,8 @@ from lambdas.record_result.core import RecordAccessDeniedError, item_of, record,
 
 def write_record(s3: Any, bucket: str, key: str, content: dict[str, Any]) -> None:
     """Put one record, replacing an earlier one of the same image."""
-    with s3_errors(f"the record s3://{bucket}/{key}", {403: RecordAccessDeniedError}):
+    denied = (RecordAccessDeniedError, "The function's role may write to batches/*/items/ of the stack's bucket.")
+    with s3_errors(f"the record s3://{bucket}/{key}", {403: denied}):
         s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(content).encode(), ContentType="application/json")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from lambdas.common import NotAnImageError
 
 # A state's payload is at most 256 KiB (Step Functions quota). Base64 makes 4 bytes of 3, and key, bucket and the
-# invocation's metadata need room beside it.
+# invocation's metadata need room beside it. Larger images go by reference.
 STATE_PAYLOAD_BYTES = 256 * 1024
-MAX_IMAGE_BYTES = 180 * 1024
+MAX_INLINE_BYTES = 180 * 1024
 
 PASSED_THROUGH = ("threshold", "threshold_version", "inference_id")
 
@@ -23,44 +23,6 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
-
-
-class MissingKeyError(ValueError):
-    """`s3_bucket` or `s3_key` is absent, empty or no text."""
-
-
-class ImageNotFoundError(LookupError):
-    """S3 has no such object."""
-
-
-class ImageAccessDeniedError(PermissionError):
-    """The function's role may not read the object."""
-
-
-class ImageTooLargeError(ValueError):
-    """The image does not fit into one state's payload."""
-
-
-def object_location(data: dict[str, Any]) -> tuple[str, str]:
-    """Return (bucket, key) of the image.
-
-    Raises:
-        MissingKeyError: either is absent, empty or no text.
-    """
-    for field in ("s3_bucket", "s3_key"):
-        value = data.get(field)
-        if not isinstance(value, str) or not value:
-            raise MissingKeyError(f"The event needs {field!r} as non-empty text, got {value!r}")
-    return data["s3_bucket"], data["s3_key"]
-
-
-def check_size(size: int, s3_key: str) -> None:
-    """Raise ImageTooLargeError when an image of `size` bytes does not fit into a state's payload."""
-    if size > MAX_IMAGE_BYTES:
-        raise ImageTooLargeError(
-            f"{s3_key!r} has {size} bytes; at most {MAX_IMAGE_BYTES} fit, because a state's payload is limited to "
-            f"{STATE_PAYLOAD_BYTES} bytes and base64 adds a third. Store a smaller version of the image."
-        )
 
 
 def check_image(content: bytes, s3_key: str) -> None:
@@ -84,13 +46,12 @@ def _png_problem(content: bytes) -> str | None:
         end = at + 12 + length
         if end > len(content):
             return "the PNG is cut off"
-        body = content[at + 8 : end - 4]
-        if zlib.crc32(kind + body) != struct.unpack_from(">I", content, end - 4)[0]:
+        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
             return f"the PNG's {kind.decode('latin-1')} chunk is corrupt"
         if first:
             if kind != b"IHDR" or length != 13:
                 return "the PNG does not start with its header"
-            width, height, depth, colour = struct.unpack_from(">IIBB", body)
+            width, height, depth, colour = struct.unpack_from(">IIBB", content, at + 8)
             if not width or not height or depth not in _PNG_BIT_DEPTHS.get(colour, ()):
                 return f"the PNG's header says {width}x{height}, {depth} bits of colour type {colour}"
             first = False
@@ -119,20 +80,27 @@ def _jpeg_problem(content: bytes) -> str | None:
             height, width = struct.unpack_from(">HH", content, at + 5)
             if not width or not height:
                 return f"the JPEG's header says {width}x{height}"
-            return None if _JPEG_END in content[at + length :] else "the JPEG is cut off"
+            return None if content.find(_JPEG_END, at + length) >= 0 else "the JPEG is cut off"
         if marker == _JPEG_SCAN or length < 2:
             return "the JPEG has no header"
         at += 2 + length
     return "the JPEG is cut off"
 
 
-def serialized(data: dict[str, Any], s3_bucket: str, s3_key: str, content: bytes) -> dict[str, Any]:
-    """Return the function's answer: the image as base64 text beside where it came from."""
+def serialized(data: dict[str, Any], content: bytes, etag: str) -> dict[str, Any]:
+    """Return the function's answer: the image as base64 text, or its ETag if it is too large for that.
+
+    Args:
+        data: the event, with s3_bucket and s3_key.
+    """
+    inline = len(content) <= MAX_INLINE_BYTES
     body: dict[str, Any] = {
-        "image_data": base64.b64encode(content).decode("ascii"),
-        "s3_bucket": s3_bucket,
-        "s3_key": s3_key,
+        "image_data": base64.b64encode(content).decode("ascii") if inline else "",
+        "s3_bucket": data["s3_bucket"],
+        "s3_key": data["s3_key"],
         "inferences": [],
     }
+    if not inline:
+        body["image_etag"] = etag
     body.update({field: data[field] for field in PASSED_THROUGH if data.get(field) is not None})
     return {"statusCode": 200, "body": body}

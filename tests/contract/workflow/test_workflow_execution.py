@@ -68,6 +68,19 @@ def test_a_rejection_fails_under_its_exact_name_with_the_reason_and_without_a_re
     assert runtime.requests["photos/unsure.png"] == 1
 
 
+def test_an_image_of_the_endpoints_limit_is_classified_and_not_carried_through_the_workflow(
+    workflow: Workflow, runtime: Runtime, image: bytes
+) -> None:
+    key = "photos/large + ü.png"
+    workflow.put(key, image.ljust(6 * 1024 * 1024, b"\0"))
+    ended = workflow.classify(key)
+    assert ended.outcome == ("SUCCEEDED", None)
+    assert ended.output["inferences"] == CONFIDENT
+    assert not {"image_data", "image_etag"} & set(ended.output)
+    assert runtime.headers[key]["Content-Length"] == str(6 * 1024 * 1024)
+    assert len(json.dumps(ended.history, default=str)) < 64 * 1024
+
+
 @pytest.mark.parametrize(
     ("event", "error"),
     [
@@ -80,7 +93,10 @@ def test_a_rejection_fails_under_its_exact_name_with_the_reason_and_without_a_re
         ({"s3_bucket": "no-such-bucket-here", "s3_key": "k.png"}, "ImageNotFoundError"),
         ({"s3_bucket": "BUCKET", "s3_key": "text.png"}, "NotAnImageError"),
         ({"s3_bucket": "BUCKET", "s3_key": "empty.png"}, "NotAnImageError"),
-        ({"s3_bucket": "BUCKET", "s3_key": "large.png"}, "ImageTooLargeError"),
+        ({"s3_bucket": "BUCKET", "s3_key": "huge.png"}, "ImageTooLargeError"),
+        ({"s3_bucket": "BUCKET", "s3_key": "archived.png"}, "ImageArchivedError"),
+        ({"s3_bucket": "s3://photographs", "s3_key": "k.png"}, "InvalidLocationError"),
+        ({"s3_bucket": "arn:aws:s3:::photographs", "s3_key": "k.png"}, "InvalidLocationError"),
         ({"s3_bucket": "BUCKET", "s3_key": "good.png", "threshold": "high"}, "InvalidThresholdError"),
         ({"s3_bucket": "BUCKET", "s3_key": "good.png", "inference_id": "x" * 65}, "InvalidInferenceIdError"),
     ],
@@ -91,10 +107,11 @@ def test_a_bad_event_fails_under_its_own_name_at_once(
     for key, content in (
         ("text.png", b"hello"),
         ("empty.png", b""),
-        ("large.png", image + b"\0" * 200_000),
+        ("huge.png", image.ljust(6 * 1024 * 1024 + 1, b"\0")),
         ("good.png", image),
     ):
         workflow.put(key, content)
+    workflow.client("s3").put_object(Bucket=workflow.bucket, Key="archived.png", Body=image, StorageClass="GLACIER")
     if isinstance(event, dict) and event.get("s3_bucket") == "BUCKET":
         event = event | {"s3_bucket": workflow.bucket}
     ended = workflow.run(event)
@@ -150,8 +167,9 @@ def test_a_fault_that_passes_is_retried_until_it_has_passed(
     assert runtime.requests[key] == tries_within_the_function + 1
 
 
-def test_the_express_machine_answers_at_once(workflow: Workflow, runtime: Runtime, image: bytes) -> None:
-    workflow.put("photos/express.png", image)
+@pytest.mark.parametrize("size", [0, 1024 * 1024])
+def test_the_express_machine_answers_at_once(workflow: Workflow, runtime: Runtime, image: bytes, size: int) -> None:
+    workflow.put("photos/express.png", image.ljust(size, b"\0"))
     states = workflow.client("stepfunctions", config=Config(inject_host_prefix=False))
     arn = workflow.outputs["ExpressStateMachineArn"]
     data = {"image_data": "", "s3_bucket": workflow.bucket, "s3_key": "photos/express.png"}

@@ -53,7 +53,8 @@ TASKS = [
 def transient(function: str) -> set[str]:
     """The errors a function may raise that say of themselves that they are worth another try."""
     handler, core = (import_module(f"lambdas.{function}.{part}") for part in ("handler", "core"))
-    values = [*vars(core).values(), *(vars(common).values() if hasattr(handler, "s3_errors") else ())]
+    asks_s3 = not {"s3_errors", "read_image"}.isdisjoint(vars(handler))
+    values = [*vars(core).values(), *(vars(common).values() if asks_s3 else ())]
     errors = (value for value in values if isinstance(value, type) and issubclass(value, Exception))
     return {error.__name__ for error in errors if "worth another try" in (error.__doc__ or "")}
 

@@ -90,7 +90,7 @@ def test_the_configured_threshold_is_read_again_after_a_minute(s3: FakeS3, monke
     assert len(s3.reads) == 2
 
 
-@pytest.mark.parametrize("value", ["0.9", True, -0.1, 1.1, float("nan"), [], {}])
+@pytest.mark.parametrize("value", ["0.9", True, -0.1, 1.1, float("nan"), 10**400, [], {}])
 def test_a_threshold_that_is_none_is_refused(s3: FakeS3, value: Any) -> None:
     with pytest.raises(core.InvalidThresholdError, match="the event"):
         handler.handler(event(threshold=value), None)
@@ -102,7 +102,7 @@ def test_a_version_that_is_none_is_refused(s3: FakeS3, value: Any) -> None:
         handler.handler(event(threshold=0.9, threshold_version=value), None)
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b"0.93", b"{}", b"\xff"])
+@pytest.mark.parametrize("document", [b"", b"[]", b"0.93", b"{}", b"\xff", b"[" * 100_000])
 def test_a_configuration_without_a_threshold_is_named(s3: FakeS3, document: bytes) -> None:
     s3.document = document
     with pytest.raises(core.ThresholdNotConfiguredError, match=r"config/threshold\.json"):
@@ -145,11 +145,12 @@ def test_without_a_bucket_it_says_so(s3: FakeS3, monkeypatch: pytest.MonkeyPatch
         handler.handler(event(), None)
 
 
-BAD_SHAPES: list[Any] = [None, [], [1.0], "", "nonsense", "[", {"0": 1}, ["0.9", "0.1"], [True, False], [0.9, None]]
-BAD_NUMBERS: list[Any] = [[1.2, -0.2], [float("nan"), 1], [float("inf"), 0], [0.5, 0.4], [0.9, 0.9]]
+BAD_SHAPES: list[Any] = [None, [], [1.0], {"0": 1}, ["0.9", "0.1"], [True, False], [0.9, None]]
+BAD_TEXTS = ["", "nonsense", "[", "[" * 100_000]
+BAD_NUMBERS: list[Any] = [[1.2, -0.2], [float("nan"), 1], [float("inf"), 0], [0.5, 0.4], [0.9, 0.9], [10**400, 0]]
 
 
-@pytest.mark.parametrize("values", [*BAD_SHAPES, *BAD_NUMBERS])
+@pytest.mark.parametrize("values", [*BAD_SHAPES, *BAD_TEXTS, *BAD_NUMBERS])
 def test_inferences_that_are_no_probabilities_are_malformed(s3: FakeS3, values: Any) -> None:
     with pytest.raises(common.MalformedInferencesError, match=r"k\.png"):
         handler.handler(event(inferences=values), None)

@@ -99,7 +99,9 @@ def test_the_rejections_name_is_the_filters() -> None:
     assert THRESHOLD_CONFIDENCE_NOT_MET.__name__ == core.REJECTED
 
 
-@pytest.mark.parametrize("cause", ["", "no json", "[]", '{"errorMessage": "no json"}', '{"errorMessage": "[1]"}', "3"])
+@pytest.mark.parametrize(
+    "cause", ["", "no json", "[]", '{"errorMessage": "no json"}', '{"errorMessage": "[1]"}', "3", "[" * 100_000]
+)
 def test_a_rejection_with_an_unreadable_cause_is_still_one(cause: str) -> None:
     written = core.record(item(failure={"Error": core.REJECTED, "Cause": cause}))
     assert (written["outcome"], written["inferences"], written["cause"]) == ("rejected", None, cause)

@@ -54,7 +54,7 @@ class FakeS3:
                 outer.read += len(got)
                 return got
 
-        return {"Body": Stream(content), "ContentLength": len(content)}
+        return {"Body": Stream(content), "ContentLength": len(content), "ETag": '"etag-1"'}
 
 
 def refusal(code: str, status: int) -> ClientError:
@@ -69,7 +69,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
 
 
 def event(**changes: Any) -> dict[str, Any]:
-    return {"image_data": "", "s3_bucket": "b", "s3_key": "test/bicycle_s_000513.png"} | changes
+    return {"image_data": "", "s3_bucket": "bucket", "s3_key": "test/bicycle_s_000513.png"} | changes
 
 
 def test_the_example_event_gives_the_documented_answer(s3: FakeS3) -> None:
@@ -119,16 +119,18 @@ def test_what_is_no_object_is_a_malformed_event(s3: FakeS3, hostile: Any) -> Non
 @pytest.mark.parametrize("field", ["s3_bucket", "s3_key"])
 @pytest.mark.parametrize("value", [None, "", 5, [], {}, True])
 def test_a_missing_or_unusable_location_names_the_field(s3: FakeS3, field: str, value: Any) -> None:
-    with pytest.raises(core.MissingKeyError, match=field):
+    with pytest.raises(common.MissingKeyError, match=field):
         handler.handler(event(**{field: value}), None)
 
 
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
-        (refusal("NoSuchKey", 404), core.ImageNotFoundError),
-        (refusal("NoSuchBucket", 404), core.ImageNotFoundError),
-        (refusal("AccessDenied", 403), core.ImageAccessDeniedError),
+        (refusal("NoSuchKey", 404), common.ImageNotFoundError),
+        (refusal("NoSuchBucket", 404), common.ImageNotFoundError),
+        (refusal("AccessDenied", 403), common.ImageAccessDeniedError),
+        (refusal("InvalidObjectState", 403), common.ImageArchivedError),
+        (refusal("PreconditionFailed", 412), common.ImageChangedError),
         (refusal("SlowDown", 503), common.StorageUnavailableError),
         (refusal("InternalError", 500), common.StorageUnavailableError),
         (refusal("RequestTimeout", 400), common.StorageUnavailableError),
@@ -148,16 +150,63 @@ def test_each_failure_of_s3_has_its_name(s3: FakeS3, failure: Exception, error: 
     assert type(caught.value) is error
 
 
-def test_an_object_that_is_too_large_is_refused_unread(s3: FakeS3) -> None:
-    s3.objects["big.png"] = picture() + b"\0" * core.MAX_IMAGE_BYTES
-    with pytest.raises(core.ImageTooLargeError, match=str(core.MAX_IMAGE_BYTES)):
-        handler.handler(event(s3_key="big.png"), None)
+@pytest.mark.parametrize("bucket", ["s3://B", "s3://b/k", "arn:aws:s3:::photographs", "a/b", "ab", "b b", "ü" * 9])
+def test_what_is_no_bare_name_of_a_bucket_is_refused_before_s3_is_asked(s3: FakeS3, bucket: str) -> None:
+    s3.fail = AssertionError("S3 was asked")
+    with pytest.raises(common.InvalidLocationError, match="bare name"):
+        handler.handler(event(s3_bucket=bucket), None)
+
+
+@pytest.mark.parametrize("key", ["x" * 1025, "é" * 513, "lone \ud800.png"])
+def test_a_key_s3_cannot_have_is_refused_before_s3_is_asked(s3: FakeS3, key: str) -> None:
+    s3.fail = AssertionError("S3 was asked")
+    with pytest.raises(common.InvalidLocationError, match="1024 bytes of UTF-8"):
+        handler.handler(event(s3_key=key), None)
+
+
+def test_an_archived_object_says_what_to_do(s3: FakeS3) -> None:
+    s3.fail = refusal("InvalidObjectState", 403)
+    with pytest.raises(common.ImageArchivedError, match="restore it, or copy it"):
+        handler.handler(event(), None)
+
+
+@pytest.mark.parametrize("size", [core.MAX_INLINE_BYTES + 1, common.MAX_IMAGE_BYTES])
+def test_an_image_too_large_for_a_state_goes_by_reference(s3: FakeS3, size: int) -> None:
+    s3.objects["big.png"] = picture().ljust(size, b"\0")
+    assert handler.handler(event(s3_key="big.png", threshold=0.9), None)["body"] == {
+        "image_data": "",
+        "image_etag": '"etag-1"',
+        "s3_bucket": "bucket",
+        "s3_key": "big.png",
+        "inferences": [],
+        "threshold": 0.9,
+    }
+
+
+def test_the_largest_image_that_goes_inline_carries_no_reference(s3: FakeS3) -> None:
+    s3.objects["big.png"] = picture().ljust(core.MAX_INLINE_BYTES, b"\0")
+    body = handler.handler(event(s3_key="big.png"), None)["body"]
+    assert base64.b64decode(body["image_data"]) == s3.objects["big.png"]
+    assert "image_etag" not in body
+
+
+def test_an_image_larger_than_the_endpoint_takes_is_refused_unread_and_says_what_to_do(s3: FakeS3) -> None:
+    s3.objects["huge.png"] = picture().ljust(common.MAX_IMAGE_BYTES + 1, b"\0")
+    with pytest.raises(common.ImageTooLargeError, match=r"6,291,457 bytes; .* 6,291,456\. Store a smaller"):
+        handler.handler(event(s3_key="huge.png"), None)
     assert s3.read == 0
 
 
-def test_the_largest_image_allowed_fits_into_a_state() -> None:
-    answer = core.serialized({}, "b" * 63, "k" * 1024, b"\xff" * core.MAX_IMAGE_BYTES)
+def test_the_largest_inline_image_fits_into_a_state() -> None:
+    data = {"s3_bucket": "b" * 63, "s3_key": "k" * 1024}
+    answer = core.serialized(data, b"\xff" * core.MAX_INLINE_BYTES, "etag")
     assert len(json.dumps(answer).encode()) < core.STATE_PAYLOAD_BYTES - 8 * 1024
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '"\\ud800"'])
+def test_an_event_of_hostile_text_is_malformed(s3: FakeS3, text: str) -> None:
+    with pytest.raises(common.MalformedEventError):
+        handler.handler({"body": text}, None)
 
 
 @pytest.mark.parametrize(
