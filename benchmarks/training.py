@@ -72,8 +72,8 @@ def trained(
 ) -> tuple[Any, Any]:
     """A model trained as the `train` command does, without reading files; and the trainer's last fit."""
     from sagemaker_local.algorithms.image_classification.fit import Trainer
-    from sagemaker_local.algorithms.image_classification.images import Geometry
     from sagemaker_local.algorithms.image_classification.model import Model
+    from sagemaker_local.algorithms.image_classification.pictures import Geometry
     from sagemaker_local.algorithms.image_classification.train import MOST_EPOCHS
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
-from sagemaker_local.algorithms.image_classification.images import MOST_BYTES
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
+from sagemaker_local.algorithms.image_classification.pictures import MOST_BYTES
 from sagemaker_local.algorithms.image_classification.recordio import RecordFile
 
 IMAGE_TYPES = ("application/x-image", "image/png", "image/jpeg")

@@ -19,8 +19,9 @@ import numpy as np
 
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.features import Features
-from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
+from sagemaker_local.algorithms.image_classification.images import CANVAS, canvas, decode_image
 from sagemaker_local.algorithms.image_classification.patches import Dictionary
+from sagemaker_local.algorithms.image_classification.pictures import Geometry
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
 FORMAT = "scones-image-classification/2"
@@ -153,8 +154,8 @@ class Model:
 
     def predict(self, content: bytes, name: str = "the request body") -> list[float]:
         """Class probabilities of one PNG or JPEG; AlgorithmError when it is not one."""
-        canvas = decode_image(content, self.geometry, name)
-        return [float(value) for value in self.probabilities(canvas[None])[0]]
+        seen = canvas(decode_image(content, self.geometry, name))
+        return [float(value) for value in self.probabilities(seen[None])[0]]
 
     def warm_up(self) -> None:
         """Pay for first-time set-up (FFT plans, memory) before the first request."""

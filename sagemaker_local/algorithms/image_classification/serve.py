@@ -19,11 +19,11 @@ import httptools
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.model import Model
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
+from sagemaker_local.algorithms.image_classification.pictures import MOST_BYTES
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "application/x-image"})
-MOST_BODY_BYTES = 20 * 1024 * 1024
 _EXECUTION_PARAMETERS = json.dumps(
-    {"MaxConcurrentTransforms": 1, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": MOST_BODY_BYTES >> 20}
+    {"MaxConcurrentTransforms": 1, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": MOST_BYTES >> 20}
 ).encode()
 
 
@@ -124,9 +124,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._size > MOST_BODY_BYTES:
+        if self._size > MOST_BYTES:
             if self._transport is not None and not self._transport.is_closing():
-                self._send(Answer.error(413, f"the body has more than {MOST_BODY_BYTES} bytes"), keep_alive=False)
+                self._send(Answer.error(413, f"the body has more than {MOST_BYTES} bytes"), keep_alive=False)
             return
         self._body.append(body)
 

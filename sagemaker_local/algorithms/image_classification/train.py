@@ -19,9 +19,10 @@ from sagemaker_local.algorithms.image_classification.channels import MODEL_TYPE,
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
 from sagemaker_local.algorithms.image_classification.hyperparameters import Hyperparameters, read_hyperparameters
-from sagemaker_local.algorithms.image_classification.images import CANVAS, Geometry, decode_image
+from sagemaker_local.algorithms.image_classification.images import CANVAS, canvas, decode_image
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
+from sagemaker_local.algorithms.image_classification.pictures import Geometry
 from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
@@ -147,7 +148,9 @@ def _load(
         for start in range(0, len(channel), _AT_ONCE):
             part = range(start, min(start + _AT_ONCE, len(channel)))
             canvases.append(
-                np.stack([decode_image(channel.content(index), geometry, channel.describe(index)) for index in part])
+                np.stack(
+                    [canvas(decode_image(channel.content(index), geometry, channel.describe(index))) for index in part]
+                )
             )
     finally:
         channel.close()

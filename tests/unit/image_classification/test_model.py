@@ -11,9 +11,9 @@ from sagemaker_local.algorithms.image_classification.errors import AlgorithmErro
 from sagemaker_local.algorithms.image_classification.features import Features, planes
 from sagemaker_local.algorithms.image_classification.fit import Fitted, Settings, Trainer
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
-from sagemaker_local.algorithms.image_classification.images import Geometry
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
 from sagemaker_local.algorithms.image_classification.patches import PatchFeatures, learn_dictionary
+from sagemaker_local.algorithms.image_classification.pictures import Geometry
 from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Scattering, _morlet, windows
 
