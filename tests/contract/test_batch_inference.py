@@ -18,7 +18,7 @@ import pytest
 
 from embedded import environment
 from embedded.settings import EmbeddedSettings
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.collect import accept_labels, collect
 from scones.batch.follower import ChunkFollower, ChunkRequest
 from scones.batch.generate import make_traffic
@@ -159,16 +159,16 @@ def test_files_of_a_batch(world: World, batch_id: str) -> None:
         row
         for number in (0, 1)
         for row in parquet.read_table(
-            io.BytesIO(store.read_bytes(layout.part_key(batch_id, number, "parquet"), 1 << 20) or b"")
+            io.BytesIO(store.read_bytes(layout.part(batch_id, number, "parquet"), 1 << 20) or b"")
         ).to_pylist()
     ]
     assert {row["key"]: row for row in table} == rows_of(world, batch_id)
-    page = "".join(f"{line}\n" for line in store.lines(layout.report_key(batch_id)))
+    page = "".join(f"{line}\n" for line in store.lines(layout.batch_report(batch_id)))
     assert page.count("data:image/png;base64,") == 3
     assert "<script>" not in page
     assert "http://" not in page
     assert "https://" not in page
-    rejected = list(store.lines(layout.rejected_key(batch_id)))
+    rejected = list(store.lines(layout.rejected(batch_id)))
     assert len(rejected) == 1 + 3
 
 

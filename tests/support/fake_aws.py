@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from scones.aws.store import ObjectStore
 from scones.training.registry import ModelRegistryHook
@@ -136,24 +138,43 @@ class FakeRegistryHook(ModelRegistryHook):
 
 
 class FakeS3:
-    """A bucket as a dict of key -> bytes."""
+    """A bucket as a dict of key -> bytes, with S3's conditional writes; ``forbidden`` keys answer AccessDenied."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.modified: dict[str, datetime] = {}
+        self.forbidden: set[str] = set()
 
-    def put_object(self, *, Key: str, Body: bytes, **_: Any) -> dict[str, Any]:
+    def _check(self, key: str, absent: str) -> None:
+        if key in self.forbidden:
+            raise client_error("AccessDenied", key, status=403)
+        if key not in self.objects:
+            raise client_error(absent, key, status=404)
+
+    @staticmethod
+    def _etag(body: bytes) -> str:
+        return f'"{hashlib.md5(body).hexdigest()}"'
+
+    def put_object(
+        self, *, Key: str, Body: bytes, IfMatch: str | None = None, IfNoneMatch: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        there = self.objects.get(Key)
+        if (IfNoneMatch and there is not None) or (IfMatch and (there is None or self._etag(there) != IfMatch)):
+            raise client_error("PreconditionFailed", Key, status=412)
         self.objects[Key] = Body
-        return {}
+        return {"ETag": self._etag(Body)}
 
     def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise client_error("NoSuchKey", Key)
-        return {"Body": io.BytesIO(self.objects[Key])}
+        self._check(Key, "NoSuchKey")
+        body = self.objects[Key]
+        return {
+            "Body": StreamingBody(io.BytesIO(body), len(body)),
+            "ETag": self._etag(body),
+            "ContentLength": len(body),
+        }
 
     def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
-        if Key not in self.objects:
-            raise client_error("404", Key)
+        self._check(Key, "404")
         return {}
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -162,7 +183,14 @@ class FakeS3:
         return {}
 
     def get_paginator(self, _: str) -> Any:
-        def paginate(*, Prefix: str, **_: Any) -> Iterator[dict[str, Any]]:
+        def paginate(*, Prefix: str, Delimiter: str = "", **_: Any) -> Iterator[dict[str, Any]]:
+            below = [key for key in sorted(self.objects) if key.startswith(Prefix)]
+            if Delimiter:
+                heads = {
+                    key[: key.index(Delimiter, len(Prefix)) + 1] for key in below if Delimiter in key[len(Prefix) :]
+                }
+                yield {"CommonPrefixes": [{"Prefix": head} for head in sorted(heads)]}
+                return
             yield {
                 "Contents": [
                     {
@@ -170,8 +198,8 @@ class FakeS3:
                         "Size": len(body),
                         "LastModified": self.modified.get(key, datetime(2026, 1, 1, tzinfo=UTC)),
                     }
-                    for key, body in sorted(self.objects.items())
-                    if key.startswith(Prefix)
+                    for key in below
+                    for body in [self.objects[key]]
                 ]
             }
 

@@ -7,6 +7,8 @@ import re
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 NOT_FOUND_CODES = frozenset({"ValidationException", "ResourceNotFound", "ResourceNotFoundException"})
+# GetObject names the code; HeadObject has no body to name one in, so botocore gives the status.
+ABSENT_OBJECT_CODES = frozenset({"NoSuchKey", "NotFound", "404"})
 TRANSIENT_CODES = frozenset(
     {
         "ThrottlingException",
@@ -49,6 +51,11 @@ def is_transient(error: BaseException) -> bool:
 def not_found(error: BaseException) -> bool:
     """Return whether a describe's error says that the thing does not exist (SageMaker says ValidationException)."""
     return code_of(error) in NOT_FOUND_CODES
+
+
+def is_absent_object(error: BaseException) -> bool:
+    """Return whether S3 says that there is no such object. A refusal (AccessDenied) says nothing of the kind."""
+    return code_of(error) in ABSENT_OBJECT_CODES
 
 
 def is_absent(error: BaseException) -> bool:

@@ -1,18 +1,36 @@
-"""Small JSON documents in S3."""
+"""The project's bucket: reading, listing, and changing what others may change at the same time."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from scones.aws.errors import code_of, is_absent_object
 from scones.defaults import AWS_CONN_ID
 
+JSON = "application/json"
+CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+UPDATE_TRIES = 20
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+class DamagedDocumentError(ValueError):
+    """A stored document cannot be understood; the message names it."""
+
+
+class ObjectTooLargeError(ValueError):
+    """An object is larger than its reader takes."""
+
+
+class ConflictError(RuntimeError):
+    """A document was changed by others at every try."""
 
 
 class ObjectStore:
@@ -36,41 +54,148 @@ class ObjectStore:
         url = self.client.meta.endpoint_url
         return session.client("s3", endpoint_url=url, config=config, verify=verify), verify
 
-    def read(self, key: str) -> bytes | None:
-        """Return an object's bytes, or None when there is none."""
-        try:
-            body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise
-        return body
+    def uri(self, key: str) -> str:
+        """Return the object's s3:// address."""
+        return f"s3://{self.bucket}/{key}"
+
+    # Reading: what is not there is None; what may not be read is an error, never "not there".
+
+    def read(self, key: str, at_most: int | None = None) -> bytes | None:
+        """Return an object's bytes, or None when there is none.
+
+        Raises:
+            ObjectTooLargeError: it has more than ``at_most`` bytes.
+        """
+        answer = self._get(key)
+        if answer is None:
+            return None
+        with answer["Body"] as body:
+            if at_most is not None and answer["ContentLength"] > at_most:
+                raise ObjectTooLargeError(f"{self.uri(key)} has {answer['ContentLength']:,} bytes, over {at_most:,}")
+            content: bytes = body.read()
+        return content
 
     def read_json(self, key: str) -> dict[str, Any] | None:
-        """Return a JSON object, or None when there is no such key."""
-        body = self.read(key)
-        if body is None:
-            return None
-        document: dict[str, Any] = json.loads(body)
-        return document
+        """Return a JSON object, or None when there is no such key.
 
-    def write_json(self, key: str, document: Any) -> str:
-        """Write a JSON document; return its s3:// address."""
-        body = json.dumps(document, indent=2, sort_keys=True, default=str).encode()
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
-        return f"s3://{self.bucket}/{key}"
+        Raises:
+            DamagedDocumentError: what is stored is no JSON object.
+        """
+        body = self.read(key)
+        return None if body is None else self._parsed(key, body)
+
+    def lines(self, key: str) -> Iterator[bytes] | None:
+        """Return the lines of an object as they arrive, without their ends, or None when there is no such key."""
+        answer = self._get(key)
+        return None if answer is None else self._lines(answer["Body"])
 
     def exists(self, key: str) -> bool:
         """Return whether there is such a key."""
         try:
             self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "NotFound", "404"):
+            if is_absent_object(error):
                 return False
             raise
         return True
 
     def objects(self, prefix: str) -> Iterator[dict[str, Any]]:
-        """Yield {"Key", "Size", "LastModified", ...} under a prefix, over all pages."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+        """Yield {"Key", "Size", "ETag", "LastModified", ...} under a prefix, over all pages."""
+        for page in self._pages(Prefix=prefix):
             yield from page.get("Contents", [])
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes one level below ``prefix``."""
+        for page in self._pages(Prefix=prefix, Delimiter="/"):
+            yield from (common["Prefix"] for common in page.get("CommonPrefixes", []))
+
+    # Writing
+
+    def write(self, key: str, content: bytes, content_type: str, **arguments: Any) -> str:
+        """Write an object; return its s3:// address. ``arguments`` go to PutObject."""
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type, **arguments)
+        return self.uri(key)
+
+    def write_json(self, key: str, document: Any) -> str:
+        """Write a JSON document; return its s3:// address."""
+        return self.write(key, dumps(document), JSON)
+
+    def upload(self, key: str, path: str, content_type: str) -> str:
+        """Upload a file of any size; return its s3:// address."""
+        self.client.upload_file(path, self.bucket, key, ExtraArgs={"ContentType": content_type})
+        return self.uri(key)
+
+    def update(self, key: str, change: Callable[[bytes | None], bytes | None], content_type: str) -> None:
+        """Change an object so that no concurrent change is lost: the write holds only for what was read.
+
+        Args:
+            change: gets the present bytes (None: there is no such object) and returns the new ones, or None to leave
+                the object as it is. Called again with what others wrote meanwhile.
+
+        Raises:
+            ConflictError: others changed it at every try.
+        """
+        for attempt in range(UPDATE_TRIES):
+            answer = self._get(key)
+            changed = change(None if answer is None else answer["Body"].read())
+            if changed is None:
+                return
+            condition = {"IfNoneMatch": "*"} if answer is None else {"IfMatch": answer["ETag"]}
+            try:
+                self.write(key, changed, content_type, **condition)
+            except ClientError as error:
+                if code_of(error) not in CONFLICT_CODES:
+                    raise
+                # Somebody else was quicker: read theirs and change it again.
+                time.sleep(min(1.0, 0.02 * 2**attempt))
+            else:
+                return
+        raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
+
+    def update_json(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Change a JSON document as :meth:`update` does; an absent one is empty. Return the new document.
+
+        Raises:
+            ConflictError: others changed it at every try.
+            DamagedDocumentError: what is stored is no JSON object.
+        """
+        document: dict[str, Any] = {}
+
+        def changed(body: bytes | None) -> bytes:
+            nonlocal document
+            document = change({} if body is None else self._parsed(key, body))
+            return dumps(document)
+
+        self.update(key, changed, JSON)
+        return document
+
+    def _get(self, key: str) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = self.client.get_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if is_absent_object(error):
+                return None
+            raise
+        return answer
+
+    def _pages(self, **arguments: str) -> Iterator[dict[str, Any]]:
+        return iter(self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **arguments))
+
+    def _parsed(self, key: str, body: bytes) -> dict[str, Any]:
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise DamagedDocumentError(f"{self.uri(key)} is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise DamagedDocumentError(f"{self.uri(key)} holds a {type(document).__name__}, not an object")
+        return document
+
+    @staticmethod
+    def _lines(body: Any) -> Iterator[bytes]:
+        with body:
+            yield from body.iter_lines(chunk_size=1 << 16)
+
+
+def dumps(document: Any) -> bytes:
+    """Return the document as it is stored: JSON with sorted keys."""
+    return json.dumps(document, indent=1, sort_keys=True, default=str).encode()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.labels import (
     ACCEPTED_KEY,
     REJECTED_COLUMNS,
@@ -71,7 +71,7 @@ def summarize_batch(
     from airflow.sdk.exceptions import AirflowFailException
 
     store = open_store(resources["bucket"], AWS_CONN_ID)
-    summary = store.read_json(layout.summary_key(batch_id_for(dag.dag_id, run_id)))
+    summary = store.read_json(layout.summary(batch_id_for(dag.dag_id, run_id)))
     log.info("%s", describe(summary))
     log.info("Report: %s", summary["report_uri"])
     try:
@@ -89,7 +89,7 @@ def collect(store: BatchStore, batch_id: str) -> dict[str, Any]:
     Raises:
         IncompleteResultsError: an image of the plan is missing or doubled.
     """
-    plan = store.read_json(layout.plan_key(batch_id))
+    plan = store.read_json(layout.plan(batch_id))
     figures, gallery = Summary(plan["classes"]), Gallery()
     seen = KeyLedger()
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".csv") as file:
@@ -104,24 +104,24 @@ def collect(store: BatchStore, batch_id: str) -> dict[str, Any]:
                 gallery.add(row)
                 if row["outcome"] == REJECTED:
                     rejected.writerow(rejected_record(row))
-            write_parquet(store, layout.part_key(batch_id, number, "parquet"), rows)
+            write_parquet(store, layout.part(batch_id, number, "parquet"), rows)
         if figures.images != plan["images"]:
             raise IncompleteResultsError(
                 f"Batch {batch_id} has {figures.images} rows for {plan['images']} images: clear run_chunk."
             )
         file.flush()
-        rejected_uri = store.upload(layout.rejected_key(batch_id), file.name, "text/csv")
+        rejected_uri = store.upload(layout.rejected(batch_id), file.name, "text/csv")
     seen.close()
     summary = summary_document(plan, figures.figures())
     summary |= {
-        "summary_uri": store.uri(layout.summary_key(batch_id)),
-        "report_uri": store.uri(layout.report_key(batch_id)),
-        "results_uri": store.uri(layout.results_prefix(batch_id)),
+        "summary_uri": store.uri(layout.summary(batch_id)),
+        "report_uri": store.uri(layout.batch_report(batch_id)),
+        "results_uri": store.uri(layout.results(batch_id)),
         "rejected_uri": rejected_uri,
     }
     page = render(summary, _with_pictures(store, gallery.rejected), _with_pictures(store, gallery.failed))
-    store.write_text(layout.report_key(batch_id), page, "text/html; charset=utf-8")
-    store.write_json(layout.summary_key(batch_id), summary)
+    store.write_text(layout.batch_report(batch_id), page, "text/html; charset=utf-8")
+    store.write_json(layout.summary(batch_id), summary)
     return summary
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from scones.batch import layout, map_items
+from scones.aws import layout
+from scones.batch import map_items
 from scones.batch.engine import BatchEngine
 from scones.batch.executions import ExpressExecutions, StandardExecutions, async_client
 from scones.batch.flow import FlowControl
@@ -92,20 +93,20 @@ class ChunkFollower:
         """
         request = self.request
         async with async_client(request.hook("s3"), max_pool_connections=RECORD_READERS) as s3:
-            plan = json.loads(await self._read(s3, layout.plan_key(request.batch_id)) or "null")
+            plan = json.loads(await self._read(s3, layout.plan(request.batch_id)) or "null")
             if plan is None:
                 raise LookupError(
                     f"Batch {request.batch_id} has no plan in s3://{request.bucket}: run plan_batch again."
                 )
             self._plan = plan
-            text = await self._read(s3, layout.chunk_key(request.batch_id, request.number))
+            text = await self._read(s3, layout.chunk(request.batch_id, request.number))
             items = list(read_items((text or "").splitlines()))
-            part = layout.part_key(request.batch_id, request.number)
+            part = layout.part(request.batch_id, request.number)
             done = _rows(await self._read(s3, part))
             if len(done) == len(items):
                 log.info("Chunk %d has its %d results already", request.number, len(done))
                 return self._report(done)
-            checkpoint = layout.checkpoint_key(request.batch_id, request.number)
+            checkpoint = layout.checkpoint(request.batch_id, request.number)
             self._rows = {row["item_id"]: row for row in _rows(await self._read(s3, checkpoint))}
             self._saved = len(self._rows)
             if self._saved:
@@ -164,7 +165,7 @@ class ChunkFollower:
             saver = asyncio.create_task(self._keep_checkpoint(s3, len(items)))
             try:
                 if by_map and items:
-                    chunk_key = layout.chunk_key(request.batch_id, request.number)
+                    chunk_key = layout.chunk(request.batch_id, request.number)
                     await self._engine.run([map_items.parent_item(request.number, chunk_key)])
                     await self._read_records(s3, items, parents[0], facts)
                 else:
@@ -230,7 +231,7 @@ class ChunkFollower:
     async def _save_checkpoint(self, s3: Any) -> None:
         if len(self._rows) > self._saved:
             rows = list(self._rows.values())
-            await self._write(s3, layout.checkpoint_key(self.request.batch_id, self.request.number), rows)
+            await self._write(s3, layout.checkpoint(self.request.batch_id, self.request.number), rows)
             self._saved = len(rows)
 
     async def _read(self, s3: Any, key: str) -> str | None:

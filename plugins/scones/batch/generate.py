@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.items import Item
 from scones.batch.names import batch_id_for
 from scones.batch.plan import chunk_references, find_threshold
@@ -44,7 +44,7 @@ def prepare_traffic(
 
     store = open_store(resources["bucket"], AWS_CONN_ID)
     batch_id = batch_id_for(dag.dag_id, run_id)
-    plan = store.read_json(layout.plan_key(batch_id))
+    plan = store.read_json(layout.plan(batch_id))
     if plan is None:
         try:
             plan = make_traffic(store, batch_id, dict(params), resources, serving_model(resources["endpoint_name"]))
@@ -94,7 +94,7 @@ def make_traffic(
     # The same image may be sent more than once: each request is an item of its own.
     items = [Item(keys[shot], shot.label, item_id=f"{index}:{keys[shot]}") for index, shot in enumerate(shots)]
     lines = "".join(item.to_json() + "\n" for item in items)
-    store.write_text(layout.chunk_key(batch_id, 0), lines, "application/x-ndjson")
+    store.write_text(layout.chunk(batch_id, 0), lines, "application/x-ndjson")
     threshold, threshold_version = find_threshold(store, None)
     plan = {
         "batch_id": batch_id,
@@ -114,7 +114,7 @@ def make_traffic(
         "model": dict(model),
         "params": params,
     }
-    store.write_json(layout.plan_key(batch_id), plan)
+    store.write_json(layout.plan(batch_id), plan)
     return plan
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.items import Item
 from scones.batch.outcomes import ABORTED, FAILED, TIMED_OUT, BatchFacts, Ending, result_row
 from scones.batch.transport import Execution
@@ -50,7 +50,7 @@ def parent_input(
 
 def record_key(batch_id: str, key: str) -> str:
     """Return where an item's record lies."""
-    return f"{layout.map_items_prefix(batch_id)}{hashlib.sha256(key.encode()).hexdigest()}.json"
+    return f"{layout.map_items(batch_id)}{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def parent_problem(parent: Execution) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.names import batch_id_for
 from scones.batch.planning import (
     IMAGE_SUFFIXES,
@@ -76,7 +76,7 @@ def plan_batch(
 
     store = open_store(resources["bucket"], AWS_CONN_ID)
     batch_id = batch_id_for(dag.dag_id, run_id)
-    plan = store.read_json(layout.plan_key(batch_id))
+    plan = store.read_json(layout.plan(batch_id))
     if plan is None:
         try:
             model = serving_model(resources["endpoint_name"])
@@ -144,7 +144,7 @@ def make_plan(
             file.seek(0)
             chunks = 0
             for lines in cut(sample_lines(file, counts["items"], images, params["sample_seed"]), size):
-                store.write_text(layout.chunk_key(batch_id, chunks), "".join(lines), "application/x-ndjson")
+                store.write_text(layout.chunk(batch_id, chunks), "".join(lines), "application/x-ndjson")
                 chunks += 1
     finally:
         if skip is not None:
@@ -167,7 +167,7 @@ def make_plan(
         "model": dict(model),
         "params": params,
     }
-    store.write_json(layout.plan_key(batch_id), plan)
+    store.write_json(layout.plan(batch_id), plan)
     return plan
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from scones.batch import layout
+from scones.aws import layout
 from scones.batch.items import Item
 from scones.batch.planning import BatchInputError, Candidate, KeyLedger, mark_scored
 from scones.defaults import AWS_CONN_ID
@@ -87,22 +87,22 @@ class BatchStore:
 
     def batch_ids(self) -> Iterator[str]:
         """Yield the ids of all batches."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=layout.ROOT, Delimiter="/")
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=layout.BATCHES, Delimiter="/"
+        )
         for page in pages:
             for entry in page.get("CommonPrefixes", ()):
-                yield entry["Prefix"][len(layout.ROOT) :].rstrip("/")
+                yield entry["Prefix"][len(layout.BATCHES) :].rstrip("/")
 
     def part_numbers(self, batch_id: str) -> list[int]:
         """Return the numbers of the parts of results that are there."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=layout.results_prefix(batch_id)
-        )
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=layout.results(batch_id))
         names = (entry["Key"].rsplit("/", 1)[1] for page in pages for entry in page.get("Contents", ()))
         return sorted(int(name[5:-6]) for name in names if name.startswith("part-") and name.endswith(".jsonl"))
 
     def rows(self, batch_id: str, number: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of one part of a batch's results."""
-        return (json.loads(line) for line in self.lines(layout.part_key(batch_id, number)) if line)
+        return (json.loads(line) for line in self.lines(layout.part(batch_id, number)) if line)
 
     def scored_before(self, not_in: str) -> KeyLedger:
         """Return the ledger of images with a row in the results of any batch but ``not_in``; see ``mark_scored``."""
@@ -124,7 +124,7 @@ class BatchStore:
         numbers = self.part_numbers(batch_id)
         if not numbers:
             raise BatchInputError(
-                f"Batch {batch_id!r} has no results in s3://{self.bucket}/{layout.ROOT}: see `batch_id` in the"
+                f"Batch {batch_id!r} has no results in s3://{self.bucket}/{layout.BATCHES}: see `batch_id` in the"
                 " summary.json of the batch to run again."
             )
         wanted = set(outcomes)

@@ -1,0 +1,162 @@
+"""Where everything lies in the project's bucket: each key and each prefix, once. A prefix ends in a slash.
+
+::
+
+    config/threshold.json                the threshold in force
+    datasets/current.json                the dataset that the next training reads
+    datasets/<version>/                  images, lists, label map, baseline; manifest.json is written last
+    training/<job>/output/model.tar.gz   what a training job made
+    training/fingerprints/<mark>.json    the job that did this work before
+    evaluations/<job>/                   evaluation.json, evaluation.html, transform/ (answers to the test images)
+    refused/<job>.json                   models the gate refused
+    capture/<endpoint>/<variant>/        what the endpoint captured, by hour
+    ground-truth/<endpoint>/             what captured images really showed
+    reports/<endpoint>/                  index.json and a folder for each report
+    batches/<batch>/                     plan, chunks, results, report of a batch
+    traffic/<batch>/                     changed images that a drill sent
+    labels/accepted.csv                  labels people gave: extra training images
+"""
+
+from __future__ import annotations
+
+THRESHOLD = "config/threshold.json"
+CURRENT_DATASET = "datasets/current.json"
+ACCEPTED_LABELS = "labels/accepted.csv"
+
+DATASETS = "datasets/"
+TRAINING = "training/"
+FINGERPRINTS = "training/fingerprints/"
+CAPTURE = "capture/"
+REPORTS = "reports/"
+BATCHES = "batches/"
+
+# ---- datasets
+
+
+def dataset(version: str) -> str:
+    """A dataset version's prefix."""
+    return f"{DATASETS}{version}/"
+
+
+def manifest(version: str) -> str:
+    """What a dataset holds, image by image. Written last: a dataset with a manifest is whole."""
+    return f"{dataset(version)}manifest.json"
+
+
+def label_map(version: str) -> str:
+    """Class names by label."""
+    return f"{dataset(version)}label_map.json"
+
+
+def test_images(version: str) -> str:
+    """Prefix of the images that no training sees."""
+    return f"{dataset(version)}test/"
+
+
+def baseline(version: str, name: str) -> str:
+    """``statistics`` or ``constraints`` of the training images, in Model Monitor's form."""
+    return f"{dataset(version)}baseline/{name}.json"
+
+
+# ---- training and evaluation
+
+
+def fingerprint(mark: str) -> str:
+    """The job that did this very work before."""
+    return f"{FINGERPRINTS}{mark}.json"
+
+
+def evaluation(job: str, name: str) -> str:
+    """A file of a training job's evaluation: ``evaluation.json``, ``evaluation.html``."""
+    return f"evaluations/{job}/{name}"
+
+
+def transform(job: str) -> str:
+    """Prefix of the model's answers to the test images."""
+    return f"evaluations/{job}/transform/"
+
+
+def refusal(job: str) -> str:
+    """The record of a model that the gate refused."""
+    return f"refused/{job}.json"
+
+
+# ---- endpoints
+
+
+def capture(endpoint: str, variant: str = "") -> str:
+    """Prefix of what an endpoint, or one of its variants, captured."""
+    return f"{CAPTURE}{endpoint}/{variant}/" if variant else f"{CAPTURE}{endpoint}/"
+
+
+def ground_truth(endpoint: str) -> str:
+    """Prefix of the ground truth, in Model Monitor's form."""
+    return f"ground-truth/{endpoint}/"
+
+
+def reports(endpoint: str) -> str:
+    """Prefix of an endpoint's reports."""
+    return f"{REPORTS}{endpoint}/"
+
+
+def report_index(endpoint: str) -> str:
+    """The list of an endpoint's reports, newest first."""
+    return f"{reports(endpoint)}index.json"
+
+
+# ---- batches
+
+
+def batch(batch_id: str) -> str:
+    """A batch's prefix."""
+    return f"{BATCHES}{batch_id}/"
+
+
+def plan(batch_id: str) -> str:
+    """The plan: written last, so that a batch with a plan has all its chunks."""
+    return f"{batch(batch_id)}plan.json"
+
+
+def chunk(batch_id: str, number: int) -> str:
+    """The images of one chunk."""
+    return f"{batch(batch_id)}chunks/{number:05d}.jsonl"
+
+
+def checkpoint(batch_id: str, number: int) -> str:
+    """Rows of a chunk that is still being followed; gone when its part is written."""
+    return f"{batch(batch_id)}checkpoints/{number:05d}.jsonl"
+
+
+def results(batch_id: str) -> str:
+    """Prefix of a batch's results."""
+    return f"{batch(batch_id)}results/"
+
+
+def part(batch_id: str, number: int, kind: str = "jsonl") -> str:
+    """One part of the results for each chunk, as ``jsonl`` and as ``parquet``."""
+    return f"{results(batch_id)}part-{number:05d}.{kind}"
+
+
+def summary(batch_id: str) -> str:
+    """A batch's figures."""
+    return f"{batch(batch_id)}summary.json"
+
+
+def batch_report(batch_id: str) -> str:
+    """A batch's page."""
+    return f"{batch(batch_id)}report.html"
+
+
+def rejected(batch_id: str) -> str:
+    """The reject queue: rejected images with the model's guess, to be labelled."""
+    return f"{batch(batch_id)}rejected.csv"
+
+
+def map_items(batch_id: str) -> str:
+    """Prefix of what the items of a Distributed Map write."""
+    return f"{batch(batch_id)}items/"
+
+
+def traffic(batch_id: str) -> str:
+    """Prefix of the changed images that a drill sent."""
+    return f"traffic/{batch_id}/"
