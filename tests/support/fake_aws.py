@@ -72,6 +72,8 @@ class FakeSageMaker:
             body |= {"ModelPackageVersion": version, "ModelPackageArn": name}
         if (kind, name) in self.things:
             raise client_error("ValidationException", f"Cannot create already existing {kind} {name!r}.")
+        if kind == "model":
+            body["ModelArn"] = f"arn:model/{name}"
         if kind in ("training_job", "transform_job"):
             body[kind.title().replace("_", "") + "Status"] = "InProgress"
             body[kind.title().replace("_", "") + "Arn"] = f"arn:{name}"
@@ -97,6 +99,12 @@ class FakeSageMaker:
         else:
             thing |= arguments
         return {}
+
+    def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
+        for (kind, _), body in self.things.items():
+            if body.get(kind.title().replace("_", "") + "Arn") == ResourceArn:
+                return {"Tags": body.get("Tags", [])}
+        raise client_error("ValidationException", f"Could not find {ResourceArn!r}.")
 
     def finish_deployment(self, name: str, **changes: Any) -> None:
         """The endpoint settles: on the pending config unless told otherwise."""

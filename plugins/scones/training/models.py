@@ -130,6 +130,7 @@ def register_model(
     )
     metadata = lineage.as_metadata(
         classes=",".join(dataset["classes"]),
+        image_shape=dataset["image_shape"],
         fingerprint=training["fingerprint"],
         **{name.replace(":", "_"): value for name, value in training["metrics"].items()},
         **metrics_of(evaluation),

@@ -62,6 +62,11 @@ class ModelRegistryHook(SageMakerResourcesHook):
         arn = self.conn.create_model_package(**request)["ModelPackageArn"]
         return self.conn.describe_model_package(ModelPackageName=arn), True
 
+    def tags_of(self, arn: str | None) -> dict[str, str]:
+        """Return a resource's tags; none for no resource."""
+        answer = self.describe("list_tags", ResourceArn=arn) if arn else None
+        return {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}
+
     def set_approval(self, package_arn: str, status: str, why: str) -> None:
         """Set ModelApprovalStatus with its reason."""
         self.conn.update_model_package(
