@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from scones.aws import layout
 from scones.aws.lineage import training_job_of_artifact
-from scones.aws.store import ObjectStore
+from scones.aws.store import DamagedDocumentError, ObjectStore
 from scones.defaults import MODEL_PACKAGE_GROUP
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel, classes_of, container_of, main_variant, quality_of, shape_of
@@ -56,7 +57,6 @@ def read_served_model(
         job = hook.training_job(job_name) or {}
     tags = {} if metadata.get("dataset_version") else hook.tags_of(job.get("TrainingJobArn"))
     dataset_version = metadata.get("dataset_version") or tags.get("scones:dataset_version", "")
-    label_map = store.read_json(f"datasets/{dataset_version}/label_map.json") if dataset_version else None
     served = ServedModel(
         endpoint_name=endpoint_name,
         endpoint_config=config_name,
@@ -69,7 +69,7 @@ def read_served_model(
         training_job=job_name,
         dataset_version=dataset_version,
         git_revision=metadata.get("git_revision") or tags.get("scones:git_revision", ""),
-        classes=classes_of(label_map, metadata),
+        classes=classes_of(_label_map(store, dataset_version), metadata),
         image_shape=shape_of([metadata.get("image_shape"), job.get("HyperParameters", {}).get("image_shape")]),
         quality=quality_of(metadata),
     ).named(classes)
@@ -81,6 +81,14 @@ def read_served_model(
         ", ".join(served.classes) or "unknown",
     )
     return served
+
+
+def _label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:
+    try:
+        return store.read_json(layout.label_map(dataset_version)) if dataset_version else None
+    except DamagedDocumentError as error:
+        log.warning("%s: the class names are taken from the model package", error)
+        return None
 
 
 def _package_of(hook: ModelRegistryHook, container: dict[str, Any]) -> dict[str, Any] | None:
