@@ -1,7 +1,7 @@
 """The model behind an endpoint, and what is known of it: read from that model's own lineage, never from what was
 staged or trained last.
 
-A training run moves `scones.aws.layout.CURRENT_DATASET` long before its model serves, and often the gate refuses that model.
+A training run moves `layout.CURRENT_DATASET` long before its model serves, and often the gate refuses that model.
 Whoever names a class, compares with a baseline or shows a figure of an endpoint takes it from here.
 """
 
