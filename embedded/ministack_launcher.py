@@ -6,12 +6,15 @@ Settings come from MiniStack's own environment variables (GATEWAY_PORT, BIND_HOS
 PERSIST_STATE, STATE_DIR, LAMBDA_ACCOUNT_CONCURRENCY). BIND_HOST is 127.0.0.1 here unless it is set. What is
 patched, each with a test in tests/contract/test_ministack_launcher.py:
 
-* A Python exception in a Lambda keeps its class name as `errorType`, so that Retry and Catch match on it, and the warm
-  worker stays alive. A worker that dies is `Runtime.ExitError`, as on AWS.
+* Python functions run under Amazon's own runtime client (`embedded/functions/`): events, answers, errors, context and
+  log lines are those of AWS, and a function sees its code, boto3 and the standard library alone, in the version of
+  Python it asks for. A version that this machine lacks is refused when the function is made.
+* A Lambda task of Step Functions gives a JSON text as the event it is; the result's fields and the errors' names are
+  those of AWS.
 * Beyond LAMBDA_ACCOUNT_CONCURRENCY invocations queue, up to LAMBDA_QUEUE_SECONDS (default 120), instead of failing
   with a throttle that Step Functions here would call `Lambda.Unknown`.
-* A Lambda worker ends when MiniStack does, also after kill -9 and in the middle of a call; its unpacked code lies under
-  STATE_DIR and is cleared at the next start.
+* A Python function ends when MiniStack does, also after kill -9 and in the middle of a call; its unpacked code lies
+  under STATE_DIR and is cleared at the next start.
 * A stopped execution stays ABORTED, and a stopped Distributed Map starts no further item.
 * `MaxConcurrencyPath`, `ToleratedFailurePercentagePath` and `ToleratedFailureCountPath` of a Distributed Map are
   honoured.
@@ -29,31 +32,39 @@ refused: see `checks.check_version`.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from embedded.patches.checks import check_version
 from embedded.patches.cloudwatch import evaluate_alarms_as_aws_does
 from embedded.patches.eventbridge import let_sagemaker_announce
+from embedded.patches.lambda_task import call_lambda_as_aws_does
 from embedded.patches.lambda_workers import (
     QUEUE_SECONDS,
-    end_workers_with_parent,
-    name_lambda_errors,
     own_temporary_folder,
     queue_invocations,
+    refuse_absent_pythons,
+    run_functions_as_lambda,
 )
 from embedded.patches.s3 import keep_versions_on_disk
 from embedded.patches.step_functions import honour_map_paths, keep_aborted_executions_aborted
 
 
-def apply_patches() -> None:
-    """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError for another version."""
+def apply_patches(folder: Path) -> None:
+    """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError for another version.
+
+    Args:
+        folder: where unpacked Lambda code goes.
+    """
     check_version()
     from ministack.core import lambda_runtime
     from ministack.services import cloudwatch, eventbridge, lambda_svc, s3, stepfunctions
+    from ministack.services.cloudformation import provisioners
 
-    name_lambda_errors(lambda_runtime, lambda_svc)
-    end_workers_with_parent(lambda_runtime)
+    run_functions_as_lambda(lambda_runtime, lambda_svc, folder)
+    refuse_absent_pythons(lambda_svc, provisioners)
     queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
+    call_lambda_as_aws_does(stepfunctions, lambda_svc)
     keep_aborted_executions_aborted(stepfunctions)
     honour_map_paths(stepfunctions)
     keep_versions_on_disk(s3)
@@ -66,9 +77,8 @@ def main() -> None:
     os.environ.setdefault("BIND_HOST", "127.0.0.1")
     # MiniStack opens this one on every interface and at a fixed port, which two platforms on one machine cannot share.
     os.environ.setdefault("IOT_MTLS_ENABLED", "0")
-    if state_dir := os.environ.get("STATE_DIR"):
-        own_temporary_folder(Path(state_dir))
-    apply_patches()
+    folder = own_temporary_folder(Path(os.environ.get("STATE_DIR") or tempfile.mkdtemp(prefix="ministack-")))
+    apply_patches(folder / "functions")
     from ministack.app import main as serve
 
     serve()

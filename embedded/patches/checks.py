@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -37,7 +38,7 @@ def require(holds: bool, what: str) -> None:
 def replaceable(module: Any, name: str, arguments: tuple[str, ...]) -> Callable[..., Any]:
     """The function `name` of `module`, after checking that it takes what the patch passes on."""
     function = getattr(module, name, None)
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     found = code.co_varnames[: code.co_argcount] if code else None
     require(found == arguments, f"{module.__name__}.{name} takes {found}, expected {arguments}")
     assert callable(function)

@@ -1,84 +1,202 @@
-"""Lambda in MiniStack: errors by their class name, workers that end with it, and a queue for concurrency slots.
-
-A worker is a process of MiniStack's; it runs `lambda_runtime._PYTHON_WORKER_SCRIPT`, which the patches edit.
-"""
+"""Lambda in MiniStack: Python functions under Amazon's own runtime client, and a queue for concurrency slots."""
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from embedded.environment import MARKER
+from embedded.functions import pythons
+from embedded.functions.code import Unpacked, lambda_packages
+from embedded.functions.execution import Environment, Invocation, Platform
 from embedded.patches.checks import replaceable, require
 
 QUEUE_SECONDS = 120.0
 
-_MARKER = "__lambda_error__"
-
-_WORKER_ERROR = (
-    '_real_stdout.write(json.dumps({"status": "error", "error": str(e), "trace": traceback.format_exc()}) + "\\n")'
-)
-_WORKER_ERROR_NAMED = (
-    '_real_stdout.write(json.dumps({"status": "ok", "result": {"'
-    + _MARKER
-    + '": {"errorMessage": str(e), "errorType": type(e).__name__, '
-    '"stackTrace": traceback.format_exc().splitlines()}}}) + "\\n")'
-)
-
-# Runs first in every worker. A worker busy in a handler does not read its stdin, so it would miss that MiniStack is
-# gone. Linux tells by a pidfd; elsewhere the parent's id changes. (PR_SET_PDEATHSIG would end the worker with the
-# *thread* that started it.)
-_WORKER_PARENT_WATCH = """
-def _end_with_parent(parent):
-    import os, select, time
-    try:
-        waiter = select.poll()
-        waiter.register(os.pidfd_open(parent), select.POLLIN)
-        if os.getppid() == parent:
-            waiter.poll()
-    except (AttributeError, OSError):
-        while os.getppid() == parent:
-            time.sleep(1)
-    os._exit(1)
-
-import os as _os, threading as _threading
-_threading.Thread(target=_end_with_parent, args=(_os.getppid(),), daemon=True).start()
-"""
+# Of MiniStack's own environment, what a function is to have as well: where this platform is.
+_PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
+              "NO_PROXY", "no_proxy", MARKER)  # fmt: skip
 
 
-def name_lambda_errors(runtime: Any, service: Any) -> None:
-    """Report a handler's exception by its class name and keep the worker warm."""
-    require(
-        runtime._PYTHON_WORKER_SCRIPT.count(_WORKER_ERROR) == 1, "the Lambda worker script reports errors differently"
-    )
-    runtime._PYTHON_WORKER_SCRIPT = runtime._PYTHON_WORKER_SCRIPT.replace(_WORKER_ERROR, _WORKER_ERROR_NAMED)
+def run_functions_as_lambda(runtime: Any, service: Any, folder: Path) -> None:
+    """Run Python functions in `Environment`s instead of under MiniStack's worker script.
+
+    Args:
+        folder: for unpacked code; what is in it is removed.
+    """
+    for name in ("acquire_worker", "release_worker", "kill_workers", "execution_credentials"):
+        require(hasattr(runtime, name), f"its pool of Lambda workers has no {name}")
     execute = replaceable(service, "_execute_function_warm", ("func", "event", "request_id"))
+    emit_logs = replaceable(service, "_emit_lambda_logs", ("func", "request_id", "log_text", "error", "duration_ms"))
+    worker_class = replaceable(runtime, "_worker_class_for", ("config",))
+    shutil.rmtree(folder, ignore_errors=True)
+    packages = folder / "runtime"
+    lambda_packages(packages)
+    platform = Platform(
+        packages=packages,
+        unpacked=Unpacked(folder / "unpacked"),
+        python=pythons.find,
+        layers=lambda config: [zip_ for one in config.get("Layers") or [] if (zip_ := service._resolve_layer_zip(one))],
+        variables=lambda config: _variables(runtime, config),
+    )
+
+    def worker_class_for(config: dict[str, Any]) -> Callable[..., Any]:
+        if not _is_python(config):
+            return worker_class(config)
+        return lambda name, config, code_zip: Environment(platform, config, code_zip)
 
     def execute_function_warm(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
-        answer: dict[str, Any] = execute(func, event, request_id)
-        body = answer.get("body")
-        if not isinstance(body, dict):
-            return answer
-        if set(body) == {_MARKER}:
-            error = body[_MARKER]
-            log = "\n".join(filter(None, [answer.get("log", ""), *error["stackTrace"]]))
-            return {"body": error, "error": True, "log": log}
-        if answer.get("error") and body.get("errorMessage") == "Worker process died":
-            answer["body"] = {**body, "errorType": "Runtime.ExitError"}
-        return answer
+        config = func.get("config") or func
+        if not _is_python(config) or not func.get("code_zip"):
+            return execute(func, event, request_id)
+        service._ensure_reaper_thread()
+        environment, _ = service.acquire_worker(
+            config["FunctionName"], config, func["code_zip"], qualifier=config.get("Version", "$LATEST")
+        )
+        try:
+            answer = environment.invoke(
+                Invocation(
+                    json.dumps(event).encode(),
+                    request_id,
+                    config["FunctionArn"],
+                    _trace_id(service._xray_trace_id_for_invocation(config), service._invoke_depth.get()),
+                    service._durable_env_overlay(),
+                )
+            )
+        finally:
+            service.release_worker(environment)
+        body = answer.payload if answer.raw else json.loads(answer.payload)
+        result = {"body": body, "log": "\n".join(answer.log), "log_source": (environment.log_stream, answer.log)}
+        return result | ({"error": True} if answer.failed else {})
 
+    def emit_lambda_logs(
+        func: dict[str, Any], request_id: str, log_text: str, error: bool, duration_ms: int, *, log_source: Any = None
+    ) -> None:
+        if not isinstance(log_source, tuple):
+            emit_logs(func, request_id, log_text, error, duration_ms, log_source=log_source)
+            return
+        from ministack.services import cloudwatch_logs
+
+        config = func.get("config") or func
+        group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
+        _write_log(cloudwatch_logs, group, *log_source)
+
+    def inbound_depth(headers: dict[str, str]) -> int:
+        """How many functions called one another before this request: Lambda's own count in the trace header."""
+        _, _, lineage = headers.get("x-amzn-trace-id", "").partition(";Lineage=")
+        count = lineage.split(";")[0].rpartition(":")[2]
+        return int(count) if count.isascii() and count.isdigit() else depth_of(headers)
+
+    depth_of = replaceable(service, "_inbound_invoke_depth", ("headers",))
+    service._inbound_invoke_depth = inbound_depth
     service._execute_function_warm = execute_function_warm
+    service._emit_lambda_logs = emit_lambda_logs
+    runtime._worker_class_for = worker_class_for
 
 
-def end_workers_with_parent(runtime: Any) -> None:
-    """Prefix the worker script with a watch on MiniStack's process."""
-    require(
-        runtime._PYTHON_WORKER_SCRIPT.rstrip().endswith("run()"), "the Lambda worker script no longer ends in run()"
+def refuse_absent_pythons(service: Any, provisioners: Any) -> None:
+    """Refuse a function in a version of Python that this machine does not have, when it is made or changed."""
+    create = replaceable(service, "_create_function", ("data",))
+    update = replaceable(service, "_update_config", ("name", "data"))
+    handler = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
+    provision = handler["create"]
+
+    def create_function(data: dict[str, Any]) -> Any:
+        return _refusal(service, data) or create(data)
+
+    def update_config(name: str, data: dict[str, Any]) -> Any:
+        return _refusal(service, data) or update(name, data)
+
+    def provision_function(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
+        if (absent := _absent(props)) is not None:
+            raise ValueError(absent)
+        return provision(logical_id, props, stack_name)
+
+    service._create_function = create_function
+    service._update_config = update_config
+    provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"] = handler | {"create": provision_function}
+
+
+def _is_python(config: dict[str, Any]) -> bool:
+    return str(config.get("Runtime", "")).startswith("python")
+
+
+def _absent(config: dict[str, Any]) -> str | None:
+    runtime = str(config.get("Runtime") or "")
+    if not _is_python(config) or pythons.find(runtime):
+        return None
+    return (
+        f"{runtime} is not installed on this machine, where functions run as processes. Install that version of "
+        f"Python (on the PATH, or by pyenv or uv), or ask for one that is here: {', '.join(pythons.here())}."
     )
-    runtime._PYTHON_WORKER_SCRIPT = _WORKER_PARENT_WATCH + runtime._PYTHON_WORKER_SCRIPT
+
+
+def _refusal(service: Any, data: dict[str, Any]) -> Any:
+    absent = _absent(data)
+    return absent and service.error_response_json("InvalidParameterValueException", absent, 400)
+
+
+def _trace_id(trace: str | None, depth: int) -> str:
+    """As Lambda gives it to every invocation, with how many functions called one another; the SDKs pass it on."""
+    if trace is None:
+        trace = f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"
+    return f"{trace.partition(';Lineage=')[0]};Lineage=1:{secrets.token_hex(4)}:{depth}"
+
+
+def _variables(runtime: Any, config: dict[str, Any]) -> dict[str, str]:
+    """The environment variables of a function: its own, Lambda's reserved ones, and where this platform is."""
+    _, region = runtime._account_region_from_function_config(config)
+    logging = config.get("LoggingConfig") or {}
+    name = config["FunctionName"]
+    passed_on = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        runtime.HOST_PREFIX_ENV: "true",
+        **passed_on,
+        **(config.get("Environment") or {}).get("Variables", {}),
+        **runtime.execution_credentials(config),
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{config['Runtime']}",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "AWS_LAMBDA_FUNCTION_VERSION": config.get("Version", "$LATEST"),
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.get("MemorySize", 128)),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start" if _is_snapshot(config) else "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": logging.get("LogGroup") or f"/aws/lambda/{name}",
+        "AWS_LAMBDA_LOG_FORMAT": logging.get("LogFormat", "Text"),
+        "AWS_LAMBDA_LOG_LEVEL": logging.get("ApplicationLogLevel", ""),
+        "_HANDLER": config.get("Handler", ""),
+    }
+
+
+def _is_snapshot(config: dict[str, Any]) -> bool:
+    return (config.get("SnapStart") or {}).get("OptimizationStatus") == "On"
+
+
+def _write_log(logs: Any, group_name: str, stream_name: str, lines: list[str]) -> None:
+    """Append an invocation's lines to its environment's log stream, as CloudWatch Logs gets them from Lambda."""
+    now = int(time.time() * 1000)
+    group = logs._log_groups.get(group_name)
+    if group is None:
+        logs._create_log_group({"logGroupName": group_name})
+        group = logs._log_groups[group_name]
+    if stream_name not in group["streams"]:
+        logs._create_log_stream({"logGroupName": group_name, "logStreamName": stream_name})
+    events = [{"timestamp": now, "message": line, "ingestionTime": now} for line in lines]
+    logs._append_log_events(group["streams"][stream_name], events)
+    logs._fanout_to_subscription_filters(group_name, stream_name, events)
 
 
 class _Waiting:

@@ -77,7 +77,7 @@ class Platform:
             content.writestr("code.py", HANDLER)
         arn: str = self.client("lambda").create_function(
             FunctionName=name,
-            Runtime="python3.13",
+            Runtime="python3.11",
             Role=self.role,
             Handler="code.handler",
             Timeout=60,
@@ -361,7 +361,7 @@ def test_workers_end_with_it_after_kill_9_in_the_middle_of_a_call(
         until(log.exists)
         workers = platform.process.children(recursive=True)
         assert int(log.read_text().split()[1]) in {worker.pid for worker in workers}
-        left = list(platform.settings.run_dir.rglob("ministack-lambda-*"))
+        left = list(platform.settings.run_dir.rglob("unpacked/*"))
         assert left
         platform.process.kill()
         until(lambda: not any(_lives(worker) for worker in workers), 10)
@@ -396,8 +396,8 @@ def test_another_version_is_refused_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     "patch",
     [
-        lambda module: lambda_workers.name_lambda_errors(module, module),
-        lambda_workers.end_workers_with_parent,
+        lambda module: lambda_workers.run_functions_as_lambda(module, module, Path("unused")),
+        lambda module: lambda_workers.refuse_absent_pythons(module, module),
         lambda module: lambda_workers.queue_invocations(module, 1),
         step_functions.keep_aborted_executions_aborted,
         step_functions.honour_map_paths,
@@ -407,7 +407,7 @@ def test_another_version_is_refused_with_what_to_do() -> None:
     ],
 )
 def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], None]) -> None:
-    changed = SimpleNamespace(__name__="changed", _PYTHON_WORKER_SCRIPT="something else")
+    changed = SimpleNamespace(__name__="changed")
     with pytest.raises(checks.IncompatibleMiniStackError, match="adapt it"):
         patch(changed)
 

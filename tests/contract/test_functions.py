@@ -1,0 +1,179 @@
+"""Functions and Lambda tasks on the real platform, as Lambda's and Step Functions' documentation has them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import uuid
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+ROLE = "arn:aws:iam::000000000000:role/unused"
+
+CODE = """
+import base64
+
+def handler(event, context):
+    kind = event.get("kind") if isinstance(event, dict) else None
+    if kind == "bytes":
+        return {"statusCode": 200, "body": base64.b64encode(b"png")}
+    if kind == "text":
+        return '{"a": 1}'
+    if kind == "raise":
+        raise LookupError("nothing there")
+    if kind == "recurse":
+        import boto3
+        client = boto3.client("lambda")
+        answer = client.invoke(FunctionName=context.function_name, Payload='{"kind": "trace"}')
+        return answer["Payload"].read().decode()
+    if kind == "trace":
+        import os
+        return os.environ["_X_AMZN_TRACE_ID"]
+    print("seen", kind)
+    return [type(event).__name__, event]
+"""
+
+
+def package(code: str = CODE) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("code.py", code)
+    return archive.getvalue()
+
+
+@pytest.fixture(scope="module")
+def function(ministack: str, aws: Callable[..., Any]) -> str:
+    name = f"probe-{uuid.uuid4().hex[:8]}"
+    aws("lambda").create_function(
+        FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="code.handler", Code={"ZipFile": package()}
+    )
+    return name
+
+
+def test_answers_errors_and_the_log_come_through_the_api(aws: Callable[..., Any], function: str) -> None:
+    client = aws("lambda")
+    answer = client.invoke(FunctionName=function, Payload='{"kind": "bytes"}')
+    assert json.loads(answer["Payload"].read()) == {"statusCode": 200, "body": "cG5n"}
+    failed = client.invoke(FunctionName=function, Payload='{"kind": "raise"}', LogType="Tail")
+    told = json.loads(failed["Payload"].read())
+    assert (failed["FunctionError"], told["errorType"], told["errorMessage"]) == (
+        "Unhandled", "LookupError", "nothing there",
+    )  # fmt: skip
+    log = base64.b64decode(failed["LogResult"]).decode()
+    assert log.startswith("START RequestId: ")
+    assert "[ERROR] LookupError: nothing there\nTraceback" in log
+    assert "\tMax Memory Used: " in log
+
+
+def test_an_environments_invocations_share_a_log_stream(aws: Callable[..., Any], function: str) -> None:
+    for _ in range(2):
+        aws("lambda").invoke(FunctionName=function, Payload='{"kind": "here"}')
+    group = {"logGroupName": f"/aws/lambda/{function}"}
+    (stream,) = aws("logs").describe_log_streams(**group)["logStreams"]
+    events = aws("logs").get_log_events(**group, logStreamName=stream["logStreamName"])["events"]
+    assert [event["message"] for event in events].count("seen here") == 2
+
+
+def test_functions_that_call_one_another_are_counted(aws: Callable[..., Any], function: str) -> None:
+    answer = aws("lambda").invoke(FunctionName=function, Payload='{"kind": "recurse"}')
+    assert json.loads(answer["Payload"].read()).rstrip('"').endswith(":2")
+
+
+def test_a_version_of_python_that_is_not_here_is_refused_at_creation(ministack: str, aws: Callable[..., Any]) -> None:
+    asked = {"FunctionName": "absent", "Runtime": "python3.99", "Role": ROLE, "Handler": "code.handler"}
+    with pytest.raises(ClientError, match=r"python3\.99 is not installed on this machine.*python3\.11") as refused:
+        aws("lambda").create_function(**asked, Code={"ZipFile": package()})
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterValueException"
+
+
+def test_a_function_does_not_change_to_a_version_that_is_not_here(aws: Callable[..., Any], function: str) -> None:
+    with pytest.raises(ClientError, match="not installed"):
+        aws("lambda").update_function_configuration(FunctionName=function, Runtime="python3.99")
+
+
+def test_a_stack_with_a_version_that_is_not_here_says_so(ministack: str, aws: Callable[..., Any]) -> None:
+    properties = {"Runtime": "python3.99", "Role": ROLE, "Handler": "index.handler", "Code": {"ZipFile": "x = 1"}}
+    template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": properties}}}
+    client, name = aws("cloudformation"), f"absent-{uuid.uuid4().hex[:8]}"
+    client.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
+        pass
+    assert stack["StackStatus"] in {"ROLLBACK_COMPLETE", "CREATE_FAILED"}
+    events = client.describe_stack_events(StackName=name)["StackEvents"]
+    assert any("python3.99 is not installed" in event.get("ResourceStatusReason", "") for event in events)
+
+
+Run = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def run(ministack: str, aws: Callable[..., Any]) -> Run:
+    """Run a state machine of one task on an input, to its end."""
+    client = aws("stepfunctions")
+
+    def run(state: dict[str, Any], data: Any) -> dict[str, Any]:
+        definition = {"StartAt": "T", "States": {"T": {"Type": "Task", "End": True, **state}}}
+        machine = client.create_state_machine(
+            name=f"probe-{uuid.uuid4().hex[:8]}", roleArn=ROLE, definition=json.dumps(definition)
+        )["stateMachineArn"]
+        arn = client.start_execution(stateMachineArn=machine, input=json.dumps(data))["executionArn"]
+        while (ended := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            pass
+        return dict(ended)
+
+    return run
+
+
+def task(function: str, **more: Any) -> dict[str, Any]:
+    return {
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": function, "Payload.$": "$.body"},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ({"a": 1}, ["dict", {"a": 1}]),
+        ('{"a": 1}', ["dict", {"a": 1}]),
+        ("[1]", ["list", [1]]),
+        ("plain", ["str", "plain"]),
+        (7, ["int", 7]),
+    ],
+)
+def test_a_json_text_is_the_event_itself(run: Run, function: str, body: Any, seen: Any) -> None:
+    """Three published runs of the course's project rest on it: `"Payload.$": "$.body"` gives the handler a dict."""
+    ended = run(task(function, OutputPath="$.Payload"), {"body": body})
+    assert json.loads(ended["output"]) == seen
+
+
+def test_an_answer_that_is_a_text_stays_one(run: Run, function: str) -> None:
+    ended = run(task(function, OutputPath="$.Payload"), {"body": {"kind": "text"}})
+    assert json.loads(ended["output"]) == '{"a": 1}'
+
+
+def test_a_result_has_the_fields_of_the_integration(run: Run, function: str) -> None:
+    """docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html"""
+    result = json.loads(run(task(function), {"body": {}})["output"])
+    assert set(result) == {"ExecutedVersion", "Payload", "SdkHttpMetadata", "SdkResponseMetadata", "StatusCode"}
+    assert (result["ExecutedVersion"], result["StatusCode"]) == ("$LATEST", 200)
+    metadata = result["SdkHttpMetadata"]
+    assert metadata["HttpHeaders"]["x-amzn-RequestId"] == result["SdkResponseMetadata"]["RequestId"]
+    assert metadata["AllHttpHeaders"]["Content-Type"] == ["application/json"]
+
+
+def test_a_task_fails_under_the_handlers_error(run: Run, function: str) -> None:
+    ended = run(task(function), {"body": {"kind": "raise"}})
+    assert (ended["status"], ended["error"]) == ("FAILED", "LookupError")
+    assert json.loads(ended["cause"])["errorMessage"] == "nothing there"
+
+
+def test_no_payload_is_an_empty_event(run: Run, function: str) -> None:
+    state = {"Resource": "arn:aws:states:::lambda:invoke", "Parameters": {"FunctionName": function}}
+    assert json.loads(run(state | {"OutputPath": "$.Payload"}, {"x": 1})["output"]) == ["dict", {}]
