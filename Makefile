@@ -13,6 +13,8 @@ SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
 # The platform reads .env itself; `make` only passes the environment on.
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUTF8 := 1
+# Modules meant for another Python shall not come before the locked ones.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP
 
 .PHONY: help
 help: ## List the commands
@@ -33,6 +35,10 @@ down: ## End what `make up` brought up; data stays in .run
 .PHONY: status
 status: $(VENV)/.runtime ## Say what runs and where
 	@$(BIN)/python -m embedded status
+
+.PHONY: aws-env
+aws-env: $(VENV)/.runtime ## Print what a shell needs for the AWS CLI and notebooks: eval "$$(make -s aws-env)"
+	@$(BIN)/python -m embedded aws-env
 
 .PHONY: test
 test: $(VENV)/.dev ## Run the tests, in two processes (slow ones: `make test-slow`)

@@ -23,7 +23,7 @@ from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from embedded.processes import Service, end_leftovers, stop_all
 from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port, load
 
-PORTS = ("aws_port", "sagemaker_port", "airflow_port", "worker_log_port", "triggerer_log_port")
+PORTS = ("aws_port", "sagemaker_port", "airflow_port")
 DAGS = [
     PROJECT_ROOT / "dags" / "train_and_deploy.py",
     PROJECT_ROOT / "dags" / "batch_inference.py",

@@ -44,7 +44,7 @@ def _platform() -> Iterator[Any]:
     from embedded.settings import EmbeddedSettings, free_port
 
     with tempfile.TemporaryDirectory(prefix="scones-bench-") as folder:
-        names = ("aws_port", "sagemaker_port", "airflow_port", "worker_log_port", "triggerer_log_port")
+        names = ("aws_port", "sagemaker_port", "airflow_port")
         ports: dict[str, Any] = {name: free_port() for name in names}
         settings = replace(EmbeddedSettings(), run_dir=Path(folder), **ports)
         service = services.ministack(settings)

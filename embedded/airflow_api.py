@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import requests
 
+from embedded.processes import Patience
+
 TERMINAL_RUN_STATES = frozenset({"success", "failed"})
 COMPONENTS = {
     "scheduler": "latest_scheduler_heartbeat",
@@ -63,23 +65,23 @@ class AirflowApi:
             )
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
-    def wait_healthy(self, since: datetime, timeout_s: float = 120) -> None:
+    def wait_healthy(self, since: datetime, patience: Patience | None = None) -> None:
         """Wait until every component's heartbeat is newer than ``since``: an old one also counts as healthy.
 
         Raises:
-            AirflowApiError: not healthy in time; the message names the components.
+            AirflowApiError: it is not, and nothing gets on; the message names the components.
         """
-        deadline = time.monotonic() + timeout_s
+        patience = patience or Patience(lambda: None)
         while True:
             health = self.call("GET", "/monitor/health")
             late = [name for name, beat in COMPONENTS.items() if not _newer(health.get(name, {}).get(beat), since)]
             if not late:
                 return
-            if time.monotonic() > deadline:
-                raise AirflowApiError(f"Not healthy after {timeout_s:.0f} s: {', '.join(late)}")
+            if not patience.left():
+                raise AirflowApiError(f"Not healthy, and nothing gets on: {', '.join(late)}")
             time.sleep(0.3)
 
-    def wait_dag(self, dag_id: str, timeout_s: float = 120) -> dict[str, Any]:
+    def wait_dag(self, dag_id: str, timeout_s: float = 600) -> dict[str, Any]:
         """Wait until the DAG is parsed and return it.
 
         Raises:
@@ -109,9 +111,12 @@ class AirflowApi:
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
         """Start a DAG run, as the trigger form does; the DAG is unpaused first, or the run would stay queued."""
-        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+        self.pause(dag_id, False)
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
         self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+
+    def pause(self, dag_id: str, paused: bool) -> None:
+        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])

@@ -1,4 +1,4 @@
-"""Up, down and status of one checkout's platform."""
+"""Up and down of one checkout's platform."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import time
 
 import psutil
 
+from embedded import run_folder
 from embedded.environment import MARKER
-from embedded.processes import end_leftovers
+from embedded.processes import end_leftovers, own_family
 from embedded.settings import PROJECT_ROOT, VARIABLES, EmbeddedSettings
-from embedded.supervisor import applied, read_state
+from embedded.supervisor import ANOTHER_RUNS, applied
 
 POLL_SECONDS = 0.2
 
@@ -22,8 +23,8 @@ class PlatformError(RuntimeError):
     """The platform did not start; the message says why."""
 
 
-def start(settings: EmbeddedSettings, owned: bool) -> EmbeddedSettings:
-    """Bring the platform up, or use the one that is up, and return the settings with its real ports.
+def start(settings: EmbeddedSettings, owned: bool) -> tuple[EmbeddedSettings, bool]:
+    """Bring the platform up, or use the one that is up or coming up; return its real settings, and whether it is ours.
 
     Args:
         settings: what was asked for.
@@ -31,18 +32,32 @@ def start(settings: EmbeddedSettings, owned: bool) -> EmbeddedSettings:
 
     Raises:
         PlatformError: it did not become ready.
+        SettingsError: the run folder cannot be used.
     """
-    state = read_state(settings)
-    if state is not None:
-        return applied(settings, state)
+    if (state := run_folder.read_state(settings.run_dir)) is not None:
+        return applied(settings, state), False
+    run_folder.prepare(settings.run_dir)
     log = settings.logs_dir / "supervisor.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    began = log.stat().st_size if log.exists() else 0
+    supervisor, ours = _supervise(settings, owned), True
+    while (state := run_folder.read_state(settings.run_dir)) is None:
+        if ours and supervisor.poll() == ANOTHER_RUNS:
+            ours = False
+            print("Another command is bringing this platform up: waiting for it", flush=True)
+        if supervisor.poll() is not None and not (not ours and run_folder.is_held(settings.run_dir)):
+            with log.open(encoding="utf-8", errors="replace") as written:
+                written.seek(began)
+                raise PlatformError(f"The platform did not start:\n{written.read().strip()}")
+        time.sleep(POLL_SECONDS)
+    return applied(settings, state), ours
+
+
+def _supervise(settings: EmbeddedSettings, owned: bool) -> subprocess.Popen[bytes]:
     arguments = ["--owner-pid", str(os.getpid()), "--move-ports"] if owned else []
-    with log.open("a") as output:
-        began = output.tell()
-        # The ports of a platform that died under us are asked for again, so that addresses stay as printed.
-        ports = {VARIABLES[name]: str(getattr(settings, name)) for name in settings.explicit_ports}
-        process = subprocess.Popen(
+    # The ports of a platform that died under us are asked for again, so that addresses stay as printed.
+    ports = {VARIABLES[name]: str(getattr(settings, name)) for name in settings.explicit_ports}
+    with (settings.logs_dir / "supervisor.log").open("a") as output:
+        return subprocess.Popen(
             [sys.executable, "-m", "embedded", "supervise", *arguments],
             cwd=PROJECT_ROOT,
             env={**os.environ, **ports, MARKER: str(settings.run_dir)},
@@ -51,15 +66,6 @@ def start(settings: EmbeddedSettings, owned: bool) -> EmbeddedSettings:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    while True:
-        state = read_state(settings)
-        if state is not None:
-            return applied(settings, state)
-        if process.poll() is not None:
-            with log.open() as written:
-                written.seek(began)
-                raise PlatformError(f"The platform did not start:\n{written.read().strip()}")
-        time.sleep(POLL_SECONDS)
 
 
 def stop(settings: EmbeddedSettings) -> int:
@@ -70,9 +76,7 @@ def stop(settings: EmbeddedSettings) -> int:
             process.terminate()
             process.wait(timeout=60)
             ended += 1
-    me = psutil.Process()
-    family = frozenset([me.pid, *(parent.pid for parent in me.parents())])
-    return ended + end_leftovers(settings.run_dir, spare=family)
+    return ended + end_leftovers(settings.run_dir, spare=own_family())
 
 
 def _supervisors(settings: EmbeddedSettings) -> list[psutil.Process]:

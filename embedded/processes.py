@@ -20,10 +20,34 @@ import psutil
 from embedded.environment import MARKER
 
 POLL_SECONDS = 0.1
+# Loaded here: between fork and exec, with other threads about, a child must not wait for a lock of the loader.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+# A start is given up after so long without progress, and in any case after LONGEST_START_S.
+STALLED_S = 120.0
+LONGEST_START_S = 1800.0
+# A server that only waits takes far less than this within STALLED_S.
+PROGRESS_CPU_S = 5
 
 
 class ServiceError(RuntimeError):
     """A process of the platform ended or did not become ready; the message holds the end of its log."""
+
+
+class Patience:
+    """How long to wait for something: as long as the work done for it goes on. Slow is not dead."""
+
+    def __init__(self, work_done: Callable[[], object], stalled_s: float = STALLED_S) -> None:
+        self._work_done, self._stalled_s = work_done, stalled_s
+        self._last: object = None
+        self._began = self._moved = time.monotonic()
+
+    def left(self) -> bool:
+        now, done = time.monotonic(), self._work_done()
+        if done != self._last:
+            self._last, self._moved = done, now
+        return now - self._moved < self._stalled_s and now - self._began < LONGEST_START_S
 
 
 @dataclass
@@ -57,27 +81,38 @@ class Service:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
             )
 
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def wait_ready(self, timeout_s: float = 120) -> None:
-        """Wait until `ready` is true.
+    def wait_ready(self, stalled_s: float = STALLED_S) -> None:
+        """Wait until `ready` is true, for as long as the process gets on: on a busy machine that takes minutes.
 
         Raises:
-            ServiceError: the process ended, or is not ready after ``timeout_s`` seconds.
+            ServiceError: the process ended, or did nothing for ``stalled_s`` seconds.
         """
-        deadline = time.monotonic() + timeout_s
+        patience = Patience(self.work_done, stalled_s)
         while not self.ready():
-            if not self.running:
-                status = self.process.returncode if self.process else "never started"
-                raise ServiceError(f"{self.name} ended with {status} before it was ready. {self.tail()}")
-            if time.monotonic() > deadline:
-                raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s. {self.tail()}")
+            if not patience.left():
+                raise ServiceError(f"{self.name} is not ready and has done nothing for {stalled_s:g} s. {self.tail()}")
             time.sleep(POLL_SECONDS)
+
+    def work_done(self) -> tuple[int, int]:
+        """What the process has done so far: processor time, in steps that idling does not make, and lines of its log.
+
+        Raises:
+            ServiceError: it ended.
+        """
+        if self.running and self.process:
+            with contextlib.suppress(psutil.Error, OSError):
+                used = psutil.Process(self.process.pid).cpu_times()
+                steps = used.user + used.system + used.children_user + used.children_system
+                return int(steps / PROGRESS_CPU_S), self.log.stat().st_size
+        status = self.process.poll() if self.process else "never started"
+        raise ServiceError(f"{self.name} ended with {status} before it was ready. {self.tail()}")
 
     def tail(self, lines: int = 15) -> str:
         with contextlib.suppress(OSError):
@@ -128,6 +163,12 @@ def marked_processes(run_dir: Path) -> list[psutil.Process]:
     return found
 
 
+def own_family() -> frozenset[int]:
+    """The ids of this process and of those it descends from, to be spared."""
+    me = psutil.Process()
+    return frozenset([me.pid, *(parent.pid for parent in me.parents())])
+
+
 def _session_members(leader: int) -> list[psutil.Process]:
     members = []
     for process in psutil.process_iter():
@@ -153,6 +194,5 @@ def _end(processes: Sequence[psutil.Process], grace_s: float, terminate: bool) -
 
 def _end_with_parent() -> None:
     """In the child: ask Linux for SIGTERM when the parent dies, so that a killed run ends what it started."""
-    libc = ctypes.CDLL(None, use_errno=True)
     pr_set_pdeathsig = 1
-    libc.prctl(pr_set_pdeathsig, signal.SIGTERM)
+    _LIBC.prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -15,13 +16,13 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from embedded import control, summary
+from embedded import control, run_folder, summary
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
+from embedded.environment import client
 from embedded.settings import PORT_FIELDS, EmbeddedSettings
-from embedded.supervisor import read_state
 
 POLL_SECONDS = 0.5
-UNREACHABLE_AFTER_S = 180
+UNREACHABLE_AFTER_S = 600
 STYLES = {"success": "green", "failed": "red", "upstream_failed": "red", "skipped": "yellow", "running": "cyan"}
 
 
@@ -32,8 +33,9 @@ class RunFailedError(RuntimeError):
 class OneCommandRun:
     """Runs the DAGs one after another on the embedded platform and collects what they returned."""
 
-    def __init__(self, settings: EmbeddedSettings, console: Console) -> None:
+    def __init__(self, settings: EmbeddedSettings, console: Console, owned: bool) -> None:
         self.settings = settings
+        self.owned = owned
         self.console = console
         self.stages: list[summary.Stage] = []
         self.began = time.monotonic()
@@ -59,7 +61,16 @@ class OneCommandRun:
     def _dag_run(self, dag_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
         run_id = f"make-run-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self.console.print(f"[bold]{dag_id}[/bold]  run {run_id}")
-        self._patiently(lambda: self._api.wait_dag(dag_id))
+        was_paused = self._patiently(lambda: self._api.wait_dag(dag_id))["is_paused"]
+        try:
+            return self._watched_run(dag_id, run_id, conf)
+        finally:
+            # As it was before: a schedule that nobody asked for does not begin with this run.
+            if was_paused:
+                with contextlib.suppress(requests.RequestException, AirflowApiError):
+                    self._api.pause(dag_id, True)
+
+    def _watched_run(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
         self._patiently(lambda: self._trigger_once(dag_id, run_id, conf))
         seen: set[str] = set()
         while True:
@@ -130,25 +141,25 @@ class OneCommandRun:
             except (requests.ConnectionError, requests.Timeout):
                 if time.monotonic() > deadline:
                     raise
-                if read_state(self.settings) is None:
+                if reason := run_folder.ended_because(self.settings.run_dir):
+                    raise RunFailedError(
+                        f"The platform was ended while this run was at work ({reason}). Start the run again: what is"
+                        " done already is not done twice"
+                    ) from None
+                if not run_folder.is_held(self.settings.run_dir):
                     self.console.print("  [yellow]the platform is gone; bringing it up again[/]")
                     again = replace(self.settings, explicit_ports=frozenset(PORT_FIELDS))
-                    self.settings = control.start(again, owned=True)
+                    self.settings, _ = control.start(again, self.owned)
                 time.sleep(POLL_SECONDS)
 
     def _fetch(self, uri: str | None, name: str) -> str | None:
         """Copy an S3 object into the run folder, so that it opens when nothing runs any more; return its path."""
         if not uri:
             return None
-        import boto3
-
         where = urlsplit(uri)
         target = Path(self.settings.run_dir) / "reports" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        client = boto3.Session("test", "test", region_name=self.settings.region).client(
-            "s3", endpoint_url=self.settings.aws_url
-        )
-        client.download_file(where.netloc, where.path.lstrip("/"), str(target))
+        client(self.settings, "s3").download_file(where.netloc, where.path.lstrip("/"), str(target))
         return str(target)
 
 
@@ -179,7 +190,5 @@ def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> N
 
 def write_summary(settings: EmbeddedSettings, document: Mapping[str, Any]) -> Path:
     path = settings.run_dir / "summary.json"
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(document, indent=2) + "\n")
-    partial.replace(path)
+    run_folder.replace_text(path, json.dumps(document, indent=2) + "\n")
     return path

@@ -9,10 +9,18 @@ from pathlib import Path
 
 from embedded import environment
 from embedded.processes import Service, ServiceError, http_ok
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings
+from embedded.run_folder import put_damaged_aside
+from embedded.settings import LOOPBACK, PROJECT_ROOT, EmbeddedSettings
 
 AIRFLOW = Path(sys.executable).with_name("airflow")
-AIRFLOW_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# The log servers of 3.3.2 listen on every interface, and no setting changes that. Here all logs are in one folder, and
+# the API server reads them there.
+AIRFLOW_COMPONENTS = {
+    "api-server": (),
+    "scheduler": ("--skip-serve-logs",),
+    "dag-processor": (),
+    "triggerer": ("--skip-serve-logs",),
+}
 
 
 def ministack(settings: EmbeddedSettings) -> Service:
@@ -30,7 +38,7 @@ def ministack(settings: EmbeddedSettings) -> Service:
 def sagemaker_local(settings: EmbeddedSettings) -> Service:
     """SageMaker and SageMaker Runtime."""
     data_dir = settings.run_dir / "sagemaker"
-    arguments = ["--host", settings.host, "--port", str(settings.sagemaker_port), "--data-dir", str(data_dir)]
+    arguments = ["--host", LOOPBACK, "--port", str(settings.sagemaker_port), "--data-dir", str(data_dir)]
     return Service(
         name="sagemaker_local",
         command=[sys.executable, "-m", "sagemaker_local", *arguments],
@@ -62,13 +70,28 @@ def _run_to_end(what: str, command: list[str], environ: dict[str, str], log: Pat
         cwd=PROJECT_ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     with log.open("a") as kept:
         kept.write(done.stdout)
     if done.returncode:
         raise ServiceError(f"{what} failed:\n{done.stdout[-4000:]}")
+
+
+def put_damaged_databases_aside(settings: EmbeddedSettings) -> list[str]:
+    """Let the platform start again where a database is damaged; return a sentence about each."""
+    lost = {
+        settings.airflow_home / "airflow.db": "the history of runs",
+        settings.run_dir / "sagemaker" / "state.sqlite": "the jobs, models and endpoints (their files are in S3)",
+    }
+    return [
+        f"{database} was damaged: it is kept as {aside.name}, with {what} up to now, and a new one is made. To have it"
+        " back, `make down`, mend that file with SQLite's tools (`.recover`) and give it its old name"
+        for database, what in lost.items()
+        if (aside := put_damaged_aside(database))
+    ]
 
 
 def migrate(settings: EmbeddedSettings) -> None:
@@ -79,8 +102,9 @@ def migrate(settings: EmbeddedSettings) -> None:
     """
     from importlib.metadata import version
 
+    database = settings.airflow_home / "airflow.db"
     done = settings.airflow_home / f".migrated-{version('apache-airflow')}"
-    if done.exists():
+    if done.exists() and database.exists() and database.stat().st_size:
         return
     settings.airflow_home.mkdir(parents=True, exist_ok=True)
     _run_to_end(
@@ -106,13 +130,13 @@ def airflow(settings: EmbeddedSettings) -> list[Service]:
     return [
         Service(
             name=f"airflow-{component}",
-            command=[str(AIRFLOW), component],
+            command=[str(AIRFLOW), component, *options],
             environment=environment.airflow_environment(settings),
             log=settings.logs_dir / f"airflow-{component}.log",
             ready=(lambda: http_ok(health)) if component == "api-server" else (lambda: True),
             cwd=settings.airflow_home,
         )
-        for component in AIRFLOW_COMPONENTS
+        for component, options in AIRFLOW_COMPONENTS.items()
     ]
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from embedded.env_file import new_secret
-
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PASSWORD = "admin"  # noqa: S105 - documented, and refused on anything but loopback
-PORT_FIELDS = ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
+LOOPBACK = "127.0.0.1"
+DEFAULT_AWS_SECRET_KEY = "test"  # noqa: S105 - what everybody sends to an AWS that is none
+PORT_FIELDS = ("airflow_port", "aws_port", "sagemaker_port")
 
 
 class SettingsError(ValueError):
@@ -25,20 +24,21 @@ class SettingsError(ValueError):
 class EmbeddedSettings:
     """Where the embedded platform lives and listens.
 
-    Each field is read from the variable named in `VARIABLES`. `host` is the address every listener binds to.
+    Each field is read from the variable named in `VARIABLES`. `host` is the address Airflow's web server binds to; the
+    two services that run code for whoever reaches them are on loopback, whatever it says. `aws_secret_key` is what
+    requests to them are signed with; as long as it is the well-known default, any signature will do.
     """
 
     run_dir: Path = PROJECT_ROOT / ".run"
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     airflow_port: int = 8080
     aws_port: int = 4566
     sagemaker_port: int = 4580
-    worker_log_port: int = 8793
-    triggerer_log_port: int = 8794
     region: str = "us-east-1"
     stack_name: str = "scones"
     user: str = "admin"
     password: str = DEFAULT_PASSWORD
+    aws_secret_key: str = DEFAULT_AWS_SECRET_KEY
     parallelism: int = 4
     lambda_concurrency: int = 4
     cifar100_archive: str = ""
@@ -46,11 +46,11 @@ class EmbeddedSettings:
 
     @property
     def aws_url(self) -> str:
-        return f"http://{self.host}:{self.aws_port}"
+        return f"http://{LOOPBACK}:{self.aws_port}"
 
     @property
     def sagemaker_url(self) -> str:
-        return f"http://{self.host}:{self.sagemaker_port}"
+        return f"http://{LOOPBACK}:{self.sagemaker_port}"
 
     @property
     def airflow_url(self) -> str:
@@ -132,7 +132,7 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = LOOPBACK) -> int:
     """Return a port nobody listens on now; the kernel chooses it."""
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -148,26 +148,13 @@ def with_usable_ports(settings: EmbeddedSettings, move: bool) -> EmbeddedSetting
     changes: dict[str, int] = {}
     for name in PORT_FIELDS:
         port = getattr(settings, name)
-        if port_is_free(settings.host, port):
+        host = settings.host if name == "airflow_port" else LOOPBACK
+        if port_is_free(host, port):
             continue
         if not move or name in settings.explicit_ports:
             raise SettingsError(
-                f"Port {port} on {settings.host} is in use by another program: end it, or set {VARIABLES[name]} to a"
+                f"Port {port} on {host} is in use by another program: end it, or set {VARIABLES[name]} to a"
                 " free port (in the environment or in .env)"
             )
-        changes[name] = free_port(settings.host)
+        changes[name] = free_port(host)
     return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-def secret(settings: EmbeddedSettings, name: str, size: int = 64) -> str:
-    """Return this checkout's secret of ``size`` random bytes, made at first use and readable by its owner only."""
-    path = settings.run_dir / "secrets.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    if name not in known:
-        known[name] = new_secret(size)
-        partial = path.with_suffix(".part")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(known))
-        partial.replace(path)
-    return known[name]

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import psutil
-
 from embedded import services
-from embedded.airflow_api import AirflowApi
-from embedded.processes import Service, ServiceError, end_leftovers, stop_all
+from embedded.airflow_api import AirflowApi, AirflowApiError
+from embedded.processes import Patience, Service, ServiceError, end_leftovers, own_family, stop_all
+from embedded.run_folder import AlreadyRunningError, held, write_state
 from embedded.settings import PORT_FIELDS, EmbeddedSettings, SettingsError, with_usable_ports
 
-STATE_FILE = "state.json"
 WATCH_SECONDS = 0.5
 STARTS_PER_MINUTE = 5
-
-
-class AlreadyRunningError(RuntimeError):
-    """Another supervisor holds this run folder."""
-
-
-def read_state(settings: EmbeddedSettings) -> dict[str, Any] | None:
-    """Return what the running supervisor wrote once all was ready, or None where none runs."""
-    try:
-        state: dict[str, Any] = json.loads((settings.run_dir / STATE_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    return state if is_alive(state["pid"], state["created"]) else None
-
-
-def is_alive(pid: int, created: float) -> bool:
-    """Whether that very process still runs: a reused pid has another creation time."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    return False
+# Exit status of a supervisor that found another one at work: `make up` waits for that one then.
+ANOTHER_RUNS = 75
 
 
 def applied(settings: EmbeddedSettings, state: dict[str, Any]) -> EmbeddedSettings:
@@ -53,86 +28,77 @@ def applied(settings: EmbeddedSettings, state: dict[str, Any]) -> EmbeddedSettin
     return replace(settings, **state["ports"])
 
 
-@contextlib.contextmanager
-def _exclusive(run_dir: Path) -> Iterator[None]:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunningError(f"Another supervisor holds {run_dir}: `make down` ends it") from error
-        yield
-
-
 class Supervisor:
     """Runs in a process of its own until SIGTERM, or until its owner (a ``make run``) is gone."""
 
-    def __init__(self, settings: EmbeddedSettings, owner: tuple[int, float] | None = None, move_ports: bool = False):
+    def __init__(self, settings: EmbeddedSettings, owner_pid: int | None = None, move_ports: bool = False):
         self.settings = settings
-        self.owner = owner
+        self.owner_pid = owner_pid
         self.move_ports = move_ports
         self.services: list[Service] = []
-        self.stopping = False
+        self.notes: list[str] = []
+        self.ended_because: str | None = None
         self._starts: dict[str, list[float]] = {}
+        self._pool = ThreadPoolExecutor(2)
+        self._deployment: Future[None] | None = None
 
     def run(self) -> None:
         """Start all, watch until told to stop, end all.
 
         Raises:
-            AlreadyRunningError, SettingsError, ServiceError: nothing is left running then.
+            AlreadyRunningError, SettingsError, ServiceError, AirflowApiError: nothing is left running then.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        with _exclusive(self.settings.run_dir):
-            (self.settings.run_dir / STATE_FILE).unlink(missing_ok=True)
-            ended = end_leftovers(self.settings.run_dir, spare=_own_family())
+        with held(self.settings.run_dir):
+            write_state(self.settings.run_dir, {})
+            ended = end_leftovers(self.settings.run_dir, spare=own_family())
             if ended:
                 _say(f"ended {ended} processes that an earlier run left behind")
-            self.settings = with_usable_ports(self.settings, self.move_ports)
             try:
+                self.settings = with_usable_ports(self.settings, self.move_ports)
                 self._start()
-                self._write_state()
+                write_state(self.settings.run_dir, self._state())
                 _say("ready")
-                while not self._should_stop():
-                    self._restart_dead()
-                    time.sleep(WATCH_SECONDS)
+                self._watch()
             except _StopRequested:
                 pass
             finally:
-                self.stopping = True
-                _say("stopping")
-                (self.settings.run_dir / STATE_FILE).unlink(missing_ok=True)
+                self.ended_because = self.ended_because or "an error"
+                _say(f"stopping: {self.ended_because}")
+                write_state(self.settings.run_dir, {"ended": self.ended_because})
+                self._pool.shutdown(wait=False, cancel_futures=True)
                 stop_all(self.services)
-                end_leftovers(self.settings.run_dir, spare=_own_family())
+                end_leftovers(self.settings.run_dir, spare=own_family())
                 _say("stopped")
 
     def _start(self) -> None:
         settings = self.settings
         started_at = datetime.now(UTC)
+        self.notes = services.put_damaged_databases_aside(settings)
+        for note in self.notes:
+            _say(note)
         ministack, sagemaker = services.ministack(settings), services.sagemaker_local(settings)
         services.write_passwords(settings)
         airflow = services.airflow(settings)
         self.services = [ministack, sagemaker, *airflow]
-        with ThreadPoolExecutor(2) as pool:
-            for service in (ministack, sagemaker):
-                self._launch(service)
-            migration = pool.submit(services.migrate, settings)
-
-            def deploy_when_up() -> None:
-                ministack.wait_ready()
-                services.deploy(settings)
-                sagemaker.wait_ready()
-
-            deployment = pool.submit(deploy_when_up)
-            migration.result()
-            for service in airflow:
-                self._launch(service)
-            deployment.result()
+        for service in (ministack, sagemaker):
+            self._launch(service)
+        migration = self._pool.submit(services.migrate, settings)
+        deployment = self._pool.submit(self._deploy)
+        migration.result()
         for service in airflow:
+            self._launch(service)
+        for service in (sagemaker, *airflow):
             service.wait_ready()
+        deployment.result()
         api = AirflowApi(settings.airflow_url, settings.user, settings.password)
-        api.wait_healthy(started_at)
+        api.wait_healthy(started_at, Patience(lambda: [service.work_done() for service in airflow]))
         api.ensure_pools(services.pools())
+
+    def _deploy(self) -> None:
+        self.services[0].wait_ready()
+        services.deploy(self.settings)
 
     def _launch(self, service: Service) -> None:
         now = time.monotonic()
@@ -142,53 +108,52 @@ class Supervisor:
         self._starts[service.name] = [*recent, now]
         service.start()
 
-    def _restart_dead(self) -> None:
-        for service in self.services:
-            if self.stopping or service.running:
-                continue
-            status = service.process.returncode if service.process else None
-            _say(f"{service.name} ended with {status}; starting it again")
-            self._launch(service)
-            try:
-                service.wait_ready()
-                if service.name == "ministack":
-                    # All but S3 is lost in a kill: the stack is deployed again over the bucket that survived.
-                    services.deploy(self.settings)
-            except ServiceError as error:
-                _say(f"{service.name} did not come back, trying again: {error}")
+    def _watch(self) -> None:
+        """Start again what died, side by side, until told to stop."""
+        while self.owner_pid is None or os.getppid() == self.owner_pid:
+            dead = [service for service in self.services if not service.running]
+            for service in dead:
+                status = service.process.returncode if service.process else None
+                _say(f"{service.name} ended with {status}; starting it again")
+                self._launch(service)
+            if dead:
+                write_state(self.settings.run_dir, self._state())
+            if self.services[0] in dead or self._deployment_failed():
+                # All but S3 is lost in a kill: the stack is deployed again over the bucket that survived.
+                self._deployment = self._pool.submit(self._deploy)
+            time.sleep(WATCH_SECONDS)
+        self.ended_because = "the command that started it is gone"
 
-    def _should_stop(self) -> bool:
-        return self.stopping or (self.owner is not None and not is_alive(*self.owner))
+    def _deployment_failed(self) -> bool:
+        if self._deployment is None or not self._deployment.done():
+            return False
+        error = self._deployment.exception()
+        self._deployment = None
+        if error:
+            _say(f"trying again: {error}")
+        return error is not None
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if not self.stopping:
-            self.stopping = True
-            raise _StopRequested(signal.Signals(number).name)
+        if not self.ended_because:
+            self.ended_because = "`make down`" if number == signal.SIGTERM else signal.Signals(number).name
+            raise _StopRequested
 
-    def _write_state(self) -> None:
+    def _state(self) -> dict[str, Any]:
         settings = self.settings
-        me = psutil.Process()
-        state = {
-            "pid": me.pid,
-            "created": me.create_time(),
+        return {
+            "pid": os.getpid(),
+            "owned": self.owner_pid is not None,
+            "notes": self.notes,
             "airflow_url": settings.airflow_url,
             "aws_url": settings.aws_url,
             "sagemaker_url": settings.sagemaker_url,
             "ports": {name: getattr(settings, name) for name in PORT_FIELDS},
             "processes": {service.name: service.process.pid for service in self.services if service.process},
         }
-        partial = settings.run_dir / f"{STATE_FILE}.part"
-        partial.write_text(json.dumps(state, indent=2) + "\n")
-        partial.replace(settings.run_dir / STATE_FILE)
 
 
 class _StopRequested(Exception):
     """A signal asked the supervisor to end."""
-
-
-def _own_family() -> frozenset[int]:
-    me = psutil.Process()
-    return frozenset([me.pid, *(parent.pid for parent in me.parents())])
 
 
 def _say(message: str) -> None:
@@ -197,15 +162,12 @@ def _say(message: str) -> None:
 
 def main(settings: EmbeddedSettings, owner_pid: int | None, move_ports: bool) -> int:
     """Entry of the supervisor's own process."""
-    owner = None
-    if owner_pid is not None:
-        try:
-            owner = (owner_pid, psutil.Process(owner_pid).create_time())
-        except psutil.NoSuchProcess:
-            return 0
     try:
-        Supervisor(settings, owner, move_ports).run()
-    except (AlreadyRunningError, SettingsError, ServiceError, OSError) as error:
+        Supervisor(settings, owner_pid, move_ports).run()
+    except AlreadyRunningError as error:
+        print(error, file=sys.stderr, flush=True)
+        return ANOTHER_RUNS
+    except (SettingsError, ServiceError, AirflowApiError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

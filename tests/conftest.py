@@ -62,10 +62,7 @@ def free_port_number() -> int:
 @pytest.fixture(scope="session")
 def platform_settings(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedSettings:
     """Ports and folders of this test process's own platform."""
-    ports = {
-        name: free_port()
-        for name in ("aws_port", "sagemaker_port", "airflow_port", "worker_log_port", "triggerer_log_port")
-    }
+    ports = {name: free_port() for name in ("aws_port", "sagemaker_port", "airflow_port")}
     return replace(EmbeddedSettings(), run_dir=tmp_path_factory.mktemp("run"), **ports)  # type: ignore[arg-type]
 
 

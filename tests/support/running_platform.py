@@ -18,8 +18,8 @@ import boto3
 import requests
 
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
+from embedded.run_folder import read_state
 from embedded.settings import load
-from embedded.supervisor import read_state
 from tests.support.checkout import Checkout
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class RunningPlatform:
 
     def kill(self, name: str) -> None:
         """kill -9 of one of the platform's processes; its supervisor starts it again."""
-        state = read_state(self.settings)
+        state = read_state(self.settings.run_dir)
         assert state is not None
         os.kill(state["processes"][name], signal.SIGKILL)
 

@@ -15,7 +15,6 @@ from embedded.settings import (
     is_loopback,
     load,
     port_is_free,
-    secret,
     with_usable_ports,
 )
 
@@ -69,7 +68,7 @@ def test_loopback(host: str, loopback: bool):
 
 
 def _settings_on_free_ports() -> EmbeddedSettings:
-    names = ("airflow_port", "aws_port", "sagemaker_port", "worker_log_port", "triggerer_log_port")
+    names = ("airflow_port", "aws_port", "sagemaker_port")
     return replace(EmbeddedSettings(), **{name: free_port() for name in names})  # type: ignore[arg-type]
 
 
@@ -87,10 +86,3 @@ def test_a_busy_default_port_moves_only_when_allowed():
         asked_for = replace(settings, explicit_ports=frozenset({"aws_port"}))
         with pytest.raises(SettingsError, match=str(settings.aws_port)):
             with_usable_ports(asked_for, move=True)
-
-
-def test_secrets_stay_the_same_and_are_for_the_owner_only(tmp_path: Path):
-    settings = replace(EmbeddedSettings(), run_dir=tmp_path / "run")
-    first, other = secret(settings, "jwt"), secret(settings, "fernet")
-    assert secret(settings, "jwt") == first != other
-    assert (tmp_path / "run" / "secrets.json").stat().st_mode & 0o077 == 0
