@@ -21,9 +21,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
+from sagemaker_local.context import Context, Direct, Handler
 from sagemaker_local.errors import InternalFailure, SerializationException, ServiceError, UnsupportedOperation
 from sagemaker_local.protocol import operation_of, parse_request, serialise_answer
 
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 def areas() -> list[ModuleType]:
     """The modules this service is made of."""
-    from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
-
     return [tags, models, registry, training, transform, processing, serving, monitoring, search]
 
 
@@ -66,9 +65,6 @@ async def answer(ctx: Context, table: dict[str, Handler], target: str, body: byt
     else:
         result = await to_thread.run_sync(handler, ctx, request)
     return serialise_answer(operation, result)
-
-
-Direct = Callable[[Scope], ASGIApp | None]
 
 
 class Service(Starlette):

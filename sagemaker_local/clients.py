@@ -12,11 +12,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError
 
 from sagemaker_local.config import Config
-from sagemaker_local.errors import ServiceUnavailable
-from sagemaker_local.store import Store
 
 USER_AGENT = "sagemaker_local"  # by which an emulated EventBridge may know who sends as aws.sagemaker
 _LOCAL_CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -57,20 +54,3 @@ class Clients:
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
-
-
-def account_id(config: Config, clients: Clients, store: Store) -> str:
-    """The account that ARNs name: the configured one, else what STS says, asked once and remembered.
-
-    Raises `ServiceUnavailable` when STS does not answer and nothing is remembered.
-    """
-    known = config.account_id or store.fact("account_id")
-    if known is None:
-        try:
-            known = str(clients.get("sts").get_caller_identity()["Account"])
-        except (BotoCoreError, ClientError) as error:
-            raise ServiceUnavailable(
-                f"STS did not say which account this is ({error}). Start the AWS emulator, or set AWS_ENDPOINT_URL."
-            ) from error
-        store.remember("account_id", known)
-    return known

@@ -6,14 +6,17 @@ import signal
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from sagemaker_local import s3
 from sagemaker_local.context import Context
+from sagemaker_local.folder_sync import FolderSync
 from sagemaker_local.jobs import Control
-from sagemaker_local.mlroot import MlRoot
+from sagemaker_local.logs import LineListener, LogShipper
+from sagemaker_local.mlroot import HOST, MlRoot
 from sagemaker_local.processes import Container
 from sagemaker_local.store import Resource
 
@@ -22,6 +25,20 @@ POLL = 0.2
 COMPLETED = "Completed"
 STOPPED = "Stopped"
 MAX_RUNTIME = "MaxRuntimeExceeded"
+
+
+def exit_status(code: int) -> int:
+    """An exit code as a container runtime reports it: 128 + signal for a killed process."""
+    return code if code >= 0 else 128 - code
+
+
+def signal_text(code: int) -> str:
+    """What ended a process by a signal, in words; nothing for one that ended by itself."""
+    if code >= 0:
+        return ""
+    name = signal.Signals(-code).name
+    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"the container was ended by {name}{hint}"
 
 
 class JobFailed(Exception):
@@ -48,6 +65,7 @@ class ContainerRun(ABC):
         self.directory: Path = ctx.config.data_dir / self.folder / name
         self.root = MlRoot(self.directory / "ml")
         self.container: Container | None = None
+        self.syncs: list[FolderSync] = []  # folders sent to S3 while the container runs
 
     @abstractmethod
     def steps(self) -> str:
@@ -56,9 +74,6 @@ class ContainerRun(ABC):
     @abstractmethod
     def finish(self, outcome: str, reason: str) -> None:
         """Write the final state; `reason` is empty unless the outcome is Failed."""
-
-    def release(self) -> None:  # noqa: B027 - most runs hold nothing else
-        """Let go of what the run holds besides its container."""
 
     def run(self) -> None:
         """Do the job, whatever is left of it."""
@@ -77,7 +92,8 @@ class ContainerRun(ABC):
             outcome, reason = "Failed", f"InternalServerError: {error}"
         finally:
             self.kill_container()
-            self.release()
+            for sync in self.syncs:
+                sync.abandon()
         self.control.check_abandoned()
         if outcome == "Failed":
             self.root.remove()  # first: on a full disk the failure itself could not be stored otherwise
@@ -97,6 +113,12 @@ class ContainerRun(ABC):
                 on_restart(job)
 
         self.save(begin)
+
+    def note_start(self, job: Resource, word: str) -> None:
+        """Note in the row, once, when the job started and where its log goes."""
+        now = self.ctx.now()
+        job.body.setdefault(f"{word}StartTime", now)
+        job.internal.setdefault("log_stream", f"{self.name}/{HOST}-{int(now)}")
 
     def enter(self, change: Callable[[Resource], None]) -> None:
         """Begin a step and note it in the row, unless the job is to end first."""
@@ -121,6 +143,25 @@ class ContainerRun(ABC):
         except OSError as error:
             raise JobFailed(f"AlgorithmError: the container command {command} could not be started: {error}") from error
         return self.container
+
+    @contextmanager
+    def logged(self, group: str, on_line: LineListener | None = None) -> Iterator[None]:
+        """Ship the container's output while the block runs; at its end the container ends too."""
+        log = self.directory / "log"
+        shipper = LogShipper(self.ctx, group, self.job.internal["log_stream"], log, on_line).start()
+        try:
+            yield
+        finally:
+            self.kill_container()
+            self.control.check_abandoned()
+            shipper.finish()
+
+    def check_exit(self, container: Container) -> None:
+        """Raise `JobFailed` with the container's own words, or with what is known, unless it ended well."""
+        code = container.exit_code()
+        if code:
+            reason = self.root.failure()[:900] or signal_text(code)
+            raise JobFailed(f"AlgorithmError: {reason}, exit code: {exit_status(code)}")
 
     def watch(self, container: Container, deadline: float, meanwhile: Callable[[], None] | None = None) -> str:
         """Wait for the container: COMPLETED when it ended by itself, STOPPED or MAX_RUNTIME when it was made to.

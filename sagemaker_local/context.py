@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sagemaker_local.clients import Clients, account_id
+from botocore.exceptions import BotoCoreError, ClientError
+from starlette.types import ASGIApp, Scope
+
+from sagemaker_local.clients import Clients
 from sagemaker_local.config import Clock, Config, wall_clock
+from sagemaker_local.errors import ServiceUnavailable
 from sagemaker_local.events import Publisher
 from sagemaker_local.images import Images
 from sagemaker_local.processes import Processes
@@ -23,15 +27,30 @@ class Context:
         self.now = clock
         self.store = Store(config.data_dir / "state.sqlite", clock)
         self.clients = Clients(config)
-        self.publisher = Publisher(self.clients)
+        self.events = Publisher(self.clients, self.store, clock)
         self.images = images or Images.load(config.images_file)
         self.processes = Processes(config.data_dir)
         self._parts: dict[type, Any] = {}
 
     def arn(self, kind: str, name: str) -> str:
         """`arn:aws:sagemaker:<region>:<account>:<kind>/<name>`; SageMaker's ARNs are in lower case names."""
-        account = account_id(self.config, self.clients, self.store)
-        return f"arn:aws:sagemaker:{self.config.region}:{account}:{kind}/{name}"
+        return f"arn:aws:sagemaker:{self.config.region}:{self.account()}:{kind}/{name}"
+
+    def account(self) -> str:
+        """The account that ARNs name: the configured one, else what STS says, asked once and remembered.
+
+        Raises `ServiceUnavailable` when STS does not answer and nothing is remembered.
+        """
+        known = self.config.account_id or self.store.fact("account_id")
+        if known is None:
+            try:
+                known = str(self.clients.get("sts").get_caller_identity()["Account"])
+            except (BotoCoreError, ClientError) as error:
+                raise ServiceUnavailable(
+                    f"STS did not say which account this is ({error}). Start the AWS emulator, or set AWS_ENDPOINT_URL."
+                ) from error
+            self.store.remember("account_id", known)
+        return known
 
     def provide(self, part: Any) -> None:
         """Add a part that other areas may `use`, found by its class."""
@@ -44,7 +63,7 @@ class Context:
 
     def close(self) -> None:
         """Close clients and store, last of all."""
-        self.publisher.close()
+        self.events.close()
         self.clients.close()
         self.store.close()
 
@@ -52,3 +71,6 @@ class Context:
 Handler = Callable[[Context, dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any] | None] | None]
 """An operation: takes the validated request, returns the answer's members. Plain ones run in a worker thread, async
 ones on the event loop. Raises `ServiceError`."""
+
+Direct = Callable[[Scope], ASGIApp | None]
+"""The ASGI application of a request that is answered past routing and middleware, or None."""

@@ -1,4 +1,4 @@
-"""The errors SageMaker answers with, as exceptions that know their wire form.
+"""The errors SageMaker and its runtime answer with: a class is named as its AWS error code.
 
 Which error an operation uses is SageMaker's own (uneven) choice: an unknown name is mostly a `ValidationException`, a
 duplicate training job is `ResourceInUse`, a duplicate model again a `ValidationException`. Clients depend on that.
@@ -6,87 +6,83 @@ duplicate training job is `ResourceInUse`, a duplicate model again a `Validation
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ServiceError(Exception):
-    """An error answer. `code` is the AWS error code, `status` the HTTP status, `message` the text the client sees."""
+    """An error answer: the AWS error code is the class's name, `status` the HTTP status, `message` what clients see."""
 
-    code = "InternalFailure"
-    status = 500
+    status = 400
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, **members: Any) -> None:
         super().__init__(message)
         self.message = message
+        self.members = members  # what the answer says beside the message
 
-    def body(self) -> dict[str, str]:
+    @property
+    def code(self) -> str:
+        """The AWS error code."""
+        return type(self).__name__
+
+    def body(self) -> dict[str, Any]:
         """The JSON body. Both spellings of the message are given, since AWS's services (and its clients) use both."""
-        return {"__type": self.code, "message": self.message, "Message": self.message}
+        return {"__type": self.code, "message": self.message, "Message": self.message, **self.members}
 
 
 class ValidationException(ServiceError):
     """The request is malformed, or names something that does not exist."""
 
-    code = "ValidationException"
-    status = 400
+
+class ValidationError(ServiceError):
+    """The same from SageMaker Runtime."""
 
 
 class SerializationException(ServiceError):
     """The body is not JSON, or a member has the wrong JSON type."""
 
-    code = "SerializationException"
-    status = 400
-
 
 class ResourceInUse(ServiceError):
     """A job of this name exists already."""
-
-    code = "ResourceInUse"
-    status = 400
 
 
 class ResourceNotFound(ServiceError):
     """Something the request refers to does not exist."""
 
-    code = "ResourceNotFound"
-    status = 400
-
 
 class ResourceLimitExceeded(ServiceError):
     """A quota is used up."""
-
-    code = "ResourceLimitExceeded"
-    status = 400
 
 
 class ConflictException(ServiceError):
     """The request conflicts with the state of the resource."""
 
-    code = "ConflictException"
-    status = 400
-
 
 class UnknownOperationException(ServiceError):
     """The operation is not one of SageMaker's."""
 
-    code = "UnknownOperationException"
     status = 404
 
 
 class UnsupportedOperation(ServiceError):
     """SageMaker has it, this service does not. Status 400, so that no client retries in vain."""
 
-    code = "UnsupportedOperation"
-    status = 400
+
+class ModelError(ServiceError):
+    """The model server answered something other than 2xx, or (status 0) nothing at all."""
+
+    status = 424
 
 
 class ServiceUnavailable(ServiceError):
-    """A service this one depends on (S3, STS) did not answer."""
+    """A service this one depends on (S3, STS) did not answer, or no instance of an endpoint can answer now."""
 
-    code = "ServiceUnavailable"
     status = 503
 
 
 class InternalFailure(ServiceError):
     """A defect of this service; the traceback is in its log."""
+
+    status = 500
 
 
 def unsupported(member: str, why: str) -> ValidationException:

@@ -12,14 +12,13 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sagemaker_local.clients import Clients
-
-if TYPE_CHECKING:
-    from sagemaker_local.context import Context
+from sagemaker_local.config import Clock
+from sagemaker_local.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +27,26 @@ _LAST_SECONDS = 5.0
 
 
 class Publisher:
-    """The thread that sends."""
+    """The default bus of EventBridge, as this service sends to it."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, store: Store, clock: Clock) -> None:
         self._clients = clients
+        self._store = store
+        self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
 
-    def submit(self, entry: dict[str, Any]) -> None:
-        """Send one entry after those before it. One that EventBridge does not take is logged and lost."""
+    def publish(self, detail_type: str, arn: str, detail: dict[str, Any]) -> None:
+        """Send one event after those before it: `detail` with times in milliseconds and the resource's tags, as AWS.
+
+        One that EventBridge does not take is logged and lost; the operation goes on.
+        """
+        entry = {
+            "Time": datetime.fromtimestamp(self._clock(), UTC),
+            "Source": SOURCE,
+            "DetailType": detail_type,
+            "Resources": [arn],
+            "Detail": json.dumps({**_in_milliseconds(detail), "Tags": self._store.tags(arn)}),
+        }
         self._thread.submit(self._send, entry)
 
     def close(self) -> None:
@@ -52,22 +63,6 @@ class Publisher:
             return
         if refused := answer["Entries"][0].get("ErrorCode"):
             log.warning("%s was refused: %s", event, refused)
-
-
-def publish(ctx: Context, detail_type: str, arn: str, detail: dict[str, Any]) -> None:
-    """Put one event on the default bus: `detail` with times in milliseconds and the resource's tags, as AWS has them.
-
-    EventBridge being away costs the event, never the operation.
-    """
-    ctx.publisher.submit(
-        {
-            "Time": datetime.fromtimestamp(ctx.now(), UTC),
-            "Source": SOURCE,
-            "DetailType": detail_type,
-            "Resources": [arn],
-            "Detail": json.dumps({**_in_milliseconds(detail), "Tags": ctx.store.tags(arn)}),
-        }
-    )
 
 
 def _in_milliseconds(value: Any) -> Any:

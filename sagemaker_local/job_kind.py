@@ -1,4 +1,4 @@
-"""What transform jobs and processing jobs share: names of members, states, and Describe, List and Stop."""
+"""What jobs of every kind share: names of members, states, events, and Create, Describe, List and Stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sagemaker_local import events
+from sagemaker_local.container_run import ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ResourceInUse, ValidationException
 from sagemaker_local.jobs import Control, JobQueue
@@ -18,30 +18,33 @@ ACTIVE = ("InProgress", "Stopping")
 
 @dataclass(frozen=True)
 class JobKind:
-    """`word` is what SageMaker puts before `JobName`, `JobArn` and `JobStatus`: Transform, Processing."""
+    """`word` is what SageMaker puts before `JobName`, `JobArn` and `JobStatus`: Training, Transform, Processing.
+
+    `missing` and `taken` are its words for a name that is not there, or already is.
+    """
 
     word: str
+    missing: str = "Could not find requested job with name: {name}"
+    taken: str = (
+        "Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})"
+    )
 
     @property
     def kind(self) -> str:
         """The kind of row, and of ARN."""
         return f"{self.word.lower()}-job"
 
-    def create(self, ctx: Context, name: str, body: dict[str, Any], tags: dict[str, str]) -> Resource:
-        """Insert a job as InProgress. Raises `ResourceInUse` when the name is taken."""
+    def create(self, ctx: Context, request: dict[str, Any], tags: dict[str, str], **members: Any) -> Resource:
+        """Insert a job as InProgress: the request and further members. Raises `ResourceInUse` for a name in use."""
+        name = request[f"{self.word}JobName"]
         arn = ctx.arn(self.kind, name.lower())
-        body[f"{self.word}JobName"] = name
-        body[f"{self.word}JobStatus"] = "InProgress"
+        echoed = {member: value for member, value in request.items() if member != "Tags"}
+        body = {**echoed, f"{self.word}JobStatus": "InProgress", **members}
         try:
-            with ctx.store.transaction():
-                job = ctx.store.create(self.kind, name, arn, body, status="InProgress")
-                ctx.store.set_tags(arn, tags)
+            job = ctx.store.create(Resource(self.kind, name, arn, body, "InProgress"), tags)
         except AlreadyExists as error:
-            raise ResourceInUse(
-                "Job name must be unique within an AWS account and region, and a job with this name already exists "
-                f"({arn})"
-            ) from error
-        self._announce(ctx, job)
+            raise ResourceInUse(self.taken.format(arn=arn)) from error
+        self.announce(ctx, job)
         return job
 
     def find(self, ctx: Context, request: dict[str, Any]) -> Resource:
@@ -49,40 +52,53 @@ class JobKind:
         name = request[f"{self.word}JobName"]
         job = ctx.store.get(self.kind, name)
         if job is None:
-            raise ValidationException(f"Could not find requested job with name: {name}")
+            raise ValidationException(self.missing.format(name=name))
         return job
 
     def describe(self, job: Resource) -> dict[str, Any]:
         """The members of a Describe answer."""
-        times = {"CreationTime": job.created, "LastModifiedTime": job.modified}
-        return {**job.body, f"{self.word}JobArn": job.arn, **times}
+        return job.described(f"{self.word}Job")
 
     def page(self, ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
         """The answer of a List call."""
         summaries, token = list_resources(ctx, self.kind, request, self.describe)
         return {f"{self.word}JobSummaries": summaries, "NextToken": token}
 
-    def stop(self, ctx: Context, request: dict[str, Any], queue: JobQueue) -> None:
-        """Ask a job to stop; one that stops already is no error. Raises `ValidationException` when it has ended."""
+    def stop(
+        self,
+        ctx: Context,
+        request: dict[str, Any],
+        queue: JobQueue,
+        note: Callable[[Resource], None] = lambda job: None,
+    ) -> None:
+        """Ask a job to stop, and `note` it; one that stops already is no error.
+
+        Raises `ValidationException` when it has ended.
+        """
 
         def stopping(job: Resource) -> None:
             if job.status == "Stopping":
                 return
             if job.status != "InProgress":
-                raise ValidationException(
-                    f"The request was rejected because the {self.word.lower()} job is in status {job.status}."
-                )
+                raise self.refused(job)
             job.status = job.body[f"{self.word}JobStatus"] = "Stopping"
+            note(job)
 
         name = self.find(ctx, request).name
-        job = ctx.store.update(self.kind, name, stopping)
-        if job is not None:
-            self._announce(ctx, job)
+        self.change(ctx, name, stopping)
         queue.stop(name)
 
-    def started(self, job: Resource, now: float) -> None:
-        """Note the start, once."""
-        job.body.setdefault(f"{self.word}StartTime", now)
+    def refused(self, job: Resource) -> ValidationException:
+        """The error for an operation that the job's state does not allow."""
+        return ValidationException(
+            f"The request was rejected because the {self.word.lower()} job is in status {job.status}."
+        )
+
+    def change(self, ctx: Context, name: str, change: Callable[[Resource], None]) -> None:
+        """Change a job's state, and send its event."""
+        job = ctx.store.update(self.kind, name, change)
+        if job is not None:
+            self.announce(ctx, job)
 
     def finish(self, ctx: Context, name: str, status: str, reason: str, **members: Any) -> None:
         """The final state, and its event."""
@@ -94,22 +110,29 @@ class JobKind:
                 job.body["FailureReason"] = reason[:1024]
             job.body.update(members)
 
-        job = ctx.store.update(self.kind, name, change)
-        if job is not None:
-            self._announce(ctx, job)
+        self.change(ctx, name, change)
 
-    def _announce(self, ctx: Context, job: Resource) -> None:
-        events.publish(ctx, f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
+    def announce(self, ctx: Context, job: Resource) -> None:
+        """The EventBridge event of a job's new state, its detail being what Describe answers."""
+        ctx.events.publish(f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
 
     def open_queue(
-        self, ctx: Context, queue_class: type[JobQueue], limit: int, run: Callable[[str, Control], None]
+        self,
+        ctx: Context,
+        queue_class: type[JobQueue],
+        limit: int,
+        run_class: type[ContainerRun],
+        fail: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Provide the queue, and take up the jobs that an earlier service left."""
+        """Provide the queue, and take up the jobs that an earlier service left, in their order."""
 
-        def fail(name: str, reason: str) -> None:
+        def run(name: str, control: Control) -> None:
+            run_class(ctx, name, control).run()
+
+        def finish(name: str, reason: str) -> None:
             self.finish(ctx, name, "Failed", reason)
 
-        queue = queue_class(self.word.lower(), limit, run, fail)
+        queue = queue_class(self.word.lower(), limit, run, fail or finish)
         ctx.provide(queue)
         for job in ctx.store.with_status(self.kind, *ACTIVE):
             queue.submit(job.name)

@@ -74,11 +74,6 @@ class JobQueue:
             self._fill()
             return name in self._running
 
-    def is_full(self) -> bool:
-        """Whether a job submitted now would have to wait."""
-        with self._guard:
-            return len(self._running) >= self._limit
-
     def stop(self, name: str) -> None:
         """Tell a running job to stop, or start a waiting one out of turn so that it can take note of it."""
         with self._guard:

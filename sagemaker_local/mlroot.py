@@ -107,8 +107,3 @@ def resource_config(instance_type: str | None) -> dict[str, Any]:
         "instance_groups": [{"instance_group_name": group, "instance_type": instance_type, "hosts": [HOST]}],
         "network_interface_name": "eth0",
     }
-
-
-def exit_status(code: int) -> int:
-    """An exit code as a container runtime reports it: 128 + signal for a killed process."""
-    return code if code >= 0 else 128 - code

@@ -40,9 +40,7 @@ def create_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
         body["PrimaryContainer"] = {"Mode": "SingleModel", **primary}
     arn = ctx.arn("model", name.lower())
     try:
-        with ctx.store.transaction():
-            ctx.store.create(KIND, name, arn, body, status="Available", internal={"container": container})
-            ctx.store.set_tags(arn, tags)
+        ctx.store.create(Resource(KIND, name, arn, body, "Available", {"container": container}), tags)
     except AlreadyExists as error:
         raise ValidationException(f'Cannot create already existing model "{arn}".') from error
     return {"ModelArn": arn}
@@ -50,13 +48,12 @@ def create_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 def describe_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The model as it was created."""
-    model = find_model(ctx, request["ModelName"])
-    return {**model.body, "ModelArn": model.arn, "CreationTime": model.created}
+    return _described(find_model(ctx, request["ModelName"]))
 
 
 def list_models(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Pages through the models, by name or time of creation."""
-    models, token = list_resources(ctx, KIND, request, _summary)
+    models, token = list_resources(ctx, KIND, request, _described)
     return {"Models": models, "NextToken": token}
 
 
@@ -112,8 +109,8 @@ def model_data_url(container: dict[str, Any]) -> str | None:
     return str(source["S3Uri"])
 
 
-def _summary(model: Resource) -> dict[str, Any]:
-    return {"ModelName": model.name, "ModelArn": model.arn, "CreationTime": model.created}
+def _described(model: Resource) -> dict[str, Any]:
+    return model.described("Model")
 
 
 OPERATIONS: dict[str, Handler] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sagemaker_local import events
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.errors import ConflictException, ValidationException, unsupported
 from sagemaker_local.listing import list_resources
@@ -16,26 +15,7 @@ from sagemaker_local.tags import tag_dict
 GROUP = "model-package-group"
 PACKAGE = "model-package"
 _ARN = re.compile(r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]*:[0-9]{12}:(?P<kind>[a-z\-]+)/(?P<name>.+)")
-_PACKAGE_MEMBERS = (
-    "ModelPackageDescription",
-    "InferenceSpecification",
-    "SourceAlgorithmSpecification",
-    "ValidationSpecification",
-    "CertifyForMarketplace",
-    "MetadataProperties",
-    "ModelMetrics",
-    "Domain",
-    "Task",
-    "SamplePayloadUrl",
-    "CustomerMetadataProperties",
-    "DriftCheckBaselines",
-    "AdditionalInferenceSpecifications",
-    "SkipModelValidation",
-    "SourceUri",
-    "SecurityConfig",
-    "ModelCard",
-    "ModelLifeCycle",
-)
+_NOT_DESCRIBED = ("Tags", "ClientToken")
 
 
 # --- groups ---
@@ -53,9 +33,7 @@ def create_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[st
         "CreatedBy": {},
     }
     try:
-        with ctx.store.transaction():
-            ctx.store.create(GROUP, name, arn, body, status="Completed")
-            ctx.store.set_tags(arn, tags)
+        ctx.store.create(Resource(GROUP, name, arn, body, "Completed"), tags)
     except AlreadyExists as error:
         raise ValidationException(f"Model Package Group already exists: {arn}") from error
     return {"ModelPackageGroupArn": arn}
@@ -96,15 +74,14 @@ def create_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
         raise ValidationException("Exactly one of ModelPackageName and ModelPackageGroupName must be provided.")
     tags = tag_dict(request.get("Tags"))
     _check_specification(ctx, request)
-    body = {member: request[member] for member in _PACKAGE_MEMBERS if member in request}
+    body = {member: value for member, value in request.items() if member not in _NOT_DESCRIBED}
     status: dict[str, Any] = {"ValidationStatuses": [], "ImageScanStatuses": []}
     body.update(ModelPackageStatus="Completed", ModelPackageStatusDetails=status, CreatedBy={})
     token = request.get("ClientToken")
     with ctx.store.transaction():
         if token and (known := ctx.store.fact(f"package-token/{token}")) and ctx.store.by_arn(known):
             return {"ModelPackageArn": known}
-        package = _insert_version(ctx, request, body) if grouped else _insert_named(ctx, request, body)
-        ctx.store.set_tags(package.arn, tags)
+        package = (_insert_version if grouped else _insert_named)(ctx, request, body, tags)
         if token:
             ctx.store.remember(f"package-token/{token}", package.arn)
     _announce(ctx, package)
@@ -118,14 +95,8 @@ def describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, A
 
 def package_description(package: Resource) -> dict[str, Any]:
     """The members that Describe answers."""
-    return {
-        # The service model requires a name, and a version's own (group/3) does not fit its pattern.
-        "ModelPackageName": package.parent or package.name,
-        **package.body,
-        "ModelPackageArn": package.arn,
-        "CreationTime": package.created,
-        "LastModifiedTime": package.modified,
-    }
+    # The service model requires a name, and a version's own (group/3) does not fit its pattern.
+    return {"ModelPackageName": package.parent or package.name, **package.described("ModelPackage")}
 
 
 def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +145,7 @@ def find_package(ctx: Context, reference: str) -> Resource:
     return found
 
 
-def _insert_version(ctx: Context, request: dict[str, Any], body: dict[str, Any]) -> Resource:
+def _insert_version(ctx: Context, request: dict[str, Any], body: dict[str, Any], tags: dict[str, str]) -> Resource:
     group = _group(ctx, request["ModelPackageGroupName"])
     last = max(ctx.store.last_version(PACKAGE, group.name), int(group.internal.get("last_version", 0)))
     version = last + 1
@@ -184,17 +155,18 @@ def _insert_version(ctx: Context, request: dict[str, Any], body: dict[str, Any])
     arn = ctx.arn(PACKAGE, f"{group.name.lower()}/{version}")
     # The number is remembered with the group, so that a deleted last version's number does not come back.
     ctx.store.update(GROUP, group.name, lambda row: row.internal.update(last_version=version), touch=False)
-    return ctx.store.create(PACKAGE, name, arn, body, status=approval, parent=group.name, version=version)
+    package = Resource(PACKAGE, name, arn, body, approval, parent=group.name, version=version)
+    return ctx.store.create(package, tags)
 
 
-def _insert_named(ctx: Context, request: dict[str, Any], body: dict[str, Any]) -> Resource:
+def _insert_named(ctx: Context, request: dict[str, Any], body: dict[str, Any], tags: dict[str, str]) -> Resource:
     if "ModelApprovalStatus" in request:
         raise ValidationException("ModelApprovalStatus is only for versioned packages: give ModelPackageGroupName.")
     name = request["ModelPackageName"]
     arn = ctx.arn(PACKAGE, name.lower())
     body["ModelPackageName"] = name
     try:
-        return ctx.store.create(PACKAGE, name, arn, body)
+        return ctx.store.create(Resource(PACKAGE, name, arn, body), tags)
     except AlreadyExists as error:
         raise ConflictException(f"Model Package already exists: {arn}") from error
 
@@ -259,16 +231,16 @@ def _announce(ctx: Context, package: Resource) -> None:
         "InferenceSpecification": package.body.get("InferenceSpecification"),
         "ModelApprovalStatus": package.status,
     }
-    events.publish(ctx, "SageMaker Model Package State Change", package.arn, detail)
+    ctx.events.publish("SageMaker Model Package State Change", package.arn, detail)
 
 
 def group_description(group: Resource) -> dict[str, Any]:
     """The members that Describe answers."""
-    return {**group.body, "ModelPackageGroupArn": group.arn, "CreationTime": group.created}
+    return group.described("ModelPackageGroup")
 
 
 def _package_summary(package: Resource) -> dict[str, Any]:
-    return {**package.body, "ModelPackageArn": package.arn, "CreationTime": package.created}
+    return package.described("ModelPackage")
 
 
 OPERATIONS: dict[str, Handler] = {

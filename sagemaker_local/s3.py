@@ -19,6 +19,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sagemaker_local.context import Context
+from sagemaker_local.errors import ValidationException
 
 T = TypeVar("T")
 PARALLEL = 8
@@ -43,6 +44,14 @@ def split_uri(uri: str) -> tuple[str, str]:
     if parts.scheme != "s3" or not parts.netloc:
         raise DataError(f"{uri!r} is not an S3 URI of the form s3://bucket/prefix")
     return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+
+
+def check_uri(uri: str, member: str) -> tuple[str, str]:
+    """A request's S3 URI as (bucket, key). Raises `ValidationException` naming the member."""
+    try:
+        return split_uri(uri)
+    except DataError as error:
+        raise ValidationException(f"{member}: {error}") from error
 
 
 def join_uri(prefix: str, *names: str) -> str:

@@ -21,8 +21,7 @@ from sagemaker_local.protocol import service_model
 from sagemaker_local.serving import operations as endpoints
 from sagemaker_local.serving import states
 from sagemaker_local.store import Resource
-from sagemaker_local.training import operations as training
-from sagemaker_local.training import state
+from sagemaker_local.training.runner import TRAINING
 
 Document = dict[str, Any]
 _PAGE = 10
@@ -30,7 +29,7 @@ _PAGE = 10
 
 def _documents(ctx: Context) -> dict[str, tuple[str, Callable[[Resource], Document]]]:
     return {
-        "TrainingJob": (state.KIND, training.description),
+        "TrainingJob": (TRAINING.kind, TRAINING.describe),
         "Endpoint": (states.ENDPOINT, lambda row: endpoints.description(ctx, row)),
         "ModelPackage": (registry.PACKAGE, registry.package_description),
         "ModelPackageGroup": (registry.GROUP, registry.group_description),

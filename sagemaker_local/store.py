@@ -48,18 +48,26 @@ class AlreadyExists(Exception):
 
 @dataclass
 class Resource:
-    """One row. `parent` groups rows (the model package group of a package), `version` numbers them inside it."""
+    """One row. `parent` groups rows (the model package group of a package), `version` numbers them inside it.
+
+    `created` and `modified` (seconds since the epoch) are the store's to set.
+    """
 
     kind: str
     name: str
     arn: str
-    status: str
-    created: float
-    modified: float
     body: dict[str, Any] = field(default_factory=dict)
+    status: str = ""
     internal: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
     version: int = 0
+    created: float = 0.0
+    modified: float = 0.0
+
+    def described(self, word: str) -> dict[str, Any]:
+        """What Describe answers: the body, `<word>Arn` and the times."""
+        times = {"CreationTime": self.created, "LastModifiedTime": self.modified}
+        return {**self.body, f"{word}Arn": self.arn, **times}
 
 
 @dataclass(frozen=True)
@@ -127,35 +135,25 @@ class Store:
 
     # --- resources -----------------------------------------------------------------------------------------------
 
-    def create(
-        self,
-        kind: str,
-        name: str,
-        arn: str,
-        body: dict[str, Any],
-        *,
-        status: str = "",
-        internal: dict[str, Any] | None = None,
-        parent: str = "",
-        version: int = 0,
-        created: float | None = None,
-    ) -> Resource:
-        """Insert a resource and return it. Raises `AlreadyExists`."""
-        moment = self._clock() if created is None else created
-        resource = Resource(kind, name, arn, status, moment, moment, body, internal or {}, parent, version)
+    def create(self, resource: Resource, tags: dict[str, str] | None = None) -> Resource:
+        """Insert a resource with its tags and return it, its times set. Raises `AlreadyExists`."""
+        resource.created = resource.modified = self._clock()
+        row = {**vars(resource), "body": _dump(resource.body), "internal": _dump(resource.internal)}
         with self.transaction() as connection:
             try:
                 connection.execute(
                     "INSERT INTO resources"
                     " (kind, name, arn, status, parent, version, created, modified, body, internal)"
-                    " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                    (kind, name, arn, status, parent, version, moment, moment, _dump(body), _dump(resource.internal)),
+                    " VALUES (:kind, :name, :arn, :status, :parent, :version, :created, :modified, :body, :internal)",
+                    row,
                 )
             except sqlite3.IntegrityError as error:
-                existing = self.get(kind, name) or self.by_arn(arn)
+                existing = self.get(resource.kind, resource.name) or self.by_arn(resource.arn)
                 if existing is None:
                     raise
                 raise AlreadyExists(existing) from error
+            if tags:
+                self.set_tags(resource.arn, tags)
         return resource
 
     def get(self, kind: str, name: str) -> Resource | None:
@@ -234,6 +232,13 @@ class Store:
         for row in self._connection().execute("SELECT * FROM resources WHERE kind=? ORDER BY created, name", (kind,)):
             yield _resource(row)
 
+    def children(self, kind: str, parent: str) -> list[Resource]:
+        """Every resource of a kind under a parent, oldest first."""
+        rows = self._connection().execute(
+            "SELECT * FROM resources WHERE kind=? AND parent=? ORDER BY created, name", (kind, parent)
+        )
+        return [_resource(row) for row in rows]
+
     def with_status(self, kind: str, *statuses: str) -> list[Resource]:
         """Every resource of a kind in one of these states, oldest first. For start-up, not for List calls."""
         marks = ",".join("?" * len(statuses))
@@ -291,15 +296,4 @@ def _dump(value: dict[str, Any]) -> str:
 
 
 def _resource(row: sqlite3.Row) -> Resource:
-    return Resource(
-        kind=row["kind"],
-        name=row["name"],
-        arn=row["arn"],
-        status=row["status"],
-        created=row["created"],
-        modified=row["modified"],
-        body=json.loads(row["body"]),
-        internal=json.loads(row["internal"]),
-        parent=row["parent"],
-        version=row["version"],
-    )
+    return Resource(**{**row, "body": json.loads(row["body"]), "internal": json.loads(row["internal"])})

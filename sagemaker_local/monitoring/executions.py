@@ -33,7 +33,7 @@ def launch(ctx: Context, schedule: Resource, scheduled: float, start: float, end
     }
     try:
         arn = f"{schedule.arn}/execution/{stamp:%Y%m%dT%H%M%S}"
-        ctx.store.create(EXECUTION, name, arn, body, status="Pending", parent=schedule.name)
+        ctx.store.create(Resource(EXECUTION, name, arn, body, "Pending", parent=schedule.name))
     except AlreadyExists as error:
         if error.existing.status != "Pending":
             return  # only one that a killed service had not got to start is taken up
@@ -62,7 +62,7 @@ def refresh(ctx: Context, execution: Resource) -> Resource:
     if job is None or execution.status not in ("Pending", "InProgress", "Stopping"):
         return execution
     status = job.status
-    if status == "Completed" and job.body.get("ExitMessage", "").startswith("CompletedWithViolations"):
+    if status == "Completed" and job.body.get("ExitMessage", "").partition(":")[0] == "CompletedWithViolations":
         status = "CompletedWithViolations"
     if status != execution.status:
         reason = job.body.get("FailureReason")

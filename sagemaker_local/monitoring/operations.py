@@ -72,10 +72,8 @@ def create_monitoring_schedule(ctx: Context, request: dict[str, Any]) -> dict[st
     arn = ctx.arn(SCHEDULE, name.lower())
     body = {"MonitoringScheduleName": name, **_checked(ctx, request["MonitoringScheduleConfig"])}
     try:
-        with ctx.store.transaction():
-            parent = body["EndpointName"] or ""
-            ctx.store.create(SCHEDULE, name, arn, body, status="Scheduled", internal=_due(ctx, body), parent=parent)
-            ctx.store.set_tags(arn, tags)
+        parent = body["EndpointName"] or ""
+        ctx.store.create(Resource(SCHEDULE, name, arn, body, "Scheduled", _due(ctx, body), parent), tags)
     except AlreadyExists as error:
         raise ResourceInUse(f"Monitoring Schedule with name {name} already exists ({arn})") from error
     return {"MonitoringScheduleArn": arn}
@@ -139,9 +137,8 @@ def delete_monitoring_schedule(ctx: Context, request: dict[str, Any]) -> None:
     """Removes the schedule and its executions; reports in S3 stay."""
     schedule = _find(ctx, request)
     with ctx.store.transaction():
-        while rows := ctx.store.page(EXECUTION, Query(parent=schedule.name, limit=100)):
-            for row in rows:
-                ctx.store.delete(EXECUTION, row.name)
+        for row in ctx.store.children(EXECUTION, schedule.name):
+            ctx.store.delete(EXECUTION, row.name)
         ctx.store.delete(SCHEDULE, schedule.name)
 
 
@@ -220,17 +217,11 @@ def _find(ctx: Context, request: dict[str, Any]) -> Resource:
 
 
 def _summary(schedule: Resource) -> dict[str, Any]:
-    return {
-        **schedule.body,
-        "MonitoringScheduleArn": schedule.arn,
-        "MonitoringScheduleStatus": schedule.status,
-        "CreationTime": schedule.created,
-        "LastModifiedTime": schedule.modified,
-    }
+    return {**schedule.described("MonitoringSchedule"), "MonitoringScheduleStatus": schedule.status}
 
 
 def _execution(execution: Resource) -> dict[str, Any]:
-    return {**execution.body, "CreationTime": execution.created, "LastModifiedTime": execution.modified}
+    return execution.described("MonitoringExecution")
 
 
 OPERATIONS: dict[str, Handler] = {

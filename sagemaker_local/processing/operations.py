@@ -8,21 +8,10 @@ from typing import Any
 from sagemaker_local import s3
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.errors import ValidationException, unsupported
-from sagemaker_local.jobs import Control, JobQueue
+from sagemaker_local.jobs import JobQueue
 from sagemaker_local.mlroot import MlRoot
 from sagemaker_local.processing.runner import DEFAULT_MAX_RUNTIME, PROCESSING, ProcessingRun
 from sagemaker_local.tags import tag_dict
-
-_ECHOED = (
-    "ProcessingInputs",
-    "ProcessingOutputConfig",
-    "ProcessingResources",
-    "AppSpecification",
-    "Environment",
-    "NetworkConfig",
-    "RoleArn",
-    "ExperimentConfig",
-)
 
 
 class ProcessingQueue(JobQueue):
@@ -38,9 +27,8 @@ def create_processing_job(ctx: Context, request: dict[str, Any]) -> dict[str, An
 
 def submit(ctx: Context, request: dict[str, Any], tags: dict[str, str], **members: Any) -> str:
     """Insert and queue a job from a checked request, and return its ARN. `members` are added to its description."""
-    body = {member: request[member] for member in _ECHOED if member in request}
-    body["StoppingCondition"] = request.get("StoppingCondition") or {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME}
-    job = PROCESSING.create(ctx, request["ProcessingJobName"], {**body, **members}, tags)
+    condition = request.get("StoppingCondition") or {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME}
+    job = PROCESSING.create(ctx, request, tags, StoppingCondition=condition, **members)
     ctx.use(ProcessingQueue).submit(job.name)
     return job.arn
 
@@ -62,11 +50,7 @@ def stop_processing_job(ctx: Context, request: dict[str, Any]) -> None:
 
 def start(ctx: Context) -> None:
     """Open the queue and take up what an earlier service left; a job taken up starts again."""
-
-    def run(name: str, control: Control) -> None:
-        ProcessingRun(ctx, name, control).run()
-
-    PROCESSING.open_queue(ctx, ProcessingQueue, ctx.config.max_processing_jobs, run)
+    PROCESSING.open_queue(ctx, ProcessingQueue, ctx.config.max_processing_jobs, ProcessingRun)
 
 
 def stop(ctx: Context) -> None:
@@ -99,7 +83,7 @@ def _check_input(item: dict[str, Any], anywhere: MlRoot) -> None:
         raise unsupported(f"S3InputMode of processing input {name}", "Pipe; use File")
     if source.get("S3CompressionType", "None") != "None":
         raise unsupported(f"S3CompressionType of processing input {name}", "compressed inputs are for Pipe mode")
-    _check_uri(source["S3Uri"])
+    s3.check_uri(source["S3Uri"], f"S3Uri of processing input {name}")
     _check_path(source, name, anywhere)
 
 
@@ -107,7 +91,7 @@ def _check_output(item: dict[str, Any], anywhere: MlRoot) -> None:
     name = item["OutputName"]
     if "S3Output" not in item:
         raise unsupported(f"processing output {name}", "anything but S3Output")
-    _check_uri(item["S3Output"]["S3Uri"])
+    s3.check_uri(item["S3Output"]["S3Uri"], f"S3Uri of processing output {name}")
     _check_path(item["S3Output"], name, anywhere)
 
 
@@ -115,13 +99,6 @@ def _check_path(place: dict[str, Any], name: str, anywhere: MlRoot) -> None:
     if "LocalPath" not in place:
         raise ValidationException(f"LocalPath of {name} is required: the container's path of its data.")
     anywhere.local(place["LocalPath"], f"LocalPath of {name}")
-
-
-def _check_uri(uri: str) -> None:
-    try:
-        s3.split_uri(uri)
-    except s3.DataError as error:
-        raise ValidationException(str(error)) from error
 
 
 OPERATIONS: dict[str, Handler] = {

@@ -6,16 +6,15 @@ import json
 from typing import Any
 
 from sagemaker_local import s3
-from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, ContainerRun, JobFailed
+from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
 from sagemaker_local.input_files import find_files
 from sagemaker_local.job_kind import JobKind
 from sagemaker_local.jobs import Control
-from sagemaker_local.logs import PROCESSING_GROUP, LogShipper
-from sagemaker_local.mlroot import HOST, container_environment, exit_status, resource_config
+from sagemaker_local.logs import PROCESSING_GROUP
+from sagemaker_local.mlroot import container_environment, resource_config
 from sagemaker_local.processes import Container
-from sagemaker_local.store import Resource
 
 PROCESSING = JobKind("Processing")
 DEFAULT_MAX_RUNTIME = 86_400
@@ -29,7 +28,6 @@ class ProcessingRun(ContainerRun):
 
     def __init__(self, ctx: Context, name: str, control: Control) -> None:
         super().__init__(ctx, name, control)
-        self._continuous: list[FolderSync] = []
         self._message = ""
         outputs: list[dict[str, Any]] = (self.job.body.get("ProcessingOutputConfig") or {}).get("Outputs", [])
         self._outputs = [output["S3Output"] for output in outputs]
@@ -39,12 +37,12 @@ class ProcessingRun(ContainerRun):
         if self.job.status == "Stopping":
             raise s3.Cancelled
         self.begin_attempt()
-        self.enter(self._begin)
+        self.enter(lambda job: self.note_start(job, "Processing"))
         self.root.prepare(keep_checkpoints=False)
         self._fetch_inputs()
         self._write_config()
         outcome = self._run_container()
-        for sync in self._continuous:
+        for sync in self.syncs:
             sync.finish()
         if outcome == COMPLETED:
             for output in self._outputs:
@@ -60,16 +58,6 @@ class ProcessingRun(ContainerRun):
             outcome, reason = "Stopped", f"MaxRuntimeExceeded: the job ran longer than {limit} s"
         message = {"ExitMessage": self._message} if self._message else {}
         PROCESSING.finish(self.ctx, self.name, outcome, reason, **message)
-
-    def release(self) -> None:
-        """Stop sending continuous outputs."""
-        for sync in self._continuous:
-            sync.abandon()
-
-    def _begin(self, job: Resource) -> None:
-        now = self.ctx.now()
-        PROCESSING.started(job, now)
-        job.internal.setdefault("log_stream", f"{self.name}/{HOST}-{int(now)}")
 
     def _fetch_inputs(self) -> None:
         role = self.job.body["RoleArn"]
@@ -89,20 +77,13 @@ class ProcessingRun(ContainerRun):
         (config / "processingjobconfig.json").write_text(json.dumps(described))
 
     def _run_container(self) -> str:
-        shipper = LogShipper(
-            self.ctx, PROCESSING_GROUP, self.job.internal["log_stream"], self.directory / "log"
-        ).start()
         limit = self.job.body["StoppingCondition"]["MaxRuntimeInSeconds"]
-        try:
+        with self.logged(PROCESSING_GROUP):
             container = self._start_container()
             outcome = self.watch(container, self.job.body["ProcessingStartTime"] + limit)
-        finally:
-            self.kill_container()
-            self.control.check_abandoned()
-            shipper.finish()
         self._message = self._exit_message()
-        if outcome == COMPLETED and (code := container.exit_code()):
-            raise JobFailed(f"AlgorithmError: {self.root.failure()[:980]}, exit code: {exit_status(code)}")
+        if outcome == COMPLETED:
+            self.check_exit(container)
         return outcome
 
     def _start_container(self) -> Container:
@@ -113,11 +94,11 @@ class ProcessingRun(ContainerRun):
             folder = self.root.local(output["LocalPath"], "LocalPath")
             folder.mkdir(parents=True, exist_ok=True)
             if output["S3UploadMode"] == "Continuous":
-                self._continuous.append(FolderSync(self.ctx, output["S3Uri"], folder))
+                self.syncs.append(FolderSync(self.ctx, output["S3Uri"], folder))
         own = {"PROCESSING_JOB_NAME": self.name, "PROCESSING_JOB_ARN": self.job.arn}
         environment = container_environment(self.ctx, self.root, image, own, self.job.body.get("Environment"))
         container = self.spawn([self.root.translate(word) for word in words], environment)
-        for sync in self._continuous:
+        for sync in self.syncs:
             sync.start()
         return container
 

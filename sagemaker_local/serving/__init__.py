@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Scope
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, Direct, Handler
 from sagemaker_local.serving import configs, operations
 from sagemaker_local.serving.controller import Endpoints
-from sagemaker_local.serving.runtime import InvokeEndpoint, InvokeEndpointAsync, Refusal
+from sagemaker_local.serving.runtime import InvokeEndpoint, InvokeEndpointAsync, InvokeEndpointWithResponseStream
 from sagemaker_local.serving.settings import ServingSettings
-
-if TYPE_CHECKING:
-    from sagemaker_local.app import Direct
 
 _PREFIX, _SUFFIX = "/endpoints/", "/invocations"
 
@@ -23,21 +18,17 @@ OPERATIONS: dict[str, Handler] = {**configs.OPERATIONS, **operations.OPERATIONS}
 
 def routes(ctx: Context) -> list[BaseRoute]:
     """SageMaker Runtime's routes."""
-    path = "/endpoints/{name}/"
-    return [
-        Route(path + "invocations", InvokeEndpoint(lambda: ctx.use(Endpoints)), methods=["POST"]),
-        Route(path + "async-invocations", InvokeEndpointAsync(lambda: ctx.use(Endpoints)), methods=["POST"]),
-        Route(
-            path + "invocations-response-stream",
-            Refusal("InvokeEndpointWithResponseStream"),
-            methods=["POST"],
-        ),
-    ]
+    table = {
+        "invocations": InvokeEndpoint,
+        "async-invocations": InvokeEndpointAsync,
+        "invocations-response-stream": InvokeEndpointWithResponseStream,
+    }
+    return [Route(f"/endpoints/{{name}}/{word}", kind(ctx), methods=["POST"]) for word, kind in table.items()]
 
 
 def direct(ctx: Context) -> Direct:
     """InvokeEndpoint without routing and middleware, which would cost as much as all the rest of it."""
-    invoke = InvokeEndpoint(lambda: ctx.use(Endpoints))
+    invoke = InvokeEndpoint(ctx)
 
     def find(scope: Scope) -> ASGIApp | None:
         path: str = scope["path"]

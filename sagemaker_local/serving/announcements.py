@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sagemaker_local import events
 from sagemaker_local.context import Context
 from sagemaker_local.serving import states
 from sagemaker_local.serving.describe import describe
+from sagemaker_local.serving.live import LiveEndpoint
 from sagemaker_local.store import Resource
-
-if TYPE_CHECKING:
-    from sagemaker_local.serving.controller import LiveEndpoint
 
 _MEMBERS = (
     "EndpointName",
@@ -29,14 +26,14 @@ _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 def status_changed(ctx: Context, endpoint: Resource, live: LiveEndpoint | None) -> None:
     """Announce an endpoint's new status."""
-    events.publish(ctx, "SageMaker Endpoint State Change", endpoint.arn, _detail(endpoint, live))
+    ctx.events.publish("SageMaker Endpoint State Change", endpoint.arn, _detail(endpoint, live))
 
 
 def stage_changed(ctx: Context, endpoint: Resource, live: LiveEndpoint) -> None:
     """Announce where an endpoint's deployment stands: its pending variants say it in their VariantStatus."""
     if endpoint.status in (states.UPDATING, states.ROLLING_BACK):
         detail = _detail(endpoint, live, "PendingDeploymentSummary")
-        events.publish(ctx, "SageMaker Endpoint Deployment State Change", endpoint.arn, detail)
+        ctx.events.publish("SageMaker Endpoint Deployment State Change", endpoint.arn, detail)
 
 
 def _detail(endpoint: Resource, live: LiveEndpoint | None, *more: str) -> dict[str, Any]:

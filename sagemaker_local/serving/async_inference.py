@@ -9,31 +9,32 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sagemaker_local import s3
+from sagemaker_local.context import Context
+from sagemaker_local.errors import ServiceError, ValidationError
 from sagemaker_local.serving.ids import fast_uuid4
 from sagemaker_local.serving.invocation import Call
-from sagemaker_local.serving.runtime_errors import RuntimeServiceError, ValidationError
+from sagemaker_local.serving.live import LiveEndpoint
+from sagemaker_local.serving.metrics import EndpointMetrics
 from sagemaker_local.serving.specs import FleetSpec
-from sagemaker_local.store import Query, Resource
-
-if TYPE_CHECKING:
-    from sagemaker_local.serving.controller import Endpoints
+from sagemaker_local.store import Resource
 
 LOG = logging.getLogger(__name__)
 KIND = "async-invocation"
 DEFAULT_TTL_SECONDS, DEFAULT_TIMEOUT_SECONDS, DEFAULT_CONCURRENCY = 21_600, 900, 4
-_ALL = 1_000_000
 
 
 class AsyncInvocations:
-    """The queue of every asynchronous endpoint. Used on the event loop of its Endpoints."""
+    """The queue of every asynchronous endpoint. Used on the event loop that the endpoints run on."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        self._endpoints = endpoints
+    def __init__(self, ctx: Context, live: Mapping[str, LiveEndpoint], metrics: EndpointMetrics) -> None:
+        self._ctx = ctx
+        self._live = live
+        self._metrics = metrics
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
 
@@ -44,10 +45,9 @@ class AsyncInvocations:
         CustomAttributes, InferenceId, RequestTTLSeconds, InvocationTimeoutSeconds, Filename, S3OutputPathExtension.
         Raises ValidationError when the endpoint is not asynchronous.
         """
-        live = self._endpoints.live.get(endpoint)
-        fleet = live.traffic.current if live else None
-        config = fleet.spec.async_inference if fleet else None
-        if fleet is None or config is None:
+        spec = self._spec(endpoint)
+        config = spec.async_inference if spec else None
+        if spec is None or config is None:
             raise ValidationError(f"Endpoint {endpoint} is not an asynchronous endpoint.")
         row = fast_uuid4()
         extension = request.get("S3OutputPathExtension", "").strip("/")
@@ -57,25 +57,24 @@ class AsyncInvocations:
         if output.get("S3FailurePath"):
             locations["FailureLocation"] = _join(output["S3FailurePath"], extension, f"{row}-error.out")
         answer = {"InferenceId": request.get("InferenceId") or fast_uuid4(), **locations}
-        body = {**request, **answer, "received": self._endpoints.ctx.now()}
-        await asyncio.to_thread(
-            self._endpoints.ctx.store.create, KIND, row, f"{KIND}/{row}", body, status="Queued", parent=endpoint
-        )
-        self._enqueue(endpoint, fleet.spec, row)
+        body = {**request, **answer, "received": self._ctx.now()}
+        queued = Resource(KIND, row, f"{KIND}/{row}", body, "Queued", parent=endpoint)
+        await asyncio.to_thread(self._ctx.store.create, queued)
+        self._enqueue(endpoint, spec, row)
         return answer
 
     async def resume(self, endpoint: str, spec: FleetSpec) -> None:
         """Take up what a killed service left of this endpoint's queue, oldest first."""
         if spec.async_inference:
-            for row in await asyncio.to_thread(self._rows, endpoint):
+            for row in await asyncio.to_thread(self._ctx.store.children, KIND, endpoint):
                 self._enqueue(endpoint, spec, row.name)
 
     async def drop(self, endpoint: str) -> None:
         """Forget the queue of an endpoint that is deleted."""
         await self._cancel(self._tasks.pop(endpoint, set()))
         self._slots.pop(endpoint, None)
-        for row in await asyncio.to_thread(self._rows, endpoint):
-            await asyncio.to_thread(self._endpoints.ctx.store.delete, KIND, row.name)
+        for row in await asyncio.to_thread(self._ctx.store.children, KIND, endpoint):
+            await asyncio.to_thread(self._ctx.store.delete, KIND, row.name)
 
     async def stop(self) -> None:
         """Stop working; the queue stays in the store."""
@@ -86,9 +85,10 @@ class AsyncInvocations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _rows(self, endpoint: str) -> list[Resource]:
-        query = Query(descending=False, parent=endpoint, limit=_ALL)
-        return self._endpoints.ctx.store.page(KIND, query)
+    def _spec(self, endpoint: str) -> FleetSpec | None:
+        live = self._live.get(endpoint)
+        fleet = live.traffic.current if live else None
+        return fleet.spec if fleet else None
 
     def _enqueue(self, endpoint: str, spec: FleetSpec, row: str) -> None:
         client = (spec.async_inference or {}).get("ClientConfig") or {}
@@ -100,7 +100,7 @@ class AsyncInvocations:
         task.add_done_callback(tasks.discard)
 
     async def _work(self, endpoint: str, row: str, slots: asyncio.Semaphore) -> None:
-        ctx = self._endpoints.ctx
+        ctx = self._ctx
         async with slots:
             kept = await asyncio.to_thread(ctx.store.get, KIND, row)
             if kept is None:
@@ -108,7 +108,7 @@ class AsyncInvocations:
             request, reason, answer = kept.body, None, None
             try:
                 answer = await self._invoke(endpoint, request)
-            except RuntimeServiceError as error:
+            except ServiceError as error:
                 reason = error.message
             except (s3.DataError, s3.OutageError) as error:
                 reason = str(error)
@@ -122,14 +122,14 @@ class AsyncInvocations:
             await asyncio.to_thread(ctx.store.delete, KIND, row)
 
     async def _invoke(self, endpoint: str, request: dict[str, Any]) -> tuple[bytes, str]:
-        ctx = self._endpoints.ctx
+        ctx = self._ctx
         if ctx.now() - request["received"] > request.get("RequestTTLSeconds", DEFAULT_TTL_SECONDS):
             raise ValidationError("The request was not processed within RequestTTLSeconds.")
         if "InputLocation" in request:
             body = await asyncio.to_thread(s3.get_bytes, ctx, request["InputLocation"])
         else:
             body = request["Body"].encode("latin-1")
-        live = self._endpoints.live.get(endpoint)
+        live = self._live.get(endpoint)
         chosen = live.traffic.choose() if live else None
         if chosen is None:
             raise ValidationError(f"Endpoint {endpoint} has no variant that takes traffic.")
@@ -143,7 +143,7 @@ class AsyncInvocations:
             if member in request
         ]
         timeout = request.get("InvocationTimeoutSeconds", DEFAULT_TIMEOUT_SECONDS)
-        call = Call(self._endpoints, endpoint, chosen[1], timeout)
+        call = Call(ctx, self._metrics, endpoint, chosen[1], timeout)
         response = await call.run(headers, body)
         call.count(response.status, overhead_seconds=0.0)
         return response.body, response.headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
@@ -152,10 +152,9 @@ class AsyncInvocations:
         self, endpoint: str, request: dict[str, Any], answer: tuple[bytes, str] | None, reason: str | None
     ) -> None:
         """Put the result where it was promised, then tell the topic. Blocking."""
-        ctx = self._endpoints.ctx
-        live = self._endpoints.live.get(endpoint)
-        fleet = live.traffic.current if live else None
-        config = (fleet.spec.async_inference if fleet else None) or {"OutputConfig": {}}
+        ctx = self._ctx
+        spec = self._spec(endpoint)
+        config = (spec.async_inference if spec else None) or {"OutputConfig": {}}
         topics = config["OutputConfig"].get("NotificationConfig") or {}
         if answer is not None:
             s3.put_bytes(ctx, request["OutputLocation"], answer[0], answer[1])
@@ -163,7 +162,7 @@ class AsyncInvocations:
             s3.put_bytes(ctx, request["FailureLocation"], (reason or "").encode(), "text/plain")
         topic = topics.get("SuccessTopic" if answer is not None else "ErrorTopic")
         if topic:
-            message = notification(ctx.config.region, endpoint, request, answer, reason, ctx.now)
+            message = notification(ctx, endpoint, request, answer, reason)
             try:
                 ctx.clients.get("sns").publish(TopicArn=topic, Message=json.dumps(message))
             except Exception as error:  # noqa: BLE001  the result is in S3 whatever SNS says
@@ -171,12 +170,7 @@ class AsyncInvocations:
 
 
 def notification(
-    region: str,
-    endpoint: str,
-    request: dict[str, Any],
-    answer: tuple[bytes, str] | None,
-    reason: str | None,
-    now: Callable[[], float],
+    ctx: Context, endpoint: str, request: dict[str, Any], answer: tuple[bytes, str] | None, reason: str | None
 ) -> dict[str, Any]:
     """The message that SageMaker publishes to SuccessTopic or ErrorTopic."""
     asked = {"endpointName": endpoint}
@@ -185,8 +179,8 @@ def notification(
     if "ContentType" in request:
         asked["contentType"] = request["ContentType"]
     message: dict[str, Any] = {
-        "awsRegion": region,
-        "eventTime": _iso(now()),
+        "awsRegion": ctx.config.region,
+        "eventTime": _iso(ctx.now()),
         "receivedTime": _iso(request["received"]),
         "invocationStatus": "Completed" if answer is not None else "Failed",
         "requestParameters": asked,

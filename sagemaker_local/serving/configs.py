@@ -56,9 +56,7 @@ def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, A
     if capture:
         body["DataCaptureConfig"] = {"EnableCapture": True, **capture}
     try:
-        with ctx.store.transaction():
-            ctx.store.create(CONFIG, name, arn, body)
-            ctx.store.set_tags(arn, tags)
+        ctx.store.create(Resource(CONFIG, name, arn, body), tags)
     except AlreadyExists as error:
         raise ValidationException(f'Cannot create already existing endpoint configuration "{arn}".') from error
     return {"EndpointConfigArn": arn}
@@ -66,18 +64,12 @@ def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, A
 
 def describe_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The config as it was created."""
-    config = find_config(ctx, request["EndpointConfigName"])
-    return {
-        "EnableNetworkIsolation": False,
-        **config.body,
-        "EndpointConfigArn": config.arn,
-        "CreationTime": config.created,
-    }
+    return _described(find_config(ctx, request["EndpointConfigName"]))
 
 
 def list_endpoint_configs(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Pages through the configs, by name or time of creation."""
-    configs, token = list_resources(ctx, CONFIG, request, _summary)
+    configs, token = list_resources(ctx, CONFIG, request, _described)
     return {"EndpointConfigs": configs, "NextToken": token}
 
 
@@ -107,8 +99,8 @@ def _check_variants(ctx: Context, variants: list[dict[str, Any]]) -> None:
         find_model(ctx, variant["ModelName"])
 
 
-def _summary(config: Resource) -> dict[str, Any]:
-    return {"EndpointConfigName": config.name, "EndpointConfigArn": config.arn, "CreationTime": config.created}
+def _described(config: Resource) -> dict[str, Any]:
+    return {"EnableNetworkIsolation": False, **config.described("EndpointConfig")}
 
 
 OPERATIONS: dict[str, Handler] = {

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from sagemaker_local.context import Context
@@ -16,7 +17,7 @@ from sagemaker_local.serving.alarms import AlarmWatch
 from sagemaker_local.serving.async_inference import AsyncInvocations
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan
 from sagemaker_local.serving.fleet import Fleet, Traffic
-from sagemaker_local.serving.fleet_pair import FleetPair
+from sagemaker_local.serving.live import FleetPair, LiveEndpoint
 from sagemaker_local.serving.metrics import EndpointMetrics
 from sagemaker_local.serving.model_server import StartError
 from sagemaker_local.serving.outside import clear_leftovers, deliver_capture, find_leftovers, put_metrics
@@ -28,18 +29,6 @@ from sagemaker_local.store import Resource
 LOG = logging.getLogger(__name__)
 _REVIVE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 _THREADS = 32  # for calls that wait: with asyncio's own few, an S3 that is away would hold up everything else
-
-
-class LiveEndpoint:
-    """What runs of one endpoint. `stage` is the deployment's VariantStatus, since `stage_since`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.traffic = Traffic()
-        self.stage: str | None = None
-        self.stage_since = 0.0
-        self.work: asyncio.Task[None] | None = None
-        self.revival: asyncio.Task[None] | None = None
 
 
 class Endpoints:
@@ -61,8 +50,8 @@ class Endpoints:
             now=lambda: datetime.fromtimestamp(ctx.now(), UTC),
         )
         self._clearing: asyncio.Task[None] | None = None
-        self.queue = AsyncInvocations(self)
         self.metrics = EndpointMetrics(lambda data: put_metrics(ctx, data), settings.metrics_period)
+        self.queue = AsyncInvocations(ctx, self.live, self.metrics)
 
     async def start(self) -> None:
         """Bring back what was InService and go on with what was under way."""
@@ -184,7 +173,7 @@ class Endpoints:
         watch = AlarmWatch(self.ctx.clients.get("cloudwatch"), plan.alarms)
         await carry_out(
             plan,
-            FleetPair(self, endpoint),
+            FleetPair(traffic, lambda stage: self.set_stage(endpoint, stage)),
             alarm_reason=watch.reason,
             sleep=asyncio.sleep,
             now=asyncio.get_running_loop().time,
@@ -247,7 +236,7 @@ class Endpoints:
         fleet = endpoint.traffic.current = self._fleet(record.name, FleetSpec.from_dict(record.internal["current"]))
 
         async def revive() -> None:
-            for tries in range(1_000_000):
+            for tries in count():
                 try:
                     await fleet.grow(1.0, revive=True)
                 except DeploymentError as error:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sagemaker_local.serving import states
 from sagemaker_local.serving.fleet import Fleet
+from sagemaker_local.serving.live import LiveEndpoint
 from sagemaker_local.serving.specs import FleetSpec
 from sagemaker_local.store import Resource
-
-if TYPE_CHECKING:
-    from sagemaker_local.serving.controller import LiveEndpoint
 
 
 def describe(endpoint: Resource, live: LiveEndpoint | None) -> dict[str, Any]:
     """DescribeEndpoint's answer. A deployment under way is a PendingDeploymentSummary beside the current variants."""
-    answer: dict[str, Any] = {
-        **endpoint.body,
-        "EndpointArn": endpoint.arn,
-        "EndpointStatus": endpoint.status,
-        "CreationTime": endpoint.created,
-        "LastModifiedTime": endpoint.modified,
-    }
+    answer = {**endpoint.described("Endpoint"), "EndpointStatus": endpoint.status}
     current, pending = endpoint.internal.get("current"), endpoint.internal.get("pending") or {}
     traffic = live.traffic if live else None
     if current:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
-from sagemaker_local.clients import account_id
+from sagemaker_local.context import Context
+from sagemaker_local.errors import ModelError, ServiceUnavailable
 from sagemaker_local.serving.fleet import LOG_GROUP, NoInstanceError, VariantFleet
+from sagemaker_local.serving.metrics import EndpointMetrics
 from sagemaker_local.serving.model_client import (
     ExchangeError,
     ExchangeTimeoutError,
     Response,
     ResponseTooLargeError,
 )
-from sagemaker_local.serving.runtime_errors import ModelError, RuntimeServiceError, ServiceUnavailable
 from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
-
-if TYPE_CHECKING:
-    from sagemaker_local.serving.controller import Endpoints
 
 _RECOVERY_WAIT = 30.0
 _EXIT_NOTICE = 0.25
@@ -27,8 +24,11 @@ _EXIT_NOTICE = 0.25
 class Call:
     """One invocation on its way to a model server, through crashes of it."""
 
-    def __init__(self, endpoints: Endpoints, endpoint: str, variant: VariantFleet, timeout: float) -> None:
-        self._endpoints = endpoints
+    def __init__(
+        self, ctx: Context, metrics: EndpointMetrics, endpoint: str, variant: VariantFleet, timeout: float
+    ) -> None:
+        self._ctx = ctx
+        self._metrics = metrics
         self._timeout = timeout
         self._endpoint = endpoint
         self._variant = variant
@@ -53,7 +53,7 @@ class Call:
 
     def count(self, status: int, *, overhead_seconds: float) -> None:
         """Count the invocation in the endpoint's metrics; `run` has done it when it raises ModelError."""
-        self._endpoints.metrics.record(
+        self._metrics.record(
             self._endpoint,
             self._variant.name,
             status,
@@ -98,15 +98,20 @@ class Call:
                 return response
             raise await self._model_error(response.status, response.body.decode(errors="replace"))
 
-    async def _no_answer(self, error: ExchangeError) -> RuntimeServiceError:
+    async def _no_answer(self, error: ExchangeError) -> ModelError:
         return await self._model_error(0, f"The container primary gave no answer: {error}.")
 
     async def _model_error(self, status: int, message: str) -> ModelError:
-        ctx = self._endpoints.ctx
         self.count(status, overhead_seconds=0.0)
-        account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
+        region, account = self._ctx.config.region, await asyncio.to_thread(self._ctx.account)
+        kind, group = "client" if 400 <= status < 500 else "server", LOG_GROUP + self._endpoint
         return ModelError(
-            status=status, message=message, region=ctx.config.region, account=account, group=LOG_GROUP + self._endpoint
+            f'Received {kind} error ({status}) from primary with message "{message}". See '
+            f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={group} "
+            f"in account {account} for more information.",
+            OriginalStatusCode=status,
+            OriginalMessage=message,
+            LogStreamArn=f"arn:aws:logs:{region}:{account}:log-group:{group}",
         )
 
 

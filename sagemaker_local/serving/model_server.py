@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sagemaker_local.processes import Container, Processes
+from sagemaker_local.processes import Container, Processes, free_port
 from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
 from sagemaker_local.serving.settings import ServingSettings
 
@@ -206,7 +205,7 @@ class ModelServer:
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
-        port = _free_port()
+        port = free_port()
         environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
             container = await self._spawn(environment)
@@ -322,9 +321,3 @@ class ModelServer:
 
 def _exit(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -78,14 +78,9 @@ def _create(ctx: Context, request: dict[str, Any]) -> Resource:
     pending = {"kind": "deploy", "fleet": fleet.as_dict(), "deployment": chosen}
     body = {"EndpointName": name, "EndpointConfigName": fleet.config_name}
     try:
-        with ctx.store.transaction():
-            endpoint = ctx.store.create(
-                states.ENDPOINT, name, arn, body, status=states.CREATING, internal={"pending": pending}
-            )
-            ctx.store.set_tags(arn, tags)
+        return ctx.store.create(Resource(states.ENDPOINT, name, arn, body, states.CREATING, {"pending": pending}), tags)
     except AlreadyExists as error:
         raise _already_exists(arn) from error
-    return endpoint
 
 
 def _update(ctx: Context, request: dict[str, Any]) -> Resource:
@@ -199,13 +194,7 @@ def _already_exists(arn: str) -> ValidationException:
 
 
 def _summary(endpoint: Resource) -> dict[str, Any]:
-    return {
-        "EndpointName": endpoint.name,
-        "EndpointArn": endpoint.arn,
-        "CreationTime": endpoint.created,
-        "LastModifiedTime": endpoint.modified,
-        "EndpointStatus": endpoint.status,
-    }
+    return {**endpoint.described("Endpoint"), "EndpointStatus": endpoint.status}
 
 
 OPERATIONS: dict[str, Handler] = {

@@ -1,4 +1,4 @@
-"""SageMaker Runtime's InvokeEndpoint: plain ASGI, because every microsecond here is in every answer."""
+"""SageMaker Runtime's operations: plain ASGI, because every microsecond here is in every answer."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sagemaker_local.clients import account_id
+from starlette.types import Receive, Scope, Send
+
+from sagemaker_local.context import Context
+from sagemaker_local.errors import InternalFailure, ServiceError, UnsupportedOperation, ValidationError
 from sagemaker_local.serving.capture import CaptureSettings, Invocation, record
 from sagemaker_local.serving.controller import Endpoints
 from sagemaker_local.serving.ids import fast_uuid4
 from sagemaker_local.serving.invocation import Call
-from sagemaker_local.serving.runtime_errors import RuntimeServiceError, ValidationError
 from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
 
 LOG = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = dict[bytes, bytes]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""HTTP status, headers and body."""
 
 _SM = b"x-amzn-sagemaker-"
 CUSTOM_ATTRIBUTES, TARGET_VARIANT, INFERENCE_ID = (
@@ -40,49 +41,74 @@ _REFUSED = {
     _SM + b"inference-component": "InferenceComponentName: the endpoint has no inference components.",
     _SM + b"session-id": "SessionId: the endpoint's container has no stateful sessions.",
 }
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _INFERENCE_ID = re.compile(r"\S[ -~]*")
 _LARGE = 256 * 1024  # records of larger bodies are made in a thread: base64 of megabytes would hold up other callers
 
 
-class InvokeEndpoint:
-    """Sends the body to a model server of the variant in charge; sampled into the data capture (`/invocations`)."""
+_ASYNC_HEADERS = {
+    b"inputlocation": "InputLocation",
+    b"content-type": "ContentType",
+    b"accept": "Accept",
+    b"custom-attributes": "CustomAttributes",
+    b"inference-id": "InferenceId",
+    b"requestttlseconds": "RequestTTLSeconds",
+    b"invocationtimeoutseconds": "InvocationTimeoutSeconds",
+    b"s3outputpathextension": "S3OutputPathExtension",
+    b"filename": "Filename",
+}
+_ASYNC_RANGES = {"RequestTTLSeconds": (60, 21_600), "InvocationTimeoutSeconds": (1, 3_600)}
 
-    def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
-        self._endpoints = endpoints
+
+class RuntimeOperation:
+    """One operation of an endpoint as an ASGI application: `answer` does it, errors take AWS's form."""
+
+    max_body = MAX_PAYLOAD_BYTES
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
+        """Do the operation. `body` is None when it is longer than `max_body`. Raises `ServiceError`."""
+        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = fast_uuid4()
         try:
-            status, headers, body = await self._answer(scope, receive)
-        except RuntimeServiceError as error:
-            status, headers, body = error.answer()
+            given = dict(scope["headers"])
+            body = await _read(given, receive, self.max_body)
+            name = scope["path_params"]["name"]
+            status, headers, answer = await self.answer(self._ctx.use(Endpoints), name, given, body)
+        except ServiceError as error:
+            status, headers, answer = _error(error)
         except Exception:
-            LOG.exception("InvokeEndpoint failed")
-            status, headers, body = RuntimeServiceError("Unexpected error, see the service's log.").answer()
-        headers.append((b"x-amzn-requestid", request_id.encode()))
-        headers.append((b"content-length", str(len(body)).encode()))
+            LOG.exception("%s failed", type(self).__name__)
+            status, headers, answer = _error(InternalFailure("Unexpected error, see the service's log."))
+        headers.append((b"x-amzn-requestid", fast_uuid4().encode()))
+        headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": answer})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+
+class InvokeEndpoint(RuntimeOperation):
+    """Sends the body to a model server of the variant in charge; sampled into the data capture (`/invocations`)."""
+
+    async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
+        """The model's answer."""
         started = time.perf_counter()
-        name = scope["path_params"]["name"]
-        given = dict(scope["headers"])
-        body = await _read(given, receive)
-        _check(name, given)
-        endpoints = self._endpoints()
+        _check_name(name)
         live = endpoints.live.get(name)
-        target = given.get(TARGET_VARIANT)
-        chosen = live.traffic.choose(target.decode("latin-1") if target else None) if live else None
+        target = _text(given.get(TARGET_VARIANT))
+        chosen = live.traffic.choose(target) if live else None
         if live is None or chosen is None:
             if target is not None and live is not None and live.traffic.current is not None:
-                raise ValidationError(f"Variant {target.decode('latin-1')} of endpoint {name} not found.")
-            raise await not_found(endpoints, name)
+                raise ValidationError(f"Variant {target} of endpoint {name} not found.")
+            raise await self._not_found(name)
+        body = _checked(given, body, self.max_body)
         fleet, variant = chosen
         if fleet.spec.async_inference:
             raise ValidationError(f"Endpoint {name} is asynchronous: use InvokeEndpointAsync.")
-        call = Call(endpoints, name, variant, endpoints.settings.invocation_timeout)
+        call = Call(self._ctx, endpoints.metrics, name, variant, endpoints.settings.invocation_timeout)
         response = await call.run([(key, given[key]) for key in _FORWARDED if key in given], body)
         capture = fleet.capture
         if capture is not None and capture.samples(random.random()):  # noqa: S311
@@ -91,7 +117,7 @@ class InvokeEndpoint:
                 input_content_type=_text(given.get(b"content-type")),
                 output_body=response.body,
                 output_content_type=_text(response.headers.get(b"content-type")),
-                time=datetime.fromtimestamp(endpoints.ctx.now(), UTC),
+                time=datetime.fromtimestamp(self._ctx.now(), UTC),
                 inference_id=_text(given.get(INFERENCE_ID)),
                 custom_attributes=_text(given.get(CUSTOM_ATTRIBUTES)),
             )
@@ -103,15 +129,64 @@ class InvokeEndpoint:
         call.count(response.status, overhead_seconds=time.perf_counter() - started - call.model_seconds)
         return 200, headers, response.body
 
-
-async def not_found(endpoints: Endpoints, name: str) -> ValidationError:
-    """The error for an endpoint that is not there or not in service."""
-    ctx = endpoints.ctx
-    account = await asyncio.to_thread(account_id, ctx.config, ctx.clients, ctx.store)
-    return ValidationError(f"Endpoint {name} of account {account} not found.")
+    async def _not_found(self, name: str) -> ValidationError:
+        """The error for an endpoint that is not there or not in service."""
+        account = await asyncio.to_thread(self._ctx.account)
+        return ValidationError(f"Endpoint {name} of account {account} not found.")
 
 
-async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
+class InvokeEndpointAsync(InvokeEndpoint):
+    """Queues a request from S3 or its body; the answer goes to S3, and word of it to SNS (`/async-invocations`)."""
+
+    max_body = 128_000
+
+    async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
+        """Where the answer will be."""
+        _check_name(name)
+        if name not in endpoints.live or endpoints.live[name].traffic.current is None:
+            raise await self._not_found(name)
+        body = _checked(given, body, self.max_body)
+        request: dict[str, Any] = {
+            member: given[_SM + header].decode("latin-1")
+            for header, member in _ASYNC_HEADERS.items()
+            if _SM + header in given
+        }
+        for member, (least, most) in _ASYNC_RANGES.items():
+            if member in request:
+                request[member] = _number(member, request[member], least, most)
+        if ("InputLocation" in request) == bool(body):
+            raise ValidationError("Exactly one of InputLocation and Body must be given.")
+        if body:
+            request["Body"] = body.decode("latin-1")
+        kept = await endpoints.queue.submit(name, request)
+        headers = [(b"content-type", b"application/json")]
+        for header, member in ((b"outputlocation", "OutputLocation"), (b"failurelocation", "FailureLocation")):
+            if member in kept:
+                headers.append((_SM + header, kept[member].encode()))
+        return 202, headers, json.dumps({"InferenceId": kept["InferenceId"]}).encode()
+
+
+class InvokeEndpointWithResponseStream(RuntimeOperation):
+    """Refused: the algorithms here answer in one piece."""
+
+    async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
+        """Raises `UnsupportedOperation`."""
+        raise UnsupportedOperation(
+            "sagemaker_local does not implement InvokeEndpointWithResponseStream. Use InvokeEndpoint."
+        )
+
+
+RUNTIME_OPERATIONS = {"InvokeEndpoint": InvokeEndpoint, "InvokeEndpointAsync": InvokeEndpointAsync}
+
+
+def _error(error: ServiceError) -> Answer:
+    """An error in the runtime's form."""
+    body = json.dumps({"ErrorCode": error.code, "Message": error.message, **error.members}).encode()
+    headers = [(b"content-type", b"application/json"), (b"x-amzn-errortype", error.code.encode())]
+    return error.status, headers, body
+
+
+async def _read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
     """The request's body. One that is too large is read to its end but not kept, so that the client reads the error."""
     chunks: list[bytes] = []
     declared, length = int(headers.get(b"content-length", b"0") or 0), 0
@@ -126,19 +201,24 @@ async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int = MAX_
         if not message.get("more_body", False):
             break
     if length > limit:
-        raise ValidationError(
-            "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must have length less "
-            f"than or equal to {limit}"
-        )
+        return None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _check(name: str, headers: dict[bytes, bytes]) -> None:
-    problems = []
+def _check_name(name: str) -> None:
     if len(name) > 63 or not _NAME.fullmatch(name):
+        raise ValidationError(
+            f"1 validation error detected: Value '{name}' at 'endpointName' failed to satisfy constraint: Member must "
+            f"satisfy regular expression pattern: ^{_NAME.pattern} and have length less than or equal to 63"
+        )
+
+
+def _checked(headers: Headers, body: bytes | None, limit: int) -> bytes:
+    """The body, when it and the headers are what the service model allows."""
+    problems = []
+    if body is None:
         problems.append(
-            f"Value '{name}' at 'endpointName' failed to satisfy constraint: Member must satisfy regular expression "
-            f"pattern: ^{_NAME.pattern} and have length less than or equal to 63"
+            f"Value at 'body' failed to satisfy constraint: Member must have length less than or equal to {limit}"
         )
     for key, member in (
         (b"content-type", "contentType"),
@@ -149,20 +229,25 @@ def _check(name: str, headers: dict[bytes, bytes]) -> None:
             problems.append(
                 f"Value at '{member}' failed to satisfy constraint: Member must have length less than or equal to 1024"
             )
-    inference_id = headers.get(INFERENCE_ID)
-    if inference_id is not None:
-        text = inference_id.decode("latin-1")
-        if len(text) > 64 or not _INFERENCE_ID.fullmatch(text):
-            problems.append(
-                f"Value '{text}' at 'inferenceId' failed to satisfy constraint: Member must satisfy regular expression "
-                r"pattern: \A\S[\p{Print}]*\z and have length less than or equal to 64"
-            )
-    if problems:
+    inference_id = _text(headers.get(INFERENCE_ID))
+    if inference_id is not None and (len(inference_id) > 64 or not _INFERENCE_ID.fullmatch(inference_id)):
+        problems.append(
+            f"Value '{inference_id}' at 'inferenceId' failed to satisfy constraint: Member must satisfy regular "
+            r"expression pattern: \A\S[\p{Print}]*\z and have length less than or equal to 64"
+        )
+    if body is None or problems:
         plural = "error" if len(problems) == 1 else "errors"
         raise ValidationError(f"{len(problems)} validation {plural} detected: {'; '.join(problems)}")
     for key, why in _REFUSED.items():
         if key in headers:
             raise ValidationError(why)
+    return body
+
+
+def _number(member: str, text: str, least: int, most: int) -> int:
+    if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
+        raise ValidationError(f"{member} must be a number from {least} to {most}, not {text!r}.")
+    return int(text)
 
 
 async def _capture(
@@ -178,81 +263,3 @@ async def _capture(
 
 def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1") if value is not None else None
-
-
-_ASYNC_HEADERS = {
-    b"inputlocation": "InputLocation",
-    b"content-type": "ContentType",
-    b"accept": "Accept",
-    b"custom-attributes": "CustomAttributes",
-    b"inference-id": "InferenceId",
-    b"requestttlseconds": "RequestTTLSeconds",
-    b"invocationtimeoutseconds": "InvocationTimeoutSeconds",
-    b"s3outputpathextension": "S3OutputPathExtension",
-    b"filename": "Filename",
-}
-_ASYNC_RANGES = {"RequestTTLSeconds": (60, 21_600), "InvocationTimeoutSeconds": (1, 3_600)}
-_ASYNC_BODY_BYTES = 128_000
-
-
-class InvokeEndpointAsync:
-    """Queues a request from S3 or its body; the answer goes to S3, and word of it to SNS (`/async-invocations`)."""
-
-    def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
-        self._endpoints = endpoints
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            status, headers, body = await self._answer(scope, receive)
-        except RuntimeServiceError as error:
-            status, headers, body = error.answer()
-        headers.append((b"x-amzn-requestid", fast_uuid4().encode()))
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        name, given = scope["path_params"]["name"], dict(scope["headers"])
-        body = await _read(given, receive, _ASYNC_BODY_BYTES)
-        _check(name, given)
-        request: dict[str, Any] = {
-            member: given[_SM + header].decode("latin-1")
-            for header, member in _ASYNC_HEADERS.items()
-            if _SM + header in given
-        }
-        for member, (least, most) in _ASYNC_RANGES.items():
-            if member not in request:
-                continue
-            if not request[member].isdigit() or not least <= int(request[member]) <= most:
-                raise ValidationError(f"{member} must be a number from {least} to {most}, not {request[member]!r}.")
-            request[member] = int(request[member])
-        if ("InputLocation" in request) == bool(body):
-            raise ValidationError("Exactly one of InputLocation and Body must be given.")
-        if body:
-            request["Body"] = body.decode("latin-1")
-        endpoints = self._endpoints()
-        if name not in endpoints.live or endpoints.live[name].traffic.current is None:
-            raise await not_found(endpoints, name)
-        kept = await endpoints.queue.submit(name, request)
-        headers = [(b"content-type", b"application/json")]
-        for header, member in ((b"outputlocation", "OutputLocation"), (b"failurelocation", "FailureLocation")):
-            if member in kept:
-                headers.append((_SM + header, kept[member].encode()))
-        return 202, headers, json.dumps({"InferenceId": kept["InferenceId"]}).encode()
-
-
-RUNTIME_OPERATIONS = {"InvokeEndpoint": InvokeEndpoint, "InvokeEndpointAsync": InvokeEndpointAsync}
-
-
-class Refusal:
-    """An operation of the runtime that this service does not have, refused in AWS's form."""
-
-    def __init__(self, operation: str) -> None:
-        self._operation = operation
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"sagemaker_local does not implement {self._operation}. Use InvokeEndpoint."
-        status, headers, body = ValidationError(message).answer()
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})

@@ -8,10 +8,9 @@ is in S3 once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
-import mmap
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from sagemaker_local.serving.capture import CaptureSettings, object_key
 LOG = logging.getLogger(__name__)
 _RETRY_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _DELIVERIES_AT_ONCE = 4
-_FIRST_ROOM = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -41,47 +39,27 @@ Deliver = Callable[[Destination, Path], None]
 
 
 class _OpenFile:
-    """A capture file being filled, through memory that the kernel keeps whatever becomes of this process.
-
-    The room is reserved first, so that a full disk is an error here and no signal later; unused room is zeros until
-    the file is closed. A record costs no system call, which is what makes capture nearly free for invocations.
-    """
+    """A capture file being filled. What is written outlives this process: the kernel has it."""
 
     def __init__(self, path: Path, destination: Destination) -> None:
         self.path = path
         self.destination = destination
         self.size = 0
         self.timer: asyncio.TimerHandle | None = None
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._memory: mmap.mmap | None = None
-        self._room = 0
+        self._file = path.open("ab", buffering=0)
 
     def append(self, line: bytes) -> None:
-        """Write the line; its newline comes last, so that a torn line is known by having none. Raises OSError."""
-        end = self.size + len(line)
-        if end > self._room or self._memory is None:
-            self._memory = self._reserve(max(end, 2 * self._room, _FIRST_ROOM))
-        self._memory[self.size : end - 1] = line[:-1]
-        self._memory[end - 1 : end] = line[-1:]
-        self.size = end
-
-    def _reserve(self, room: int) -> mmap.mmap:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._descriptor, 0, room)
-        else:  # macOS has none: the room is then taken as it is used
-            os.ftruncate(self._descriptor, room)
-        memory = mmap.mmap(self._descriptor, room)
-        if self._memory is not None:
-            self._memory.close()
-        self._room = room
-        return memory
+        """Write the line, or nothing of it. Raises OSError."""
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, "no room for the whole record")
+        except OSError:
+            self._file.truncate(self.size)
+            raise
+        self.size += len(line)
 
     def close(self) -> None:
-        """Give back the unused room."""
-        if self._memory is not None:
-            self._memory.close()
-        os.ftruncate(self._descriptor, self.size)
-        os.close(self._descriptor)
+        self._file.close()
 
 
 class CaptureSpool:
@@ -207,7 +185,7 @@ def _remove(path: Path) -> None:
 
 
 def _cut_torn_line(path: Path) -> bool:
-    """Cut off unused room and a last line that a kill tore, whose caller has no answer. False when nothing is left."""
+    """Cut off a last line that a kill tore, whose caller has no answer. False when nothing is left."""
     with path.open("r+b") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1

@@ -29,7 +29,9 @@ def check_request(ctx: Context, request: dict[str, Any]) -> None:
     _check_algorithm(ctx, request.get("AlgorithmSpecification"))
     _check_resources(request.get("ResourceConfig"))
     _check_stopping(request)
-    _check_output(request["OutputDataConfig"])
+    s3.check_uri(request["OutputDataConfig"]["S3OutputPath"], "OutputDataConfig.S3OutputPath")
+    if "CheckpointConfig" in request:
+        s3.check_uri(request["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", ())]
     if len(set(names)) != len(names):
         raise ValidationException(f"Duplicate channel names in InputDataConfig: {', '.join(sorted(names))}")
@@ -79,13 +81,6 @@ def _check_stopping(request: dict[str, Any]) -> None:
         raise ValidationException("MaxWaitTimeInSeconds above 0 is only allowed with EnableManagedSpotTraining.")
 
 
-def _check_output(output: dict[str, Any]) -> None:
-    try:
-        s3.split_uri(output["S3OutputPath"])
-    except s3.DataError as error:
-        raise ValidationException(f"OutputDataConfig.S3OutputPath: {error}") from error
-
-
 def _check_channel(channel: dict[str, Any], job_mode: str) -> None:
     name = channel["ChannelName"]
     mode = channel.get("InputMode", job_mode)
@@ -110,10 +105,7 @@ def _check_data_exists(ctx: Context, channel: dict[str, Any], role: str) -> None
     """AWS looks into S3 before it takes the job. An S3 that does not answer is left to the job, which is patient."""
     source = channel["DataSource"]["S3DataSource"]
     uri = source["S3Uri"]
-    try:
-        bucket, prefix = s3.split_uri(uri)
-    except s3.DataError as error:
-        raise ValidationException(f"S3Uri of channel {channel['ChannelName']}: {error}") from error
+    bucket, prefix = s3.check_uri(uri, f"S3Uri of channel {channel['ChannelName']}")
     try:
         found = ctx.clients.get("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     except ClientError as error:

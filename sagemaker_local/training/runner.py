@@ -7,13 +7,14 @@ interrupted job starts again from its inputs (with its checkpoints), one that ha
 from __future__ import annotations
 
 from sagemaker_local import s3
-from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, STOPPED, ContainerRun, JobFailed
+from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, STOPPED, ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
+from sagemaker_local.job_kind import JobKind
 from sagemaker_local.jobs import Control
-from sagemaker_local.logs import TRAINING_GROUP, LogShipper
+from sagemaker_local.logs import TRAINING_GROUP
 from sagemaker_local.metrics import MetricReader
-from sagemaker_local.mlroot import HOST, container_environment, exit_status, resource_config
+from sagemaker_local.mlroot import container_environment, resource_config
 from sagemaker_local.processes import Container
 from sagemaker_local.store import Resource
 from sagemaker_local.training import state
@@ -27,10 +28,18 @@ _ENDINGS = {
 }
 
 
+TRAINING = JobKind(
+    "Training",
+    missing="Requested resource not found.",
+    taken="Training job names must be unique within an AWS account and region, and a training job with this name "
+    "already exists ({arn})",
+)
+
+
 class TrainingRun(ContainerRun):
     """Runs one training job."""
 
-    kind = state.KIND
+    kind = TRAINING.kind
     folder = "training"
 
     def __init__(self, ctx: Context, name: str, control: Control) -> None:
@@ -38,7 +47,6 @@ class TrainingRun(ContainerRun):
         self._algorithm = self.job.body["AlgorithmSpecification"]
         self._image = ctx.images.find(self._algorithm["TrainingImage"])
         self._metrics = MetricReader(self._algorithm.get("MetricDefinitions") or [])
-        self._checkpoints: FolderSync | None = None
 
     def steps(self) -> str:
         """Download, train, upload; or what is left of it."""
@@ -62,13 +70,7 @@ class TrainingRun(ContainerRun):
     def finish(self, outcome: str, reason: str) -> None:
         """The final status, its transition and its event."""
         status, secondary, message = _ENDINGS.get(outcome, ("Failed", "Failed", reason))
-        self.save(lambda job: state.finish(job, status, secondary, message, self.ctx.now()))
-        state.announce(self.ctx, self.job)
-
-    def release(self) -> None:
-        """Stop sending checkpoints."""
-        if self._checkpoints is not None:
-            self._checkpoints.abandon()
+        TRAINING.change(self.ctx, self.name, lambda job: state.finish(job, status, secondary, message, self.ctx.now()))
 
     def _restart(self, job: Resource) -> None:
         message = "The training service was interrupted. Restarting the training job"
@@ -79,19 +81,17 @@ class TrainingRun(ContainerRun):
         if "CheckpointConfig" in self.job.body:
             config = self.job.body["CheckpointConfig"]
             folder = self.root.local(config.get("LocalPath", "/opt/ml/checkpoints"), "CheckpointConfig.LocalPath")
-            self._checkpoints = FolderSync(self.ctx, config["S3Uri"], folder)
+            self.syncs = [FolderSync(self.ctx, config["S3Uri"], folder)]
 
         def begin(row: Resource) -> None:
-            now = self.ctx.now()
-            row.body.setdefault("TrainingStartTime", now)
-            row.internal.setdefault("log_stream", f"{self.name}/{HOST}-{int(now)}")
-            state.enter(row, "Downloading", "Downloading input data", now)
+            self.note_start(row, "Training")
+            state.enter(row, "Downloading", "Downloading input data", self.ctx.now())
 
         self.enter(begin)
         channels = self.job.body.get("InputDataConfig", [])
         download_channels(self.ctx, self.root, channels, self.job.body["RoleArn"], self.control.cancelled)
-        if self._checkpoints is not None:
-            self._checkpoints.restore(self.control.cancelled)
+        for sync in self.syncs:
+            sync.restore(self.control.cancelled)
         mode = self._algorithm["TrainingInputMode"]
         self.root.write_config("hyperparameters", self.job.body.get("HyperParameters", {}))
         self.root.write_config("inputdataconfig", channel_config(channels, mode))
@@ -100,22 +100,18 @@ class TrainingRun(ContainerRun):
     def _train(self) -> str:
         message = "Training image download completed. Training in progress."
         self.enter(lambda job: state.enter(job, "Training", message, self.ctx.now()))
-        log = self.directory / "log"
-        stream = self.job.internal["log_stream"]
-        shipper = LogShipper(self.ctx, TRAINING_GROUP, stream, log, self._metrics.observe).start()
         limit = self.job.body["StoppingCondition"].get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)
         try:
-            container = self._start_container()
-            if self._checkpoints is not None:
-                self._checkpoints.start()
-            outcome = self.watch(container, self.job.body["TrainingStartTime"] + limit, self._publish_metrics)
+            with self.logged(TRAINING_GROUP, self._metrics.observe):
+                container = self._start_container()
+                for sync in self.syncs:
+                    sync.start()
+                outcome = self.watch(container, self.job.body["TrainingStartTime"] + limit, self._publish_metrics)
         finally:
-            self.kill_container()
             self.control.check_abandoned()
-            shipper.finish()
             self._publish_metrics()
-        if outcome == COMPLETED and (code := container.exit_code()):
-            raise JobFailed(f"AlgorithmError: {self.root.failure()[:980]}, exit code: {exit_status(code)}")
+        if outcome == COMPLETED:
+            self.check_exit(container)
         return outcome
 
     def _start_container(self) -> Container:
@@ -134,8 +130,8 @@ class TrainingRun(ContainerRun):
         self.save(lambda job: state.enter(job, "Uploading", message, self.ctx.now()))
         output = self.job.body["OutputDataConfig"]
         prefix = s3.join_uri(output["S3OutputPath"], self.name, "output")
-        if self._checkpoints is not None:
-            self._checkpoints.finish()
+        for sync in self.syncs:
+            sync.finish()
         if output.get("CompressionType") == "NONE":
             s3.upload_tree(self.ctx, s3.join_uri(prefix, "model"), self.root.model)
         else:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sagemaker_local import events
-from sagemaker_local.context import Context
 from sagemaker_local.store import Resource
-
-KIND = "training-job"
-ACTIVE = ("InProgress", "Stopping")
-FINAL = ("Completed", "Failed", "Stopped")
 
 
 def enter(job: Resource, secondary: str, message: str, now: float) -> None:
@@ -38,14 +32,3 @@ def finish(job: Resource, status: str, secondary: str, message: str, now: float)
         job.body["TrainingTimeInSeconds"] = job.body["BillableTimeInSeconds"] = seconds
     if status == "Failed":
         job.body["FailureReason"] = message[:1024]
-
-
-def announce(ctx: Context, job: Resource) -> None:
-    """The EventBridge event of a job's new state, its detail being what Describe answers."""
-    publishable = {
-        **job.body,
-        "TrainingJobArn": job.arn,
-        "CreationTime": job.created,
-        "LastModifiedTime": job.modified,
-    }
-    events.publish(ctx, "SageMaker Training Job State Change", job.arn, publishable)

@@ -8,25 +8,13 @@ from sagemaker_local import s3
 from sagemaker_local.context import Context, Handler
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.input_files import SERVED_TYPES
-from sagemaker_local.jobs import Control, JobQueue
+from sagemaker_local.jobs import JobQueue
 from sagemaker_local.models import find_model
 from sagemaker_local.tags import tag_dict
 from sagemaker_local.transform.runner import TRANSFORM, TransformRun
 
-_ECHOED = (
-    "ModelName",
-    "MaxConcurrentTransforms",
-    "ModelClientConfig",
-    "MaxPayloadInMB",
-    "BatchStrategy",
-    "Environment",
-    "TransformInput",
-    "TransformOutput",
-    "TransformResources",
-    "DataProcessing",
-    "ExperimentConfig",
-)
 _LARGEST_PAYLOAD_MB = 100
+_NEUTRAL = {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"}
 
 
 class TransformQueue(JobQueue):
@@ -37,16 +25,14 @@ def create_transform_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any
     """Sends every object (or its lines) to the model's `/invocations` and stores the answers as `<key>.out`."""
     tags = tag_dict(request.get("Tags"))
     _check(ctx, request)
-    body = {member: request[member] for member in _ECHOED if member in request}
-    body["DataProcessing"] = {
-        "InputFilter": "$",
-        "OutputFilter": "$",
-        "JoinSource": "None",
-        **request.get("DataProcessing", {}),
-    }
-    body["TransformInput"] = {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]}
-    body["TransformOutput"] = {"AssembleWith": "None", **request["TransformOutput"]}
-    job = TRANSFORM.create(ctx, request["TransformJobName"], body, tags)
+    job = TRANSFORM.create(
+        ctx,
+        request,
+        tags,
+        DataProcessing={**_NEUTRAL, **request.get("DataProcessing", {})},
+        TransformInput={"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
+        TransformOutput={"AssembleWith": "None", **request["TransformOutput"]},
+    )
     ctx.use(TransformQueue).submit(job.name)
     return {"TransformJobArn": job.arn}
 
@@ -68,11 +54,7 @@ def stop_transform_job(ctx: Context, request: dict[str, Any]) -> None:
 
 def start(ctx: Context) -> None:
     """Open the queue and take up what an earlier service left; a job taken up starts again."""
-
-    def run(name: str, control: Control) -> None:
-        TransformRun(ctx, name, control).run()
-
-    TRANSFORM.open_queue(ctx, TransformQueue, ctx.config.max_transform_jobs, run)
+    TRANSFORM.open_queue(ctx, TransformQueue, ctx.config.max_transform_jobs, TransformRun)
 
 
 def stop(ctx: Context) -> None:
@@ -84,7 +66,7 @@ def _check(ctx: Context, request: dict[str, Any]) -> None:
     if request.get("DataCaptureConfig"):
         raise unsupported("DataCaptureConfig", "data capture of transform jobs; endpoints have it")
     processing = request.get("DataProcessing") or {}
-    for member, neutral in (("InputFilter", "$"), ("OutputFilter", "$"), ("JoinSource", "None")):
+    for member, neutral in _NEUTRAL.items():
         if processing.get(member, neutral) != neutral:
             raise unsupported(f"DataProcessing.{member}", "filtering and joining of transform data")
     source = request["TransformInput"]["DataSource"]["S3DataSource"]
@@ -98,11 +80,8 @@ def _check(ctx: Context, request: dict[str, Any]) -> None:
     payload, parallel = request.get("MaxPayloadInMB", 6), request.get("MaxConcurrentTransforms", 1)
     if payload > _LARGEST_PAYLOAD_MB or payload * max(1, parallel) > _LARGEST_PAYLOAD_MB:
         raise ValidationException("MaxPayloadInMB times MaxConcurrentTransforms must not exceed 100 MB.")
-    for uri in (source["S3Uri"], request["TransformOutput"]["S3OutputPath"]):
-        try:
-            s3.split_uri(uri)
-        except s3.DataError as error:
-            raise ValidationException(str(error)) from error
+    s3.check_uri(source["S3Uri"], "TransformInput.DataSource.S3DataSource.S3Uri")
+    s3.check_uri(request["TransformOutput"]["S3OutputPath"], "TransformOutput.S3OutputPath")
     find_model(ctx, request["ModelName"])
 
 

@@ -11,12 +11,12 @@ from sagemaker_local import s3
 from sagemaker_local.container_run import COMPLETED, ContainerRun, JobFailed
 from sagemaker_local.input_files import find_files
 from sagemaker_local.job_kind import JobKind
-from sagemaker_local.logs import TRANSFORM_GROUP, LogShipper
-from sagemaker_local.mlroot import HOST, container_environment
+from sagemaker_local.logs import TRANSFORM_GROUP
+from sagemaker_local.mlroot import container_environment
 from sagemaker_local.models import find_model
-from sagemaker_local.store import Resource
+from sagemaker_local.processes import free_port
 from sagemaker_local.transform.records import RecordTooLargeError, assemble, payloads
-from sagemaker_local.transform.server import ModelServer, unused_port
+from sagemaker_local.transform.server import ModelServer
 
 TRANSFORM = JobKind("Transform")
 DEFAULT_TIMEOUT = 600
@@ -36,7 +36,7 @@ class TransformRun(ContainerRun):
         if self.job.status == "Stopping":
             raise s3.Cancelled
         self.begin_attempt()
-        self.enter(self._begin)
+        self.enter(lambda job: self.note_start(job, "Transform"))
         model = find_model(self.ctx, self.job.body["ModelName"])
         container = model.internal["container"]
         source = self.job.body["TransformInput"]["DataSource"]["S3DataSource"]
@@ -46,30 +46,20 @@ class TransformRun(ContainerRun):
         self.root.prepare()
         if container["ModelDataUrl"]:
             s3.fetch_model(self.ctx, container["ModelDataUrl"], self.root.model, cancelled)
-        shipper = LogShipper(self.ctx, TRANSFORM_GROUP, self.job.internal["log_stream"], self.directory / "log").start()
-        try:
+        with self.logged(TRANSFORM_GROUP):
             server = self._start_server(container)
             server.wait_ready(cancelled)
             self._transform_all(server, bucket, files)
-        finally:
-            self.kill_container()
-            self.control.check_abandoned()
-            shipper.finish()
         return COMPLETED
 
     def finish(self, outcome: str, reason: str) -> None:
         """The final status and its event."""
         TRANSFORM.finish(self.ctx, self.name, outcome, reason)
 
-    def _begin(self, job: Resource) -> None:
-        now = self.ctx.now()
-        TRANSFORM.started(job, now)
-        job.internal.setdefault("log_stream", f"{self.name}/{HOST}-{int(now)}")
-
     def _start_server(self, container: dict[str, object]) -> ModelServer:
         body = self.job.body
         image = self.ctx.images.find(str(container["Image"]))
-        port = unused_port()
+        port = free_port()
         own = {
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_BATCH": "true",

@@ -11,6 +11,7 @@ from sagemaker_local.context import Context
 from sagemaker_local.monitoring import operations
 from sagemaker_local.monitoring.cron import parse_offset, parse_schedule
 from sagemaker_local.monitoring.executions import SCHEDULE
+from sagemaker_local.store import Resource
 
 
 def at(text: str) -> float:
@@ -65,14 +66,8 @@ def test_a_due_schedule_is_launched_once_over_the_hour_before_it(tmp_path, monke
     launched: list[tuple[float, float, float]] = []
     monkeypatch.setattr(operations, "launch", lambda ctx, schedule, *times: launched.append(times))
     config = {"ScheduleConfig": {"ScheduleExpression": "cron(0 * ? * * *)"}}
-    ctx.store.create(
-        SCHEDULE,
-        "s",
-        "arn:s",
-        {"MonitoringScheduleConfig": config},
-        status="Scheduled",
-        internal={"due": at("2026-01-01T11:00:00")},
-    )
+    due = {"due": at("2026-01-01T11:00:00")}
+    ctx.store.create(Resource(SCHEDULE, "s", "arn:s", {"MonitoringScheduleConfig": config}, "Scheduled", due))
     scheduler = operations.Scheduler(ctx)
     scheduler.run_due()
     assert launched == []

@@ -12,7 +12,8 @@ import pytest
 from sagemaker_local import registry
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
-from sagemaker_local.training import operations, state
+from sagemaker_local.store import Resource
+from sagemaker_local.training import operations
 
 ACCOUNT = "1" * 12
 
@@ -26,7 +27,7 @@ def ctx(tmp_path: Any) -> Any:
 
 def fill(ctx: Context, jobs: int, packages: int, group: str) -> None:
     with ctx.store.transaction():
-        ctx.store.create("model-package-group", group, ctx.arn("model-package-group", group), {})
+        ctx.store.create(Resource("model-package-group", group, ctx.arn("model-package-group", group)))
         for number in range(packages):
             name = f"{group}/{number + 1}"
             body = {
@@ -36,11 +37,11 @@ def fill(ctx: Context, jobs: int, packages: int, group: str) -> None:
             }
             status = "Approved" if number % 10 == 0 else "Rejected"
             arn = ctx.arn("model-package", name)
-            ctx.store.create("model-package", name, arn, body, status=status, parent=group, version=number + 1)
+            ctx.store.create(Resource("model-package", name, arn, body, status, {}, group, number + 1))
         for number in range(jobs):
             name = f"{group}-job-{number}"
             body = {"TrainingJobName": name, "SecondaryStatus": "Completed", "HyperParameters": {"k": "v" * 500}}
-            ctx.store.create(state.KIND, name, ctx.arn("training-job", name), body, status="Completed")
+            ctx.store.create(Resource("training-job", name, ctx.arn("training-job", name), body, "Completed"))
 
 
 def median_ms(call: Callable[[], Any]) -> float:

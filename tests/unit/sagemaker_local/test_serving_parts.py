@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,7 +74,7 @@ def test_records_are_delivered_by_age_together(tmp_path):
     asyncio.run(run())
 
 
-def test_records_are_delivered_by_size_and_grow_past_the_first_room(tmp_path):
+def test_records_are_delivered_by_size(tmp_path):
     async def run():
         bucket = Bucket()
         spool = make_spool(tmp_path, bucket, flush_age=60, flush_bytes=200_000)
@@ -125,7 +126,7 @@ def test_s3_that_is_away_delays_and_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_service_left_is_delivered_at_the_next_start_under_the_same_key(tmp_path):
-    """Left: a file still mapped (zeros at its end, a torn last line), one delivered but not removed, and debris."""
+    """Left: a file with a torn last line, one delivered but not removed, and debris."""
 
     async def killed() -> dict[str, bytes]:
         bucket = Bucket()
@@ -134,9 +135,9 @@ def test_what_a_killed_service_left_is_delivered_at_the_next_start_under_the_sam
         for number in range(3):
             spool.append("e", "v", SETTINGS, b"%d\n" % number)
         [file] = spool._open.values()
-        assert file._memory is not None
         assert file.timer is not None
-        file._memory[file.size : file.size + 4] = b"torn"
+        with file.path.open("ab") as torn:
+            torn.write(b"torn")
         file.timer.cancel()
         delivered = {file.destination.key: b"0\n1\n2\n"}
         (tmp_path / "empty.json").write_text(json.dumps(file.destination.__dict__))
@@ -157,23 +158,26 @@ def test_what_a_killed_service_left_is_delivered_at_the_next_start_under_the_sam
     asyncio.run(next_service(asyncio.run(killed())))
 
 
-def test_a_full_disk_loses_the_record_and_not_the_invocation(tmp_path, monkeypatch, caplog):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def test_a_full_disk_loses_the_record_and_not_the_invocation(tmp_path, caplog):
+    """A write that the system cuts short, as a full disk does, leaves no half record behind."""
 
     async def run():
         bucket = Bucket()
-        spool = make_spool(tmp_path, bucket)
+        spool = make_spool(tmp_path, bucket, flush_age=60)
         spool.start()
-        with monkeypatch.context() as patch:
-            patch.setattr(spool_module.os, "posix_fallocate", full)
+        spool.append("e", "v", SETTINGS, b"first\n")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(b"first\n") + 2, limits[1]))
+        try:
             for _ in range(3):
                 spool.append("e", "v", SETTINGS, b"lost\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert spool.lost_records == 3
         assert "could not be kept" in caplog.text
         spool.append("e", "v", SETTINGS, b"kept\n")
         await spool.stop()
-        assert bucket.lines() == ["kept"]
+        assert bucket.lines() == ["first", "kept"]
 
     asyncio.run(run())
 

@@ -33,7 +33,7 @@ def fill(store: Store, count: int, kind: str = "model", parent: str = "") -> lis
     with store.transaction():
         for number, name in enumerate(names):
             status = "Approved" if number % 3 == 0 else "Rejected"
-            store.create(kind, name, f"arn:{kind}/{name}", {"n": number}, status=status, parent=parent, version=number)
+            store.create(Resource(kind, name, f"arn:{kind}/{name}", {"n": number}, status, {}, parent, number))
     return names
 
 
@@ -50,18 +50,18 @@ def all_pages(store: Store, kind: str, size: int, **options: object) -> list[str
 
 
 def test_created_resources_are_found_by_name_and_arn(store):
-    made = store.create("model", "m", "arn:m", {"a": 1}, internal={"b": 2})
+    made = store.create(Resource("model", "m", "arn:m", {"a": 1}, internal={"b": 2}))
     assert store.get("model", "m") == made == store.by_arn("arn:m")
     assert store.get("model", "n") is None
     with pytest.raises(AlreadyExists) as caught:
-        store.create("model", "m", "arn:other", {})
+        store.create(Resource("model", "m", "arn:other"))
     assert caught.value.existing.arn == "arn:m"
     with pytest.raises(AlreadyExists):
-        store.create("model", "other", "arn:m", {})
+        store.create(Resource("model", "other", "arn:m"))
 
 
 def test_an_update_that_raises_changes_nothing(store):
-    store.create("model", "m", "arn:m", {"a": 1}, status="New")
+    store.create(Resource("model", "m", "arn:m", {"a": 1}, "New"))
 
     def change(row: Resource) -> None:
         row.body["a"] = 2
@@ -76,7 +76,7 @@ def test_an_update_that_raises_changes_nothing(store):
 
 
 def test_updates_from_many_threads_are_all_kept(store):
-    store.create("model", "m", "arn:m", {"n": 0})
+    store.create(Resource("model", "m", "arn:m", {"n": 0}))
 
     def add() -> None:
         for _ in range(25):
@@ -108,7 +108,7 @@ def test_pages_hold_every_row_once_in_order(store, sort_by, descending):
 def test_a_row_created_while_a_client_pages_neither_repeats_nor_hides_others(store):
     names = fill(store, 20)
     first = store.page("model", Query(limit=10, descending=False))
-    store.create("model", "late", "arn:late", {})
+    store.create(Resource("model", "late", "arn:late"))
     last = first[-1]
     rest = store.page("model", Query(limit=50, descending=False, after=(last.created, last.name)))
     assert [row.name for row in first + rest] == [*names, "late"]
@@ -125,13 +125,13 @@ def test_filters(store):
 
 
 def test_what_was_written_is_there_for_another_process(store, tmp_path):
-    store.create("model", "m", "arn:m", {})
+    store.create(Resource("model", "m", "arn:m"))
     with sqlite3.connect(tmp_path / "s.sqlite") as other:
         assert other.execute("SELECT count(*) FROM resources").fetchone() == (1,)
 
 
 def test_deleting_takes_the_tags_along(store):
-    store.create("model", "m", "arn:m", {})
+    store.create(Resource("model", "m", "arn:m"))
     store.set_tags("arn:m", {"a": "1", "b": "2"})
     store.set_tags("arn:m", {"b": "3"})
     assert store.tags("arn:m") == {"a": "1", "b": "3"}
