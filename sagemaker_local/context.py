@@ -72,5 +72,11 @@ Handler = Callable[[Context, dict[str, Any]], dict[str, Any] | Awaitable[dict[st
 """An operation: takes the validated request, returns the answer's members. Plain ones run in a worker thread, async
 ones on the event loop. Raises `ServiceError`."""
 
+
+def operations(*handlers: Handler) -> dict[str, Handler]:
+    """Handlers by the names of their operations: `create_model` is CreateModel."""
+    return {"".join(word.capitalize() for word in handler.__name__.split("_")): handler for handler in handlers}
+
+
 Direct = Callable[[Scope], ASGIApp | None]
 """The ASGI application of a request that is answered past routing and middleware, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.listing import list_resources
 from sagemaker_local.store import AlreadyExists, Resource
@@ -113,9 +113,4 @@ def _described(model: Resource) -> dict[str, Any]:
     return model.described("Model")
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateModel": create_model,
-    "DescribeModel": describe_model,
-    "ListModels": list_models,
-    "DeleteModel": delete_model,
-}
+OPERATIONS = operations(create_model, describe_model, list_models, delete_model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ConflictException, ValidationException, unsupported
 from sagemaker_local.listing import list_resources
 from sagemaker_local.models import model_data_url
@@ -243,14 +243,14 @@ def _package_summary(package: Resource) -> dict[str, Any]:
     return package.described("ModelPackage")
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateModelPackageGroup": create_model_package_group,
-    "DescribeModelPackageGroup": describe_model_package_group,
-    "ListModelPackageGroups": list_model_package_groups,
-    "DeleteModelPackageGroup": delete_model_package_group,
-    "CreateModelPackage": create_model_package,
-    "DescribeModelPackage": describe_model_package,
-    "ListModelPackages": list_model_packages,
-    "UpdateModelPackage": update_model_package,
-    "DeleteModelPackage": delete_model_package,
-}
+OPERATIONS = operations(
+    create_model_package_group,
+    describe_model_package_group,
+    list_model_package_groups,
+    delete_model_package_group,
+    create_model_package,
+    describe_model_package,
+    list_model_packages,
+    update_model_package,
+    delete_model_package,
+)

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from sagemaker_local import registry
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.listing import page_of
 from sagemaker_local.protocol import service_model
@@ -199,4 +199,4 @@ def _order(values: list[Any]) -> tuple[int, float, str]:
     return (2, 0.0, str(first))
 
 
-OPERATIONS: dict[str, Handler] = {"Search": search}
+OPERATIONS = operations(search)

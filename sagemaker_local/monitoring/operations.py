@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ResourceInUse, ResourceNotFound, ValidationException, unsupported
 from sagemaker_local.listing import list_resources
 from sagemaker_local.monitoring.cron import parse_offset, parse_schedule
@@ -224,13 +224,13 @@ def _execution(execution: Resource) -> dict[str, Any]:
     return execution.described("MonitoringExecution")
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateMonitoringSchedule": create_monitoring_schedule,
-    "UpdateMonitoringSchedule": update_monitoring_schedule,
-    "DescribeMonitoringSchedule": describe_monitoring_schedule,
-    "ListMonitoringSchedules": list_monitoring_schedules,
-    "StartMonitoringSchedule": start_monitoring_schedule,
-    "StopMonitoringSchedule": stop_monitoring_schedule,
-    "DeleteMonitoringSchedule": delete_monitoring_schedule,
-    "ListMonitoringExecutions": list_monitoring_executions,
-}
+OPERATIONS = operations(
+    create_monitoring_schedule,
+    update_monitoring_schedule,
+    describe_monitoring_schedule,
+    list_monitoring_schedules,
+    start_monitoring_schedule,
+    stop_monitoring_schedule,
+    delete_monitoring_schedule,
+    list_monitoring_executions,
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_local import s3
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.jobs import JobQueue
 from sagemaker_local.mlroot import MlRoot
@@ -101,9 +101,4 @@ def _check_path(place: dict[str, Any], name: str, anywhere: MlRoot) -> None:
     anywhere.local(place["LocalPath"], f"LocalPath of {name}")
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateProcessingJob": create_processing_job,
-    "DescribeProcessingJob": describe_processing_job,
-    "ListProcessingJobs": list_processing_jobs,
-    "StopProcessingJob": stop_processing_job,
-}
+OPERATIONS = operations(create_processing_job, describe_processing_job, list_processing_jobs, stop_processing_job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.listing import list_resources
 from sagemaker_local.models import find_model
@@ -103,9 +103,4 @@ def _described(config: Resource) -> dict[str, Any]:
     return {"EnableNetworkIsolation": False, **config.described("EndpointConfig")}
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateEndpointConfig": create_endpoint_config,
-    "DescribeEndpointConfig": describe_endpoint_config,
-    "ListEndpointConfigs": list_endpoint_configs,
-    "DeleteEndpointConfig": delete_endpoint_config,
-}
+OPERATIONS = operations(create_endpoint_config, describe_endpoint_config, list_endpoint_configs, delete_endpoint_config)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-ALL_AT_ONCE, CANARY, LINEAR, ROLLING = "ALL_AT_ONCE", "CANARY", "LINEAR", "ROLLING"
+CANARY, LINEAR = "CANARY", "LINEAR"
 DEFAULT_TIMEOUT_SECONDS = 28_800  # what SageMaker allows at most
 
 
@@ -36,7 +36,6 @@ class Step:
 class Plan:
     """All of a deployment: its steps, then `termination_wait` seconds before the old fleet ends."""
 
-    kind: str
     steps: tuple[Step, ...]
     termination_wait: float
     timeout: float
@@ -75,25 +74,22 @@ def make_plan(config: Mapping[str, Any] | None, instances: int) -> Plan:
     config = config or {}
     alarms = tuple(alarm["AlarmName"] for alarm in config.get("AutoRollbackConfiguration", {}).get("Alarms", ()))
     policy: Mapping[str, Any] = config.get("RollingUpdatePolicy") or config.get("BlueGreenUpdatePolicy") or {}
-    kind = ALL_AT_ONCE
     steps: tuple[Step, ...] = (Step(1.0, 1.0, 0.0),)
     if config.get("RollingUpdatePolicy"):
-        kind = ROLLING
         wait, shares = policy["WaitIntervalInSeconds"], _shares(policy["MaximumBatchSize"], instances)
         steps = tuple(Step(share, share, wait, old_capacity=1.0 - share) for share in shares)
     elif policy:
         routing = policy["TrafficRoutingConfiguration"]
-        kind, wait = routing["Type"], routing["WaitIntervalInSeconds"]
+        wait = routing["WaitIntervalInSeconds"]
         shares = [1.0]
-        if kind == CANARY:
+        if routing["Type"] == CANARY:
             shares = [_share(routing["CanarySize"], instances), 1.0]
-        elif kind == LINEAR:
+        elif routing["Type"] == LINEAR:
             shares = _shares(routing["LinearStepSize"], instances)
         # One instance can't be split: a canary of it is all of the traffic, once.
         distinct = [share for index, share in enumerate(shares) if index == len(shares) - 1 or share < 1.0]
         steps = tuple(Step(1.0, share, wait) for share in distinct)
     return Plan(
-        kind=kind,
         steps=steps,
         termination_wait=policy.get("TerminationWaitInSeconds", 0),
         timeout=policy.get("MaximumExecutionTimeoutInSeconds", DEFAULT_TIMEOUT_SECONDS),

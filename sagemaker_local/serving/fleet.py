@@ -16,12 +16,12 @@ from sagemaker_local.context import Context
 from sagemaker_local.errors import ServiceError
 from sagemaker_local.logs import LogShipper
 from sagemaker_local.serving.deployment import DeploymentError
-from sagemaker_local.serving.model_server import ModelServer, StartError
+from sagemaker_local.serving.model_server import LOG_FILE, ModelServer, ServerSpec, StartError
 from sagemaker_local.serving.routing import choose_instance, choose_weighted
 from sagemaker_local.serving.settings import MAX_ASYNC_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, ServingSettings
 from sagemaker_local.serving.specs import FleetSpec, VariantSpec
 
-MODEL_ARCHIVE, LOG_FILE = "model.tar.gz", "container.log"
+MODEL_ARCHIVE = "model.tar.gz"
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 LOG_PATIENCE = 3.0  # seconds that an ending instance waits for CloudWatch Logs
 
@@ -115,19 +115,15 @@ class VariantFleet:
         await asyncio.to_thread(self._prepare, root)
         image = self._ctx.images.find(self.spec.image)
         log = instance_log(self._ctx, self._endpoint, self.name, root)
-        instance = ModelServer(
-            self.name,
-            instance_id,
-            [*image.command, "serve"],
-            {**image.environment, "AWS_REGION": self._ctx.config.region, **self.spec.environment},
+        spec = ServerSpec(
+            variant=self.name,
             root=root,
-            log=root / LOG_FILE,
-            processes=self._ctx.processes,
-            settings=self._settings,
+            command=[*image.command, "serve"],
+            environment={**image.environment, "AWS_REGION": self._ctx.config.region, **self.spec.environment},
             startup_timeout=self.spec.startup_timeout or self._settings.startup_timeout,
             max_answer=self._max_answer,
-            on_health=self._note_health,
         )
+        instance = ModelServer(spec, self._ctx.processes, self._settings, self._note_health)
         log.start()
         self._logs[instance_id] = log
         self._instances.append(instance)

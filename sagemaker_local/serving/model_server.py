@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_local.processes import Container, Processes, free_port
@@ -21,6 +22,7 @@ from sagemaker_local.serving.settings import ServingSettings
 LOG = logging.getLogger(__name__)
 _RESTART_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _FIRST_PING_PAUSE, _LONGEST_PING_PAUSE = 0.02, 0.25
+LOG_FILE = "container.log"
 _CHECK_LOGS = "Please check CloudWatch logs for this endpoint."
 
 
@@ -32,48 +34,48 @@ class StartError(Exception):
         self.final = final
 
 
+@dataclass(frozen=True)
+class ServerSpec:
+    """What a model server is.
+
+    Attributes:
+        variant: the variant's name, for messages.
+        root: the directory that stands for /opt/ml; its name is the instance's.
+        command: the image's serve command.
+        environment: what the process gets on top of the service's environment; root and port are added.
+        startup_timeout: seconds until /ping must have answered 200.
+        max_answer: bytes that an answer may have.
+    """
+
+    variant: str
+    root: Path
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    startup_timeout: float
+    max_answer: int
+
+    @property
+    def log(self) -> Path:
+        """The file its output goes to."""
+        return self.root / LOG_FILE
+
+
 class ModelServer:
     """A model server process: started, watched, restarted when it exits or hangs, stopped.
 
-    Args:
-        variant: the variant's name, for messages.
-        instance_id: names the instance in logs.
-        command: the image's serve command.
-        environment: what the process gets on top of the service's environment; root and port are added.
-        root: the directory that stands for /opt/ml.
-        log: the file its output goes to.
-        startup_timeout: seconds until /ping must have answered 200.
-        max_answer: bytes that an answer may have.
-        on_health: called whenever `healthy` changes.
+    `on_health` is called whenever `healthy` changes.
     """
 
     def __init__(
-        self,
-        variant: str,
-        instance_id: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        *,
-        root: Path,
-        log: Path,
-        processes: Processes,
-        settings: ServingSettings,
-        startup_timeout: float,
-        max_answer: int,
-        on_health: Callable[[], None],
+        self, spec: ServerSpec, processes: Processes, settings: ServingSettings, on_health: Callable[[], None]
     ) -> None:
-        self.variant = variant
-        self.instance_id = instance_id
-        self.log = log
+        self.spec = spec
+        self.instance_id = spec.root.name
+        self._who = f"The primary container for production variant {spec.variant}"
         self.outstanding = 0
         self.healthy = False
-        self._command = list(command)
-        self._environment = {**environment, "SM_ML_ROOT": str(root)}
-        self._root = root
         self._processes = processes
         self._settings = settings
-        self._startup_timeout = startup_timeout
-        self._max_answer = max_answer
         self._on_health = on_health
         self._client: ModelClient | None = None
         self._container: Container | None = None
@@ -200,18 +202,19 @@ class ModelServer:
                 self._set_healthy(False)
                 await self._end_process()
                 self._note(reason)
-                LOG.warning("%s of variant %s: %s", self.instance_id, self.variant, reason)
+                LOG.warning("%s of variant %s: %s", self.instance_id, self.spec.variant, reason)
             await asyncio.sleep(_RESTART_PAUSES[min(self._failed_starts, len(_RESTART_PAUSES) - 1)])
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
         port = free_port()
-        environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        own = {"SM_ML_ROOT": str(self.spec.root), "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
-            container = await self._spawn(environment)
+            container = await self._spawn({**self.spec.environment, **own})
         except OSError as error:
             raise StartError(
-                f"The primary container for production variant {self.variant} cannot be started: {error}.", final=True
+                f"{self._who} cannot be started: {error}.",
+                final=True,
             ) from error
         self._container = container
         self._exited = exited = loop.create_future()
@@ -229,13 +232,14 @@ class ModelServer:
 
         threading.Thread(target=wait, name=f"wait {self.instance_id}", daemon=True).start()
         self._client = ModelClient(
-            port, max_connections=self._settings.connections_per_instance, max_body=self._max_answer
+            port, max_connections=self._settings.connections_per_instance, max_body=self.spec.max_answer
         )
 
     async def _spawn(self, environment: dict[str, str]) -> Container:
         """Start the process in a thread: a fork would hold up every invocation. Raises OSError."""
+        spawn = self._processes.spawn
         starting = asyncio.ensure_future(
-            asyncio.to_thread(self._processes.spawn, self._command, env=environment, cwd=self._root, log=self.log)
+            asyncio.to_thread(spawn, self.spec.command, env=environment, cwd=self.spec.root, log=self.spec.log)
         )
         try:
             return await asyncio.shield(starting)
@@ -247,20 +251,19 @@ class ModelServer:
         """Ping ever less often until the first 200."""
         loop, exited = asyncio.get_running_loop(), self._exited
         assert exited is not None
-        deadline, pause = loop.time() + self._startup_timeout, _FIRST_PING_PAUSE
+        deadline, pause = loop.time() + self.spec.startup_timeout, _FIRST_PING_PAUSE
         while True:
             left = deadline - loop.time()
             if left > 0 and await self._ping(min(left, self._settings.ping_timeout)):
                 return
             if exited.done():
                 raise StartError(
-                    f"The primary container for production variant {self.variant} ended with {_exit(exited.result())} "
+                    f"{self._who} ended with {_exit(exited.result())} "
                     f"before it passed the ping health check. {_CHECK_LOGS}"
                 )
             if left <= 0:
                 raise StartError(
-                    f"The primary container for production variant {self.variant} did not pass the ping health check. "
-                    + _CHECK_LOGS,
+                    f"{self._who} did not pass the ping health check. " + _CHECK_LOGS,
                     final=True,
                 )
             await asyncio.wait({exited}, timeout=pause)
@@ -315,7 +318,7 @@ class ModelServer:
 
     def _note(self, message: str) -> None:
         """Say it where the container's own output is, so that the CloudWatch log tells the whole story."""
-        with contextlib.suppress(OSError), self.log.open("a") as log:
+        with contextlib.suppress(OSError), self.spec.log.open("a") as log:
             log.write(message + "\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ResourceLimitExceeded, ValidationException
 from sagemaker_local.listing import list_resources
 from sagemaker_local.models import find_model
@@ -197,11 +197,11 @@ def _summary(endpoint: Resource) -> dict[str, Any]:
     return {**endpoint.described("Endpoint"), "EndpointStatus": endpoint.status}
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateEndpoint": create_endpoint,
-    "DescribeEndpoint": describe_endpoint,
-    "ListEndpoints": list_endpoints,
-    "UpdateEndpoint": update_endpoint,
-    "UpdateEndpointWeightsAndCapacities": update_endpoint_weights_and_capacities,
-    "DeleteEndpoint": delete_endpoint,
-}
+OPERATIONS = operations(
+    create_endpoint,
+    describe_endpoint,
+    list_endpoints,
+    update_endpoint,
+    update_endpoint_weights_and_capacities,
+    delete_endpoint,
+)

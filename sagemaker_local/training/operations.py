@@ -6,7 +6,7 @@ import shutil
 from typing import Any
 
 from sagemaker_local import s3
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ResourceInUse
 from sagemaker_local.job_kind import ACTIVE
 from sagemaker_local.jobs import JobQueue
@@ -108,10 +108,6 @@ def _wait_for_capacity(ctx: Context, job: Resource) -> None:
         state.enter(job, "Pending", message, ctx.now())
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateTrainingJob": create_training_job,
-    "DescribeTrainingJob": describe_training_job,
-    "ListTrainingJobs": list_training_jobs,
-    "StopTrainingJob": stop_training_job,
-    "DeleteTrainingJob": delete_training_job,
-}
+OPERATIONS = operations(
+    create_training_job, describe_training_job, list_training_jobs, stop_training_job, delete_training_job
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sagemaker_local import s3
-from sagemaker_local.context import Context, Handler
+from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.input_files import SERVED_TYPES
 from sagemaker_local.jobs import JobQueue
@@ -85,9 +85,4 @@ def _check(ctx: Context, request: dict[str, Any]) -> None:
     find_model(ctx, request["ModelName"])
 
 
-OPERATIONS: dict[str, Handler] = {
-    "CreateTransformJob": create_transform_job,
-    "DescribeTransformJob": describe_transform_job,
-    "ListTransformJobs": list_transform_jobs,
-    "StopTransformJob": stop_transform_job,
-}
+OPERATIONS = operations(create_transform_job, describe_transform_job, list_transform_jobs, stop_transform_job)
