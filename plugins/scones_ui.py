@@ -1,4 +1,4 @@
-"""Airflow plugin: the monitor in the navigation, the report of a run in a tab of the run.
+"""Airflow plugin: the monitor in the navigation, a run's report in a tab of the run, a page for each job and endpoint.
 
 Plugins are loaded by every Airflow process, so this file imports nothing heavy: the web application is built when its
 first request comes, which only the API server gets.
@@ -6,14 +6,11 @@ first request comes, which only the API server gets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-URL_PREFIX = "/scones"
+from scones.defaults import PAGES
 
 
 class LazyApplication:
@@ -22,12 +19,8 @@ class LazyApplication:
     def __init__(self) -> None:
         self._application: Any = None
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
         if self._application is None:
             from scones.ui.application import build_application
 
@@ -35,32 +28,19 @@ class LazyApplication:
         await self._application(scope, receive, send)
 
 
+def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:
+    return {"name": name, "href": f"{PAGES}/{path}", "destination": destination, "url_route": route}
+
+
 class SconesPlugin(AirflowPlugin):
     """Pages of the project in the Airflow UI."""
 
     name = "scones"
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
-        {"app": LazyApplication(), "url_prefix": URL_PREFIX, "name": "Scones monitor"}
+        {"app": LazyApplication(), "url_prefix": PAGES, "name": "Scones monitor"}
     ]
     external_views: ClassVar[list[dict[str, Any]]] = [
-        {
-            "name": "Scones monitor",
-            "href": f"{URL_PREFIX}/",
-            "destination": "nav",
-            "category": "browse",
-            "url_route": "scones-monitor",
-        },
-        {
-            "name": "Scones reject queue",
-            "href": f"{URL_PREFIX}/rejects",
-            "destination": "nav",
-            "category": "browse",
-            "url_route": "scones-rejects",
-        },
-        {
-            "name": "Report",
-            "href": f"{URL_PREFIX}/runs/{{DAG_ID}}/{{RUN_ID}}",
-            "destination": "dag_run",
-            "url_route": "scones-report",
-        },
+        _view("Scones monitor", "", "nav", "scones-monitor") | {"category": "browse"},
+        _view("Scones reject queue", "rejects", "nav", "scones-rejects") | {"category": "browse"},
+        _view("Report", "runs/{DAG_ID}/{RUN_ID}", "dag_run", "scones-report"),
     ]

@@ -22,6 +22,8 @@ def at(cron: str) -> CronTriggerTimetable:
 DEFAULT_CLASSES = ["bicycle", "motorcycle"]
 DEFAULT_THRESHOLD = 0.93
 MODEL_PACKAGE_GROUP = "scones-courier"
+# Where Airflow serves the pages of the plugin `scones_ui`.
+PAGES = "/scones"
 
 # Pools guard the account's quotas, not the workers. Their sizes are in pools.json (`airflow pools import` reads it).
 TRAINING_POOL = "sagemaker_training"

@@ -177,5 +177,5 @@ def test_the_buttons_of_a_task_lead_to_pages_that_need_a_login(live: LivePlatfor
         page = live.get(address)
         assert page.status_code == 200
         assert name in page.text
-    missing = f"{live.state['airflow_url']}/scones-resources/training-jobs/nothing"
+    missing = f"{live.state['airflow_url']}/scones/resources/training-jobs/nothing"
     assert live.get(missing).status_code == 404

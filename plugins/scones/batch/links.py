@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from airflow.providers.standard.decorators.python import _PythonDecoratedOperator
-
 from scones.batch.names import batch_id_for
-from scones.jobs.page_links import PageLink, page_task
+from scones.jobs.links import PageLink, page_task
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
@@ -24,8 +22,4 @@ class BatchLink(PageLink):
         return f"batches/{quote(batch_id_for(ti_key.dag_id, ti_key.run_id), safe='')}"
 
 
-class _BatchOperator(_PythonDecoratedOperator):
-    operator_extra_links = (BatchLink(),)
-
-
-batch_task = page_task(_BatchOperator)
+batch_task = page_task(BatchLink())

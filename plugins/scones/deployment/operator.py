@@ -25,8 +25,8 @@ from scones.deployment.endpoint import (
     serving_problems,
 )
 from scones.jobs.links import EndpointLink, persist_link
+from scones.jobs.operator import WaitingMixin, as_int
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
-from scones.jobs.waiting import WaitingMixin, as_int
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from scones.jobs.page_links import evaluation_task
+from scones.jobs.links import evaluation_task
 
 JsonDict = dict[str, Any]
 

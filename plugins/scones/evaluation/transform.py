@@ -13,8 +13,8 @@ from scones.aws.naming import content_hash, sagemaker_name
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.jobs.links import TransformJobLink, persist_link
+from scones.jobs.operator import WaitingMixin, as_int
 from scones.jobs.trigger import SageMakerWaitTrigger
-from scones.jobs.waiting import WaitingMixin, as_int
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -192,7 +192,7 @@ class SageMakerWaitTrigger(BaseTrigger):
 
 
 async def first_event(trigger: SageMakerWaitTrigger) -> TriggerEvent:
-    """Run a trigger in this process and return its first event: the same waiting code for who cannot defer."""
+    """Run a trigger in this process and return its first event: the same waiting where a task does not defer."""
     async for event in trigger.run():
         return event
     raise RuntimeError(f"{trigger!r} ended without an event")

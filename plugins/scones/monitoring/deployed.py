@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scones.jobs.page_links import report_task
+from scones.jobs.links import report_task
 
 JsonDict = dict[str, Any]
 

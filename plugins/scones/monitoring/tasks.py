@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import task
 
 from scones.defaults import DRIFT_ASSET
-from scones.jobs.page_links import report_task
+from scones.jobs.links import report_task
 
 JsonDict = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from scones.jobs.waiting import as_bool, as_int
+from scones.jobs.operator import as_bool, as_int
 from scones.training.model_package import APPROVED
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from scones.aws.lineage import tags
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.jobs.links import TrainingJobLink, persist_link
+from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.trigger import TrainingJobTrigger
-from scones.jobs.waiting import WaitingMixin, as_bool, as_int
 from scones.training.costs import cost_line
 from scones.training.job import (
     ALGORITHM,

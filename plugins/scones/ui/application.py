@@ -1,7 +1,7 @@
 """The web application behind the pages in the Airflow UI.
 
-Every page asks Airflow's own authorisation: reading needs leave to read runs of ``monitor_endpoint`` (or of the DAG
-whose run is shown), accepting a label needs leave to trigger ``train_and_deploy``, whose next run learns from it.
+Every page asks Airflow's own authorisation: reading takes the permission to read runs of the DAG that wrote what is
+shown, accepting a label takes the permission to trigger ``train_and_deploy``, whose next run learns from it.
 Pages hold no script and their Content-Security-Policy allows none; stored reports, which show captured data, are
 served sandboxed: should anything hostile ever get into one, it runs in no origin and can do nothing.
 """
@@ -18,12 +18,15 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from botocore.exceptions import BotoCoreError, ClientError
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
 from scones.ui import pages
+from scones.ui.aws import NoSuchResourceError, describe, store
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +44,16 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "private, no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": PAGE_POLICY,
 }
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,126})")
+_AWS_ERRORS = (ClientError, BotoCoreError)
 _LONGEST_FORM = 8192
+_MESSAGES = {401: "Sign in to Airflow first.", 403: "You may not see this: ask for access to the DAG it belongs to."}
 
-may_read_reports = Depends(requires_access_dag("GET", DagAccessEntity.RUN, "monitor_endpoint"))
-may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
-may_read_batches = Depends(requires_access_dag("GET", DagAccessEntity.RUN, "batch_inference"))
-may_retrain = Depends(requires_access_dag("POST", DagAccessEntity.RUN, "train_and_deploy"))
+
+def _may(method: Any, dag_id: str | None = None) -> Any:
+    return Depends(requires_access_dag(method, DagAccessEntity.RUN, dag_id))
 
 
 def build_application(parent: Any = None) -> FastAPI:
@@ -58,19 +63,21 @@ def build_application(parent: Any = None) -> FastAPI:
         # Airflow's dependencies look for its auth manager in the state of the application that serves the request.
         app.state = parent.state
     app.middleware("http")(_security_headers)
-    app.add_exception_handler(StarletteHTTPException, _problem)
-    app.add_exception_handler(ResourcesNotDeployedError, _problem)
-    app.add_exception_handler(ClientError, _problem)
-    app.add_exception_handler(BotoCoreError, _problem)
-    add = app.add_api_route
-    get: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse}
-    add("/", overview, dependencies=[may_read_reports], **get)
-    add("/reports/{endpoint_name}/{report_id}", report, dependencies=[may_read_reports], **get)
-    add("/batches/{batch_id}", batch, dependencies=[may_read_batches], **get)
-    add("/evaluations/{job_name}", evaluation, dependencies=[may_read_reports], **get)
-    add("/runs/{dag_id}/{run_id:path}", run, dependencies=[may_read_run], **get)
-    add("/rejects", rejects, dependencies=[may_read_batches], **get)
-    add("/rejects", accept_label, methods=["POST"], dependencies=[Depends(same_origin), may_retrain])
+    for error in (StarletteHTTPException, RequestValidationError, ResourcesNotDeployedError, *_AWS_ERRORS):
+        app.add_exception_handler(error, _problem)
+    readers = {"reports": _may("GET", "monitor_endpoint"), "batches": _may("GET", "batch_inference")}
+    for path, page, allowed in (
+        ("/", overview, readers["reports"]),
+        ("/reports/{endpoint_name}/{report_id}", report, readers["reports"]),
+        ("/batches/{batch_id}", batch, readers["batches"]),
+        ("/evaluations/{job_name}", evaluation, readers["reports"]),
+        ("/runs/{dag_id}/{run_id:path}", run, _may("GET")),
+        ("/resources/{kind}/{name:path}", resource, _may("GET", "train_and_deploy")),
+        ("/rejects", rejects, readers["batches"]),
+    ):
+        app.add_api_route(path, page, methods=["GET"], response_class=HTMLResponse, dependencies=[allowed])
+    writing = [Depends(same_origin), _may("POST", "train_and_deploy")]
+    app.add_api_route("/rejects", accept_label, methods=["POST"], dependencies=writing)
     return app
 
 
@@ -78,7 +85,6 @@ async def _security_headers(request: Request, call_next: Callable[[Request], Awa
     response = await call_next(request)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
     return response
 
 
@@ -86,9 +92,10 @@ async def _problem(request: Request, error: Exception) -> Response:
     """A page that says what is wrong; never a stack trace, never what AWS was asked."""
     status, message = 502, "The store of the reports cannot be reached. Is the connection aws_default right?"
     if isinstance(error, StarletteHTTPException):
-        status, message = error.status_code, str(error.detail)
-        if status in (401, 403):
-            message = "Sign in to Airflow first." if status == 401 else "You have no leave to see this."
+        status = error.status_code
+        message = _MESSAGES.get(status, str(error.detail))
+    elif isinstance(error, RequestValidationError):
+        status, message = 400, "The address of this page is not right: a part of it is missing, too long or no number."
     elif isinstance(error, ResourcesNotDeployedError):
         status, message = 503, str(error)
     else:
@@ -107,7 +114,8 @@ def _checked(name: str, what: str) -> str:
     return name
 
 
-def _document(content: bytes | None, what: str) -> HTMLResponse:
+def _document(key: str, what: str) -> HTMLResponse:
+    content = store().read(key)
     if content is None:
         raise HTTPException(404, f"There is no such {what}.")
     return HTMLResponse(content, headers={"Content-Security-Policy": DOCUMENT_POLICY})
@@ -129,36 +137,43 @@ def same_origin(request: Request) -> None:
 
 def overview(request: Request) -> HTMLResponse:
     """The state of each endpoint, its trends and its reports."""
-    return HTMLResponse(pages.overview(_base(request)))
+    return HTMLResponse(pages.overview(store(), _base(request)))
 
 
 def report(endpoint_name: str, report_id: str) -> HTMLResponse:
     """A stored report."""
-    folder = f"reports/{_checked(endpoint_name, 'endpoint')}/{_checked(report_id, 'report')}"
-    return _document(pages.store().read(f"{folder}/report.html"), "report")
+    folder = layout.reports(_checked(endpoint_name, "endpoint"))
+    return _document(f"{folder}{_checked(report_id, 'report')}/report.html", "report")
 
 
 def batch(batch_id: str) -> HTMLResponse:
     """The stored page of a batch."""
-    return _document(pages.store().read(f"batches/{_checked(batch_id, 'batch')}/report.html"), "batch")
+    return _document(layout.batch_report(_checked(batch_id, "batch")), "batch")
 
 
 def evaluation(job_name: str) -> HTMLResponse:
     """The stored page of an evaluation."""
-    key = f"evaluations/{_checked(job_name, 'training job')}/evaluation.html"
-    return _document(pages.store().read(key), "evaluation")
+    return _document(layout.evaluation(_checked(job_name, "training job"), "evaluation.html"), "evaluation")
 
 
 def run(request: Request, dag_id: str, run_id: str, show: Annotated[int, Query(ge=0, le=99)] = 0) -> HTMLResponse:
     """What a DAG run wrote, for the tab of the run."""
-    return HTMLResponse(pages.run_documents(_base(request), dag_id, run_id, show))
+    return HTMLResponse(pages.run_documents(store(), _base(request), dag_id, run_id, show))
+
+
+def resource(request: Request, kind: str, name: str) -> HTMLResponse:
+    """A job, an endpoint or an execution, where there is no AWS console."""
+    try:
+        return HTMLResponse(pages.resource(_base(request), describe(kind, name)))
+    except NoSuchResourceError as error:
+        raise HTTPException(404, str(error)) from error
 
 
 def rejects(
     request: Request, offset: Annotated[int, Query(ge=0)] = 0, accepted: Annotated[str, Query(max_length=200)] = ""
 ) -> HTMLResponse:
     """The reject queue."""
-    return HTMLResponse(pages.reject_queue(_base(request), offset, accepted))
+    return HTMLResponse(pages.reject_queue(store(), _base(request), offset, accepted))
 
 
 async def accept_label(request: Request) -> RedirectResponse:
@@ -168,12 +183,12 @@ async def accept_label(request: Request) -> RedirectResponse:
         body += chunk
         if len(body) > _LONGEST_FORM:
             raise HTTPException(413, "The form is too long.")
-    form = parse_qs(body.decode("utf-8", "replace"))
-    key, label = form.get("key", [""])[0], form.get("label", [""])[0]
-    offset = form.get("offset", ["0"])[0]
     try:
-        await run_in_threadpool(pages.accept_label, key, label)
+        form = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
+        key, label = form.get("key", [""])[0], form.get("label", [""])[0]
+        await run_in_threadpool(pages.accept_label, store(), key, label)
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
-    query = urlencode({"offset": offset if offset.isdigit() else "0", "accepted": label[:100]})
+    offset = form.get("offset", ["0"])[0]
+    query = urlencode({"offset": offset if offset.isdecimal() else "0", "accepted": label[:100]})
     return RedirectResponse(f"{_base(request)}/rejects?{query}", status_code=303)

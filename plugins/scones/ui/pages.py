@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
+from scones.aws import layout
 from scones.aws.store import ObjectStore
 from scones.batch.labels import ACCEPTED_KEY, read_accepted
 from scones.batch.names import batch_id_for
 from scones.report import charts
 from scones.report.formatting import environment
+from scones.ui.resources import Described
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_REPORTS = 50
@@ -24,22 +24,6 @@ TREND_REPORTS = 30
 SHOWN_REJECTS = 24
 _BATCHES_SEARCHED = 20
 _LARGEST_IMAGE = 5_000_000
-_KEEP_S = 60
-
-_lock = Lock()
-_stores: dict[str, tuple[float, ObjectStore]] = {}
-
-
-def store() -> ObjectStore:
-    """The project's bucket; looked up again after a minute, as the stack may be deployed anew."""
-    from scones.aws.resources import stack_outputs
-
-    with _lock:
-        found = _stores.get("store")
-        if found is None or time.monotonic() - found[0] > _KEEP_S:
-            found = (time.monotonic(), ObjectStore(stack_outputs()["BucketName"]))
-            _stores["store"] = found
-        return found[1]
 
 
 def _render(template: str, base: str, **values: Any) -> str:
@@ -51,24 +35,23 @@ def problem(base: str, status: int, message: str) -> str:
     return _render("problem.html.j2", base, status=status, message=message)
 
 
+def resource(base: str, described: Described) -> str:
+    """The page of a job, an endpoint or an execution."""
+    return _render("resource.html.j2", base, one=described)
+
+
 # ---- overview
 
 
-def overview(base: str) -> str:
+def overview(bucket: ObjectStore, base: str) -> str:
     """The state of every endpoint that has reports."""
-    bucket = store()
     endpoints = [_endpoint(index) for index in _indexes(bucket)]
     return _render("overview.html.j2", base, endpoints=[endpoint for endpoint in endpoints if endpoint])
 
 
-def _folders(bucket: ObjectStore, prefix: str) -> list[str]:
-    pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.bucket, Prefix=prefix, Delimiter="/")
-    return [common["Prefix"] for page in pages for common in page.get("CommonPrefixes", [])]
-
-
 def _indexes(bucket: ObjectStore) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(8) as executor:
-        read = executor.map(lambda folder: bucket.read_json(f"{folder}index.json"), _folders(bucket, "reports/"))
+        read = executor.map(lambda folder: bucket.read_json(f"{folder}index.json"), bucket.folders(layout.REPORTS))
         return [index for index in read if index]
 
 
@@ -104,9 +87,8 @@ def _run_url(run: Mapping[str, str]) -> str:
 # ---- the tab of a run
 
 
-def run_documents(base: str, dag_id: str, run_id: str, show: int) -> str:
+def run_documents(bucket: ObjectStore, base: str, dag_id: str, run_id: str, show: int) -> str:
     """The documents a DAG run wrote, the chosen one in a frame."""
-    bucket = store()
     documents: list[dict[str, str]] = []
     for index in _indexes(bucket):
         for entry in index.get("reports", []):
@@ -128,9 +110,8 @@ def run_documents(base: str, dag_id: str, run_id: str, show: int) -> str:
 # ---- the reject queue
 
 
-def reject_queue(base: str, offset: int, accepted: str) -> str:
+def reject_queue(bucket: ObjectStore, base: str, offset: int, accepted: str) -> str:
     """Rejected images that have no label yet, the least sure first."""
-    bucket = store()
     waiting = _waiting(bucket)
     part = waiting[offset : offset + SHOWN_REJECTS]
     with ThreadPoolExecutor(8) as executor:
@@ -190,14 +171,13 @@ def _thumbnail(bucket: ObjectStore, key: str) -> str | None:
     return thumbnail_uri(data, side=160) if data and len(data) <= _LARGEST_IMAGE else None
 
 
-def accept_label(key: str, label: str) -> None:
+def accept_label(bucket: ObjectStore, key: str, label: str) -> None:
     """Take a label for an image of the queue.
 
     :raises ValueError: the image is not in the queue, or the label is no class.
     """
     from scones.batch.collect import accept_labels
 
-    bucket = store()
     if not label:
         raise ValueError("No label was given.")
     # Only what the queue shows: a form must not put any key of the bucket among the training images.

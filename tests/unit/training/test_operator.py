@@ -106,7 +106,7 @@ def test_a_run_starts_one_job_waits_deferred_and_returns_what_later_tasks_need(
     assert result["job_name"] == FIRST
     assert result["metrics"] == {"validation:accuracy": 0.9}
     assert (result["training_seconds"], result["billable_seconds"], result["reused"]) == (12, 12, False)
-    assert where["ti"].pushed["link_training-jobs"].endswith(f"/scones-resources/training-jobs/{FIRST}")
+    assert where["ti"].pushed["link_training-jobs"].endswith(f"/scones/resources/training-jobs/{FIRST}")
 
 
 def test_a_retry_after_a_crash_re_attaches_and_pays_once(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:

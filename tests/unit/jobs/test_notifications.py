@@ -1,4 +1,4 @@
-"""Links lead to real pages, alerts go out, retries follow the error, people are asked only when they should be."""
+"""Alerts go out, retries follow the error, people are asked only when they should be."""
 
 from __future__ import annotations
 
@@ -12,109 +12,10 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from scones import notifications
 from scones.deployment.endpoint import EndpointDeploymentError
-from scones.jobs.links import EndpointLink, ExecutionLink, TrainingJobLink, TransformJobLink, has_console, resource_url
 from scones.notifications import AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after
 from scones.training import models
 from scones.training.approval import ModelApprovalOperator
-from scones.training.curve import curve_chart, training_curve
-from scones.ui.resource_pages import PAGES, NoSuchResourceError, build_application, describe, flatten, render
-from tests.support.fake_aws import FakeSageMaker, client_error
-
-LOCAL, AWS = "http://127.0.0.1:4580", "https://api.sagemaker.eu-west-1.amazonaws.com"
-
-
-def test_on_aws_a_link_leads_to_the_console_of_the_region() -> None:
-    url = resource_url(EndpointLink, AWS, "eu-west-1", "courier", "http://airflow")
-    assert url == "https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/endpoints/courier"
-    arn = "arn:aws:states:eu-west-1:111122223333:execution:m:e"
-    assert resource_url(ExecutionLink, AWS, "eu-west-1", arn, "").endswith(f"#/v2/executions/details/{arn}")
-    china = "https://api.sagemaker.cn-north-1.amazonaws.com.cn"
-    assert "console.amazonaws.cn" in resource_url(TrainingJobLink, china, "cn-north-1", "j", "")
-
-
-@pytest.mark.parametrize("link", [TrainingJobLink, TransformJobLink, EndpointLink, ExecutionLink])
-def test_elsewhere_it_leads_to_a_page_that_exists(link: Any) -> None:
-    url = resource_url(link, LOCAL, "us-east-1", "a/b c", "http://127.0.0.1:8080/")
-    assert url == f"http://127.0.0.1:8080/scones-resources/{link.page}/a%2Fb%20c"
-    assert link.page in PAGES
-
-
-def test_only_amazons_own_hosts_have_a_console() -> None:
-    assert has_console(AWS)
-    assert not has_console("https://amazonaws.com.example.org")
-    assert not has_console(LOCAL)
-
-
-def test_a_resource_page_shows_status_reason_members_and_log() -> None:
-    sagemaker = FakeSageMaker()
-    sagemaker.create_training_job(TrainingJobName="j", HyperParameters={"epochs": "3"}, InputDataConfig=[{"A": 1}])
-    sagemaker.things["training_job", "j"] |= {"TrainingJobStatus": "Failed", "FailureReason": "why"}
-
-    class Logs:
-        @staticmethod
-        def describe_log_streams(**arguments: Any) -> Any:
-            assert arguments["logStreamNamePrefix"] == "j/"
-            return {"logStreams": [{"logStreamName": "j/algo-1"}]}
-
-        @staticmethod
-        def get_log_events(**_: Any) -> Any:
-            return {"events": [{"message": "Epoch[0] Validation-accuracy=0.875000\n"}]}
-
-    page = describe("training-jobs", "j", lambda service: Logs if service == "logs" else sagemaker)
-    assert (page["status"], page["reason"], page["tone"]) == ("Failed", "why", "violation")
-    assert page["log"] == ["Epoch[0] Validation-accuracy=0.875000"]
-    assert "epoch 0, validation: 0.8750" in page["chart"]
-    assert ("Hyperparameters", ["epochs 3"]) in page["facts"]
-    assert ("HyperParameters.epochs", "3") in page["rows"]
-    assert ("InputDataConfig[0].A", "1") in page["rows"]
-    assert list(flatten({"a": {"b": [1, {"c": 2}]}})) == [("a.b[0]", "1"), ("a.b[1].c", "2")]
-    for kind, name in (("training-jobs", "nobody"), ("volcanoes", "j")):
-        with pytest.raises(NoSuchResourceError):
-            describe(kind, name, lambda _: sagemaker)
-
-
-def test_the_curve_is_read_from_the_log_of_the_algorithm() -> None:
-    log = [
-        "[11/21/2026 00:00:01 INFO 14] Epoch[0] Train-accuracy=0.500000",
-        "[11/21/2026 00:00:01 INFO 14] Epoch[0] Train-top_k_accuracy_2=1.000000",
-        "[11/21/2026 00:00:02 INFO 14] Epoch[0] Validation-accuracy=0.600000",
-        "[11/21/2026 00:00:09 INFO 14] Epoch[1] Validation-accuracy=0.100000",
-        "[11/21/2026 00:00:19 INFO 14] Epoch[1] Validation-accuracy=0.900000",
-    ]
-    assert training_curve(log) == {"train": [(0, 0.5)], "validation": [(0, 0.6), (1, 0.9)]}
-    assert curve_chart(training_curve(["nothing"])) == ""
-
-
-def test_a_resource_page_escapes_what_it_shows() -> None:
-    values = {
-        "title": "Training job",
-        "name": "j",
-        "status": "Failed",
-        "tone": "violation",
-        "reason": "<script>alert(1)</script>",
-        "facts": [("Hyperparameters", ["<b>3</b>", "<i>4</i>"])],
-        "rows": [("HyperParameters.epochs", "<b>3</b>")],
-        "log": ["<img src=x>"],
-    }
-    text = render(values, "/scones")
-    assert "<script>" not in text
-    assert "<b>3</b>" not in text
-    assert "<i>4</i>" not in text
-    assert "<img src=x>" not in text
-    assert "There is no job" in render({"title": "There is no job"}, "/scones")
-    assert "&lt;b&gt;3&lt;/b&gt;" in text
-
-
-@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Airflow imports Starlette's test client
-def test_a_resource_page_is_not_for_strangers() -> None:
-    import httpx
-
-    async def ask() -> int:
-        transport = httpx.ASGITransport(app=build_application(), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
-            return (await client.get("/training-jobs/j")).status_code
-
-    assert asyncio.run(ask()) == 401
+from tests.support.fake_aws import client_error
 
 
 @pytest.fixture

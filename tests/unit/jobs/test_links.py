@@ -1,4 +1,4 @@
-"""The tasks that write a page show a button to it."""
+"""The buttons of a task lead to the thing it made and to the page it wrote."""
 
 from __future__ import annotations
 
@@ -11,9 +11,33 @@ from airflow.dag_processing.dagbag import DagBag
 
 from scones.batch.links import BatchLink
 from scones.batch.names import batch_id_for
-from scones.jobs import page_links
+from scones.jobs import links
+from scones.jobs.links import EndpointLink, TrainingJobLink, TransformJobLink, has_console, resource_url
+from scones.ui.resources import PAGES
 
 DAGS = Path(__file__).resolve().parents[3] / "dags"
+LOCAL, AWS = "http://127.0.0.1:4580", "https://api.sagemaker.eu-west-1.amazonaws.com"
+
+
+def test_on_aws_a_link_leads_to_the_console_of_the_region() -> None:
+    url = resource_url(EndpointLink, AWS, "eu-west-1", "courier")
+    assert url == "https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/endpoints/courier"
+    china = "https://api.sagemaker.cn-north-1.amazonaws.com.cn"
+    assert "console.amazonaws.cn" in resource_url(TrainingJobLink, china, "cn-north-1", "j")
+
+
+@pytest.mark.parametrize("link", [TrainingJobLink, TransformJobLink, EndpointLink])
+def test_elsewhere_it_leads_to_a_page_that_exists(link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080/")
+    url = resource_url(link, LOCAL, "us-east-1", "a/b c")
+    assert url == f"http://127.0.0.1:8080/scones/resources/{link.page}/a%2Fb%20c"
+    assert link.page in PAGES
+
+
+def test_only_amazons_own_hosts_have_a_console() -> None:
+    assert has_console(AWS)
+    assert not has_console("https://amazonaws.com.example.org")
+    assert not has_console(LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -38,20 +62,20 @@ def test_the_task_has_the_button_and_keeps_one_xcom(dag_id: str, task_id: str, b
     ("link", "returned", "url"),
     [
         (
-            page_links.ReportLink(),
+            links.ReportLink(),
             {"endpoint_name": "courier", "report_id": "report-1/../x"},
             "/scones/reports/courier/report-1%2F..%2Fx",
         ),
-        (page_links.EvaluationLink(), {"training_job_name": "job-1"}, "/scones/evaluations/job-1"),
+        (links.EvaluationLink(), {"training_job_name": "job-1"}, "/scones/evaluations/job-1"),
         (BatchLink(), None, f"/scones/batches/{batch_id_for('d', 'r')}"),
-        (page_links.ReportLink(), None, ""),
-        (page_links.EvaluationLink(), {}, ""),
+        (links.ReportLink(), None, ""),
+        (links.EvaluationLink(), {}, ""),
     ],
 )
 def test_the_button_leads_to_the_page_or_is_not_there(
     monkeypatch: pytest.MonkeyPatch, link: Any, returned: Any, url: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow.example/")
-    monkeypatch.setattr(page_links, "XCom", SimpleNamespace(get_value=lambda **_: returned))
+    monkeypatch.setattr(links, "XCom", SimpleNamespace(get_value=lambda **_: returned))
     key: Any = SimpleNamespace(dag_id="d", run_id="r")
     assert link.get_link(None, ti_key=key) == ("http://airflow.example" + url if url else "")

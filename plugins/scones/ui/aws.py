@@ -1,0 +1,74 @@
+"""What the pages ask AWS for, through Airflow's connection: the bucket, and a description with its log."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore.exceptions import ClientError
+
+from scones.aws.errors import code_of
+from scones.aws.resources import stack_outputs
+from scones.aws.store import ObjectStore
+from scones.defaults import AWS_CONN_ID
+from scones.ui.resources import LOG_LINES, PAGES, Described, Page
+
+_KEEP_S = 60
+_NOT_THERE = frozenset({"ValidationException", "ExecutionDoesNotExist", "InvalidArn"})
+
+_lock = Lock()
+_stores: list[tuple[float, ObjectStore]] = []
+
+
+class NoSuchResourceError(LookupError):
+    """There is no resource of that kind and name."""
+
+
+def store() -> ObjectStore:
+    """The project's bucket; looked up again after a minute, as the stack may be deployed anew."""
+    with _lock:
+        if not _stores or time.monotonic() - _stores[0][0] > _KEEP_S:
+            _stores[:] = [(time.monotonic(), ObjectStore(stack_outputs()["BucketName"]))]
+        return _stores[0][1]
+
+
+def client(service: str) -> Any:
+    """Return a client of the Airflow connection."""
+    return AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type=service).conn
+
+
+def describe(kind: str, name: str, clients: Any = client) -> Described:
+    """Return what AWS tells of a resource, and its log.
+
+    Raises:
+        NoSuchResourceError: the kind or the name is unknown.
+    """
+    page = PAGES.get(kind)
+    if page is None or not name:
+        raise NoSuchResourceError("There is no such page.")
+    try:
+        found = getattr(clients(page.service), page.operation)(**{page.argument: name})
+    except ClientError as error:
+        if code_of(error) not in _NOT_THERE:
+            raise
+        raise NoSuchResourceError(f"There is no {page.title.lower()} {name!r}.") from error
+    found.pop("ResponseMetadata", None)
+    return Described(page, name, found, _log(page, name, clients("logs")) if page.log_group else [])
+
+
+def _log(page: Page, name: str, logs: Any) -> list[str]:
+    group = page.log_group.format(name=name)
+    prefix = {} if "{name}" in page.log_group else {"logStreamNamePrefix": f"{name}/"}
+    lines: list[str] = []
+    try:
+        for stream in logs.describe_log_streams(logGroupName=group, **prefix)["logStreams"]:
+            answer = logs.get_log_events(
+                logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=LOG_LINES
+            )
+            lines += [event["message"].rstrip() for event in answer["events"]]
+    except ClientError as error:
+        if code_of(error) != "ResourceNotFoundException":
+            raise
+    return lines[-LOG_LINES:]

@@ -1,0 +1,64 @@
+"""The pages for jobs, endpoints and executions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from scones.ui.aws import NoSuchResourceError, describe
+from scones.ui.pages import resource
+from scones.ui.resources import PAGES, Described, flatten
+from tests.support.fake_aws import FakeSageMaker
+
+
+def test_a_resource_page_shows_status_reason_members_and_log() -> None:
+    sagemaker = FakeSageMaker()
+    sagemaker.create_training_job(TrainingJobName="j", HyperParameters={"epochs": "3"}, InputDataConfig=[{"A": 1}])
+    sagemaker.things["training_job", "j"] |= {"TrainingJobStatus": "Failed", "FailureReason": "why"}
+
+    class Logs:
+        @staticmethod
+        def describe_log_streams(**arguments: Any) -> Any:
+            assert arguments["logStreamNamePrefix"] == "j/"
+            return {"logStreams": [{"logStreamName": "j/algo-1"}]}
+
+        @staticmethod
+        def get_log_events(**_: Any) -> Any:
+            return {"events": [{"message": "Epoch[0] Validation-accuracy=0.875000\n"}]}
+
+    page = describe("training-jobs", "j", lambda service: Logs if service == "logs" else sagemaker)
+    assert (page.status, page.reason, page.tone) == ("Failed", "why", "violation")
+    assert page.log == ["Epoch[0] Validation-accuracy=0.875000"]
+    assert "epoch 0, validation: 0.8750" in page.chart
+    assert ("Hyperparameters", ["epochs 3"]) in page.facts
+    assert ("HyperParameters.epochs", "3") in page.rows
+    assert ("InputDataConfig[0].A", "1") in page.rows
+    assert list(flatten({"a": {"b": [1, {"c": 2}]}})) == [("a.b[0]", "1"), ("a.b[1].c", "2")]
+    for kind, name in (("training-jobs", "nobody"), ("volcanoes", "j"), ("training-jobs", "")):
+        with pytest.raises(NoSuchResourceError):
+            describe(kind, name, lambda _: sagemaker)
+
+
+def test_a_resource_page_escapes_what_it_shows() -> None:
+    hostile = "<script>alert(1)</script>"
+    members = {"TrainingJobStatus": "Failed", "FailureReason": hostile, "HyperParameters": {"a": hostile, hostile: "b"}}
+    text = resource("/scones", Described(PAGES["training-jobs"], hostile, members, [hostile]))
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 6
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Airflow imports Starlette's test client
+def test_the_pages_are_not_for_strangers() -> None:
+    import httpx
+
+    from scones.ui.application import build_application
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=build_application(), raise_app_exceptions=False)
+        paths = ("/", "/rejects", "/resources/training-jobs/j", "/runs/d/r", "/batches/b", "/reports/a/b")
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
+            return [(await client.get(path)).status_code for path in paths]
+
+    assert set(asyncio.run(ask())) == {401}
