@@ -8,14 +8,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_LINK_MODE=copy UV_COMP
 COPY requirements-setup.txt /build/
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r /build/requirements-setup.txt
 
-# Left out of both images: the packages' own tests, headers, and MLflow's web pages, which nothing here serves.
+# Left out of both images: the packages' own tests, and headers.
 FROM builder AS airflow-packages
 COPY requirements-airflow.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
     VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --require-hashes -r /build/requirements-airflow.txt \
     && /opt/venv/bin/python -m pip uninstall --yes uv pip \
     && find /opt/venv/lib/python3.11/site-packages -type d \
-       \( -name tests -o -path '*/pyarrow/include' -o -path '*/mlflow/server/js' \) -prune -exec rm -rf {} +
+       \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} +
 
 FROM builder AS platform-packages
 COPY requirements-platform.txt /build/

@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# The deployment's, with the SageMaker SDK.
+DEPLOY := .venv-deploy
 CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests docker
 # The longest first, so that both processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
@@ -41,11 +43,11 @@ aws-env: $(VENV)/.runtime ## Print what a shell needs for the AWS CLI and notebo
 	@$(BIN)/python -m embedded aws-env
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests, in two processes (slow ones: `make test-slow`)
+test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in two processes (slow ones: `make test-slow`)
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not compose" $(or $(ARGS),$(SUITES))
 
 .PHONY: test-slow
-test-slow: $(VENV)/.dev ## Run the tests that take minutes: kill tests, drills, large batches
+test-slow: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests that take minutes: kill tests, drills, large batches
 	@$(BIN)/pytest -m slow --timeout 1800 $(ARGS)
 
 .PHONY: check
@@ -80,16 +82,16 @@ compose-test: $(VENV)/.dev ## Build and try the compose set-up for real; needs a
 	@$(BIN)/pytest tests/compose -m compose --timeout 3600 $(ARGS)
 
 .PHONY: plan
-plan: $(VENV)/.runtime ## Show what `make deploy` would change on the AWS the environment points at
-	@$(BIN)/python -m infrastructure plan
+plan: $(DEPLOY)/.ready ## Show what `make deploy` would change on the AWS the environment points at
+	@$(DEPLOY)/bin/python -m infrastructure plan $(ARGS)
 
 .PHONY: deploy
-deploy: $(VENV)/.runtime ## Deploy the resources to the AWS the environment points at
-	@$(BIN)/python -m infrastructure deploy
+deploy: $(DEPLOY)/.ready ## Deploy the resources to the AWS the environment points at
+	@$(DEPLOY)/bin/python -m infrastructure deploy $(ARGS)
 
 .PHONY: destroy
-destroy: $(VENV)/.runtime ## Remove the deployed resources
-	@$(BIN)/python -m infrastructure destroy
+destroy: $(DEPLOY)/.ready ## Remove the deployed resources
+	@$(DEPLOY)/bin/python -m infrastructure destroy $(ARGS)
 
 LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
@@ -99,11 +101,12 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 	@$(LOCK) -c requirements.txt --group platform --group embedded --group dev -o requirements-dev.txt
 	@$(LOCK) -c requirements.txt --group compose -o requirements-airflow.txt
 	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt
+	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --group pyproject.toml:deploy -o requirements-deploy.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
-	@rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(DEPLOY) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/uv: requirements-setup.txt
@@ -123,6 +126,12 @@ $(VENV)/.runtime: $(BIN)/uv requirements.txt
 	@if [ ! -e $(VENV)/.dev ] || [ requirements.txt -nt $(VENV)/.dev ]; then \
 	  echo "Installing the locked packages"; \
 	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; fi
+	@touch $@
+
+$(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
+	@echo "Installing the deployment's locked packages in $(DEPLOY)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DEPLOY)
+	@UV_COMPILE_BYTECODE= $(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements-dev.txt

@@ -20,6 +20,12 @@ POLL_SECONDS = 0.2
 START_TIMEOUT_S = 60
 
 
+def deploy_command(stack_name: str) -> list[str]:
+    """The command that deploys the resources on this machine, where the training image is `sagemaker_local`'s own."""
+    image = "TrainingImage=sagemaker-local/image-classification:1"
+    return [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", stack_name, "--parameter", image]
+
+
 def _health_url() -> str:
     return f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '4566')}/_ministack/health"
 
@@ -45,8 +51,7 @@ def serve() -> int:
         time.sleep(POLL_SECONDS)
     environment = {**os.environ, "AWS_ENDPOINT_URL": _health_url().rsplit("/", 2)[0]}
     stack_name = os.environ.get("SCONES_STACK_NAME") or "scones"
-    command = [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", stack_name]
-    if subprocess.run(command, env=environment, check=False).returncode:
+    if subprocess.run(deploy_command(stack_name), env=environment, check=False).returncode:
         ministack.terminate()
         ministack.wait()
         return 1

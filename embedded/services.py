@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from embedded import environment
+from embedded.container import deploy_command
 from embedded.processes import Service, ServiceError, http_ok
 from embedded.run_folder import put_damaged_aside
 from embedded.settings import LOOPBACK, PROJECT_ROOT, EmbeddedSettings
@@ -57,7 +58,7 @@ def deploy(settings: EmbeddedSettings) -> None:
     """
     _run_to_end(
         f"Deploying the stack {settings.stack_name!r}",
-        [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", settings.stack_name],
+        deploy_command(settings.stack_name),
         environment.platform_environment(settings),
         settings.logs_dir / "deploy.log",
     )

@@ -21,6 +21,7 @@ from infrastructure.artifacts import (
     upload,
 )
 from infrastructure.stack import Echo
+from infrastructure.training_image import training_image
 
 STACK_NAME = "scones"
 TEMPLATE = ROOT / "infrastructure" / "template.yaml"
@@ -158,7 +159,10 @@ class Deployment:
             raise DeploymentError(
                 f"The template has no parameter {', '.join(unknown)}; it has {', '.join(sorted(declared))}"
             )
-        kept = {item["ParameterKey"] for item in (stack or {}).get("Parameters", [])} & declared - set(given)
+        in_stack = {item["ParameterKey"] for item in (stack or {}).get("Parameters", [])}
+        if "TrainingImage" not in given.keys() | in_stack:
+            given["TrainingImage"] = training_image(self.region)
+        kept = in_stack & declared - set(given)
         return stacks.make_change_set(
             self.cloudformation,
             self.stack_name,

@@ -53,6 +53,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def sdk_python() -> str:
+    """A Python that has the SageMaker SDK: the deployment's. Airflow's has none, as both cannot live in one."""
+    python = ROOT / ".venv-deploy" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the SageMaker SDK is not installed: `make .venv-deploy/.ready` does it")
+    return str(python)
+
+
 @pytest.fixture
 def free_port_number() -> int:
     """A port on loopback that nobody listens on."""

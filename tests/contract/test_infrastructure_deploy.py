@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from embedded import environment, services
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
 from infrastructure import artifacts as artifacts_module
+from infrastructure import deploy as deploy_module
 from infrastructure import stack as stacks
 from infrastructure.artifacts import ROOT, DeploymentError
 from infrastructure.deploy import THRESHOLD_KEY, Deployment
@@ -30,6 +30,19 @@ from infrastructure.deploy import THRESHOLD_KEY, Deployment
 def session(ministack: str, aws: Callable[..., Any]) -> Any:
     """What a deployment needs of a boto3 session, pointing at the test platform."""
     return SimpleNamespace(region_name="us-east-1", client=aws)
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The regions whose training image the SageMaker SDK was asked for, here a stand-in that answers at once."""
+    regions: list[str] = []
+
+    def training_image(region: str) -> str:
+        regions.append(region)
+        return f"of-{region}/image-classification:1"
+
+    monkeypatch.setattr(deploy_module, "training_image", training_image)
+    return regions
 
 
 @pytest.fixture
@@ -97,6 +110,13 @@ def test_a_parameter_is_changed_and_kept(deployment: Deployment, said: list[str]
     assert deployment.deploy()["EndpointName"] == "other-endpoint"
     assert said[-1].endswith("nothing to change.")
     assert deployment.deploy({"EndpointName": "third"})["EndpointName"] == "third"
+
+
+def test_the_sdk_is_asked_for_the_training_image_once(deployment: Deployment, asked: list[str]) -> None:
+    assert deployment.deploy()["TrainingImage"] == "of-us-east-1/image-classification:1"
+    assert deployment.deploy({"TrainingImage": "mine/classification:7"})["TrainingImage"] == "mine/classification:7"
+    assert deployment.deploy()["TrainingImage"] == "mine/classification:7"
+    assert asked == ["us-east-1"]
 
 
 def test_changed_code_is_deployed(
@@ -200,10 +220,10 @@ def test_it_is_not_destroyed_under_a_living_endpoint(deployment: Deployment, ses
 
 
 def test_the_command_line_plans_deploys_and_destroys(
-    ministack: str, platform_settings: EmbeddedSettings, deployment: Deployment
+    ministack: str, platform_settings: EmbeddedSettings, deployment: Deployment, sdk_python: str
 ) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "infrastructure", *arguments, "--stack-name", deployment.stack_name]
+        command = [sdk_python, "-m", "infrastructure", *arguments, "--stack-name", deployment.stack_name]
         return subprocess.run(
             command,
             env=environment.platform_environment(platform_settings) | {"PATH": os.environ["PATH"]},
@@ -219,7 +239,9 @@ def test_the_command_line_plans_deploys_and_destroys(
     assert "Add    Workflow" in run("plan").stdout
     made = run("deploy", "--parameter", "LogRetentionDays=7")
     assert made.returncode == 0, made.stderr
-    assert json.loads(run("outputs").stdout)["BucketName"] == deployment.data_bucket
+    outputs = json.loads(run("outputs").stdout)
+    assert outputs["BucketName"] == deployment.data_bucket
+    assert outputs["TrainingImage"].endswith(".dkr.ecr.us-east-1.amazonaws.com/image-classification:1")
     refused = run("deploy", "--parameter", "LogRetentionDays=2")
     assert refused.returncode == 1
     assert "LogRetentionDays" in refused.stderr

@@ -48,7 +48,7 @@ def trained_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
         assert done.returncode == 0, done.stdout
         platform = RunningPlatform(checkout)
         run_id = platform.start("train_and_deploy", {"epochs": 3, "minimum_accuracy": 0.5})
-        assert platform.wait("train_and_deploy", run_id) == "success", platform.explain("train_and_deploy", run_id)
+        assert platform.wait("train_and_deploy", run_id, 900) == "success", platform.explain("train_and_deploy", run_id)
         yield platform
         checkout.call("down")
     finally:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from infrastructure.deploy import Deployment
 from scones.batch.plan import chunk_references, make_plan
 from scones.batch.store import BatchStore
+from tests.support.template import IMAGE
 
 SURE, UNSURE = [0.98, 0.02], [0.6, 0.4]
 MODEL: dict[str, str | None] = {
@@ -172,7 +173,7 @@ class World:
 
 def deploy_world(aws: Callable[..., Any], stub: StubSageMaker, connection: str, stack: str = "batch-test") -> World:
     """Deploy the project's stack once more, with a classify function that asks the stub."""
-    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), stack).deploy()
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), stack).deploy(IMAGE)
     variables = {"ENDPOINT_NAME": outputs["EndpointName"], "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": stub.url}
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"], Environment={"Variables": variables}

@@ -17,7 +17,6 @@ from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.trigger import TrainingJobTrigger
 from scones.training.costs import cost_line
 from scones.training.job import (
-    ALGORITHM,
     InvalidTrainingJobError,
     TrainingSpec,
     build_training_request,
@@ -37,29 +36,6 @@ STARTUP_ALLOWANCE_S = 3600
 MOST_ATTEMPTS = 50
 
 
-class ImageUriError(AirflowFailException):
-    """The SageMaker SDK knows no image of the algorithm for the region."""
-
-
-def algorithm_image(region: str) -> str:
-    """Return the built-in image-classification algorithm's image URI in a region, from the SageMaker SDK's own tables.
-
-    Raises:
-        ImageUriError: the SDK knows none.
-    """
-    # Importing the SDK takes seconds: only here, and only when no image was given.
-    from sagemaker.core import image_uris
-
-    try:
-        uri: str = image_uris.retrieve(ALGORITHM, region)
-    except (ValueError, KeyError, OSError) as error:
-        raise ImageUriError(
-            f"The SageMaker SDK knows no {ALGORITHM} image for region {region!r} ({error}). "
-            "Set the training_image param to the image's URI."
-        ) from error
-    return uri
-
-
 class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
     """Train the built-in image-classification algorithm; run the job at most once per run, and not at all if unchanged.
 
@@ -76,8 +52,8 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
 
     Args:
         dataset: answer of `stage_images`.
-        stack: outputs of the CloudFormation stack (BucketName, SageMakerRoleArn).
-        training_image: image URI; empty for the SDK's image of the built-in algorithm in the connection's region.
+        stack: outputs of the CloudFormation stack (BucketName, SageMakerRoleArn, TrainingImage).
+        training_image: image URI; empty for the stack's, the built-in algorithm's in its region.
         instance_type, instance_count, volume_size_gb, max_runtime_s, input_kind, hyperparameters: see `TrainingSpec`.
         extra: any further CreateTrainingJob attributes, merged into the request.
         force_retrain: train even if a completed job with the same data, hyperparameters and image exists.
@@ -207,7 +183,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             dataset=self.dataset,
             bucket=self.stack["BucketName"],
             role_arn=self.stack["SageMakerRoleArn"],
-            image_uri=self.training_image or algorithm_image(self.hook.conn_region_name),
+            image_uri=self.training_image or self._stacks_image(),
             instance_type=self.instance_type,
             instance_count=as_int("instance_count", self.instance_count),
             volume_size_gb=as_int("volume_size_gb", self.volume_size_gb),
@@ -216,6 +192,15 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             hyperparameters=self.hyperparameters,
             extra=self.extra,
         )
+
+    def _stacks_image(self) -> str:
+        image: str | None = self.stack.get("TrainingImage")
+        if not image:
+            raise AirflowFailException(
+                "The stack has no output TrainingImage: its template is older. Run `make deploy`, or name an image in "
+                "the param training_image."
+            )
+        return image
 
     def _tags(self, context: Context, spec: TrainingSpec) -> list[dict[str, str]]:
         return tags(

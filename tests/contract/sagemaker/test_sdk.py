@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,10 +30,12 @@ def checked_role(ministack: str, aws: Callable[..., Any], unique: str) -> Iterat
 
 
 @pytest.mark.slow
-def test_the_sdks_classes_train_transform_and_see_failures(service, ministack, bucket, checked_role, unique):
+def test_the_sdks_classes_train_transform_and_see_failures(
+    sdk_python, service, ministack, bucket, checked_role, unique
+):
     environment = {**os.environ, "AWS_ENDPOINT_URL": ministack, "AWS_ENDPOINT_URL_SAGEMAKER": service.url}
     done = subprocess.run(
-        [sys.executable, str(FLOW), unique, TOY_IMAGE, checked_role, bucket],
+        [sdk_python, str(FLOW), unique, TOY_IMAGE, checked_role, bucket],
         env=environment,
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
@@ -57,12 +56,10 @@ def test_the_providers_operators_create_then_update(serving, connection):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("sagemaker") is None, reason="the SageMaker SDK is not installed")
-def test_the_sdk_creates_waits_and_invokes(serving, monkeypatch):
+def test_the_sdk_creates_waits_and_invokes(sdk_python, serving, monkeypatch):
     """In a process of its own: the SDK makes its clients once, from the environment."""
     import os
     import subprocess
-    import sys
 
     program = """
 import sys
@@ -96,7 +93,7 @@ endpoint.delete()
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": serving.service.url,
     }
     done = subprocess.run(
-        [sys.executable, "-c", program, model.replace("model", "sdk"), model],
+        [sdk_python, "-c", program, model.replace("model", "sdk"), model],
         env=environment,
         capture_output=True,
         text=True,

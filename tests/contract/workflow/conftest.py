@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pytest
 
 from infrastructure.deploy import Deployment
+from tests.support.template import IMAGE
 
 STACK = "wf-test"
 CONFIDENT, UNSURE = [0.98, 0.02], [0.6, 0.4]
@@ -175,7 +176,7 @@ class Workflow:
 
 @pytest.fixture(scope="session")
 def workflow(ministack: str, aws: Callable[..., Any], scripted_runtime: Runtime) -> Workflow:
-    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), STACK).deploy()
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), STACK).deploy(IMAGE)
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"],
         Environment={

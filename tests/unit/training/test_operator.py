@@ -249,11 +249,19 @@ def test_without_deferring_the_same_waiting_code_runs_in_the_worker(
     assert operator(sagemaker, deferrable=False).execute(context())["job_name"] == FIRST
 
 
-def test_the_sdk_knows_the_algorithms_image_without_any_network() -> None:
-    uri = training.algorithm_image("us-east-1")
-    assert uri.endswith("/image-classification:1")
-    with pytest.raises(AirflowFailException, match="Set the training_image param"):
-        training.algorithm_image("mars-north-1")
+@pytest.mark.parametrize(
+    ("given", "used"), [("", "stack/image-classification:1"), ("mine/image:2", "mine/image:2")], ids=["stack", "form"]
+)
+def test_the_forms_image_wins_over_the_stacks(sagemaker: FakeSageMaker, bucket: FakeS3, given: str, used: str) -> None:
+    stack = STACK | {"TrainingImage": "stack/image-classification:1"}
+    deferred(operator(sagemaker, stack=stack, training_image=given), context())
+    assert sagemaker.things["training_job", FIRST]["AlgorithmSpecification"]["TrainingImage"] == used
+
+
+def test_a_stack_of_an_older_template_says_what_to_do(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    with pytest.raises(AirflowFailException, match="make deploy"):
+        operator(sagemaker, training_image="").execute(context())
+    assert not sagemaker.things
 
 
 MODEL = {"model_name": "scones-abc", "answers_uri": "s3://b/evaluations/job/transform/"}
