@@ -84,8 +84,8 @@ def _check_member(member: tarfile.TarInfo) -> None:
         )
 
 
-def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytearray]:
-    found: dict[str, bytearray] = {}
+def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
     bounded = cast(Any, _BoundedReader(cast(IO[bytes], gzip.GzipFile(fileobj=stream)), limit))
     with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 18) as archive:
         for count, member in enumerate(archive):
@@ -103,11 +103,9 @@ def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytearray]:
     return found
 
 
-def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytearray:
+def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytes:
     # Grown as bytes really arrive: the size in a header is only a claim.
-    content = bytearray()
-    while block := source.read(1 << 20):
-        content += block
+    content = b"".join(iter(lambda: source.read(1 << 20), b""))
     if len(content) != member.size:
         raise CorruptArchiveError(f"The archive ends inside {member.name!r}. Download it again. {_ADVICE}")
     return content
@@ -117,7 +115,7 @@ def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKE
     """Both splits of a CIFAR-100 archive (path, or a binary stream at its start).
 
     Raises ArchiveNotFoundError, CorruptArchiveError, UnsafeArchiveError or UnsafePickleError, each saying what was
-    found and what to do. Memory: the unpacked pickles once, no copies.
+    found and what to do. Memory: the unpacked pickles, and while one is read two copies of it.
     """
     if isinstance(source, Path):
         try:
@@ -153,7 +151,9 @@ def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKE
 def _names(value: Any) -> list[str] | None:
     if not isinstance(value, list) or not all(isinstance(item, bytes | str) for item in value):
         return None
-    return [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value]
+    # By way of bytes, as a pickle's text may hold what no text can (lone surrogates).
+    raw = (item.encode("utf-8", "replace") if isinstance(item, str) else item for item in value)
+    return [item.decode("utf-8", "replace") for item in raw]
 
 
 def _class_names(meta: dict[str, Any]) -> list[str]:

@@ -22,7 +22,8 @@ from scones.dataset.errors import (
     UnsafeArchiveError,
     UnsafePickleError,
 )
-from scones.dataset.sample import pickle_python2, write_sample_archive
+from scones.dataset.sample import write_sample_archive
+from tests.support.pickles import pickle_python2
 
 META = pickle_python2({"fine_label_names": list(FINE_NAMES), "coarse_label_names": ["all"]})
 
