@@ -84,8 +84,8 @@ def _check_member(member: tarfile.TarInfo) -> None:
         )
 
 
-def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytearray]:
+    found: dict[str, bytearray] = {}
     bounded = cast(Any, _BoundedReader(cast(IO[bytes], gzip.GzipFile(fileobj=stream)), limit))
     with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 18) as archive:
         for count, member in enumerate(archive):
@@ -103,9 +103,11 @@ def _read_members(stream: IO[bytes], limit: int) -> dict[str, bytes]:
     return found
 
 
-def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytes:
+def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytearray:
     # Grown as bytes really arrive: the size in a header is only a claim.
-    content = b"".join(iter(lambda: source.read(1 << 20), b""))
+    content = bytearray()
+    while block := source.read(1 << 20):
+        content += block
     if len(content) != member.size:
         raise CorruptArchiveError(f"The archive ends inside {member.name!r}. Download it again. {_ADVICE}")
     return content
@@ -115,7 +117,7 @@ def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKE
     """Both splits of a CIFAR-100 archive (path, or a binary stream at its start).
 
     Raises ArchiveNotFoundError, CorruptArchiveError, UnsafeArchiveError or UnsafePickleError, each saying what was
-    found and what to do. Memory: the unpacked pickles, and while one is read two copies of it.
+    found and what to do. Memory: the unpacked pickles once, no copies.
     """
     if isinstance(source, Path):
         try:

@@ -4,6 +4,9 @@ A pickle is a program for a small stack machine that calls whatever function the
 looked through without being run: only the operations that an honest CIFAR-100 pickle needs, few enough of them, every
 length within the file. Then Python's own unpickler runs it with names of our own for numpy's: the few with which numpy
 1, numpy 2 and Python 2 or 3 write a ``uint8`` array are answered by stand-ins, everything else is refused by name.
+
+Large byte strings never go through the unpickler: they stay views into the input, so the 154 MB pixel block of the full
+archive exists once.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 import pickle
 import pickletools
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +31,8 @@ MAX_OPERATIONS = 2_000_000
 # Nothing nested is needed. Python hashes nested tuples by recursion, and a deep one ends the process.
 MAX_TUPLES = 1000
 _MAX_LINE = 1024
+_LARGE = 4096
+_BYTES = frozenset({"BINSTRING", "BINBYTES", "BINBYTES8", "BYTEARRAY8"})
 _ALLOWED = re.compile(
     r"(INT|BININT[12]?|LONG1?|BINFLOAT|NONE|NEWTRUE|NEWFALSE|(SHORT_)?BIN(STRING|BYTES|UNICODE)|STRING|UNICODE"
     r"|(BINBYTES|BYTEARRAY|BINUNICODE)8|EMPTY_(LIST|DICT|TUPLE)|APPENDS?|LIST|TUPLE[123]?|DICT|SETITEMS?|POP|MARK"
@@ -43,9 +49,14 @@ _LENGTHS = {
 }
 
 
-def _look_through(data: bytes) -> None:
-    """Raise UnsafePickleError or CorruptArchiveError unless the program is one that an honest pickle could be."""
-    position = tuples = 0
+def _look_through(data: memoryview) -> tuple[bytes, list[memoryview]]:
+    """Return the program with each large byte string taken out, and those strings as views into ``data``.
+
+    Raises UnsafePickleError or CorruptArchiveError unless an honest pickle could be this program.
+    """
+    kept: list[memoryview | bytes] = []
+    large: list[memoryview] = []
+    position = tuples = start = 0
     for _ in range(MAX_OPERATIONS):
         if position >= len(data):
             raise CorruptArchiveError("the pickle ends without a result")
@@ -55,35 +66,44 @@ def _look_through(data: bytes) -> None:
         if op is None:
             raise CorruptArchiveError(f"byte 0x{data[position]:02x} is not a pickle operation")
         if op.name == "STOP":
-            return
-        start, position = position + 1, _end(data, op, position + 1)
-        if position > len(data):
+            return b"".join([*kept, data[start : position + 1]]), large
+        content, end = _argument(data, op, position + 1)
+        if end > len(data):
             raise CorruptArchiveError("the pickle ends in the middle of a value")
         tuples += op.name.startswith("TUPLE")
         if tuples > MAX_TUPLES:
             raise UnsafePickleError(f"the pickle has more than {MAX_TUPLES} tuples")
         if op.name in ("PUT", "LONG_BINPUT"):  # the unpickler makes a table as long as the largest place
-            place = data[start:position].strip() if op.name == "PUT" else b""
-            number = int(place) if place.isdigit() else int.from_bytes(data[start:position], "little")
-            if number > MAX_OPERATIONS:
+            place = bytes(data[content:end])
+            if (int(place) if place[:-1].isdigit() else int.from_bytes(place, "little")) > MAX_OPERATIONS:
                 raise UnsafePickleError("the pickle remembers values at places beyond its own length")
+        if op.name == "FRAME":  # its length would be wrong now, and it only helps to read ahead
+            kept.append(data[start:position])
+            start = end
+        elif end - content >= _LARGE and op.name in _BYTES:
+            kept += (data[start:position], b"J" + struct.pack("<i", len(large)) + b"Q")
+            large.append(data[content:end])
+            start = end
+        position = end
     raise UnsafePickleError(f"the pickle has more than {MAX_OPERATIONS:,} operations")
 
 
-def _end(data: bytes, op: Any, start: int) -> int:
-    """Return where the operation's argument ends."""
+def _argument(data: memoryview, op: Any, start: int) -> tuple[int, int]:
+    """Return where the content of the operation's argument begins and ends."""
     if op.arg is None:
-        return start
+        return start, start
     if op.arg.n >= 0:
-        return start + int(op.arg.n)
+        return start, start + int(op.arg.n)
     if op.arg.n in _LENGTHS:
-        width = _LENGTHS[op.arg.n]
-        return start + width + int.from_bytes(data[start : start + width], "little")
+        content = start + _LENGTHS[op.arg.n]
+        return content, content + int.from_bytes(data[start:content], "little")
+    end = start
     for _ in range(2 if op.name == "GLOBAL" else 1):
-        start = data.find(b"\n", start, start + _MAX_LINE) + 1
-        if not start:
+        line = bytes(data[end : end + _MAX_LINE]).find(b"\n") + 1
+        if not line:
             raise CorruptArchiveError("the pickle has a line without an end")
-    return start
+        end += line
+    return start, end
 
 
 class _StandIn:
@@ -129,7 +149,11 @@ class _Array:
         if not isinstance(state, tuple) or len(state) != 5:
             raise UnsafePickleError("the pickle sets the state of an array to something else")
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _UInt8) or not isinstance(shape, tuple) or not isinstance(raw, bytes | bytearray):
+        if (
+            not isinstance(dtype, _UInt8)
+            or not isinstance(shape, tuple)
+            or not isinstance(raw, bytes | bytearray | memoryview)
+        ):
             raise UnsafePickleError("an array's state is not (shape, uint8, order, bytes)")
         if not 1 <= len(shape) <= 4 or not all(type(side) is int and side >= 0 for side in shape):
             raise UnsafePickleError("an array's shape is not one to four counts")
@@ -178,6 +202,13 @@ _NAMES = {
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, program: bytes, large: list[memoryview]) -> None:
+        super().__init__(io.BytesIO(program), encoding="bytes")
+        self._large = large
+
+    def persistent_load(self, pid: Any) -> memoryview:
+        return self._large[pid]
+
     def find_class(self, module: str, name: str) -> Any:
         found = _NAMES.get(f"{module}.{name}")
         if found is None:
@@ -189,21 +220,20 @@ class _Unpickler(pickle.Unpickler):
 
 def _text(value: Any) -> str:
     """Return a text or byte string as text, and of anything else the name of its type."""
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("latin-1")
     return value if isinstance(value, str) else f"<{type(value).__name__}>"
 
 
-def loads(data: bytes, name: str = "pickle") -> dict[str, Any]:
+def loads(data: bytes | bytearray, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
     Accepts what Python 2 or 3 writes with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay
-    bytes. Raises UnsafePickleError for anything that asks for code or for too much, CorruptArchiveError for anything
+    bytes (views when long). Raises UnsafePickleError for anything that asks for code or for too much, CorruptArchiveError for anything
     broken.
     """
     try:
-        _look_through(data)
-        result = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        result = _Unpickler(*_look_through(memoryview(data).toreadonly())).load()
         if type(result) is not dict:
             raise CorruptArchiveError(f"holds a {type(result).__name__} instead of a dictionary")
         if not all(isinstance(key, bytes | str) for key in result):

@@ -1,6 +1,6 @@
 """A stand-in for CIFAR-100 that the project draws itself, for machines that cannot get the real archive.
 
-Same archive, same members, same pickles (protocol 2, texts as byte strings, as Python 2 wrote them), so nothing
+Same archive, same members, pickles of the same content (texts as byte strings, as Python 2 wrote them), so nothing
 downstream knows the difference; `source.kind` in the manifest says "sample". Pose, colours, background, light,
 noise and things in the way differ from image to image, so a model has to learn the shape. Everything follows from
 the seed.
@@ -127,7 +127,7 @@ def write_sample_archive(
     """Draw ``classes`` (CIFAR-100 names) and write ``cifar-100-python.tar.gz`` at ``path``; the same bytes for the same
     arguments. Raises UnknownClassError."""
     class_ids(classes, FINE_NAMES)
-    members = {"meta": pickle.dumps({b"fine_label_names": [n.encode() for n in FINE_NAMES]}, protocol=2)}
+    members = {"meta": pickle.dumps({b"fine_label_names": [n.encode() for n in FINE_NAMES]}, protocol=4)}
     for split, per_class in (("test", test_per_class), ("train", train_per_class)):
         if progress:
             progress(f"drawing {per_class} {split} images of each of {len(classes)} classes")
@@ -140,7 +140,7 @@ def write_sample_archive(
                 b"coarse_labels": [0] * len(labels),
                 b"filenames": [name.encode() for name in names],
             },
-            protocol=2,
+            protocol=4,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs on one machine may draw the same sample
