@@ -229,8 +229,8 @@ def loads(data: bytes | bytearray, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
     Accepts what Python 2 or 3 writes with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay
-    bytes (views when long). Raises UnsafePickleError for anything that asks for code or for too much, CorruptArchiveError for anything
-    broken.
+    bytes (views when long). Raises UnsafePickleError for anything that asks for code or for too much,
+    CorruptArchiveError for anything broken.
     """
     try:
         result = _Unpickler(*_look_through(memoryview(data).toreadonly())).load()
