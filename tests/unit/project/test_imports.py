@@ -50,8 +50,6 @@ MIXED = {
     "scones/batch/generate.py",
     "scones/batch/plan.py",
     "scones/batch/serving.py",
-    "scones/dataset/archive.py",
-    "scones/dataset/staging.py",
     "scones/deployment/autoscaling.py",
     "scones/deployment/inventory.py",
     "scones/deployment/verify.py",
