@@ -64,7 +64,7 @@ class Guard:
         app: what is guarded; lifespan events pass through.
         allowed_hosts: names in `Host` beside this machine's own, without port; `*.name` allows all below a name.
         secret_key: when given, signatures are verified with it, whatever the access key.
-        open_paths: paths that need no signature, as health checks.
+        open_paths: paths that need no signature, as health checks; one that ends in "/" stands for all below it.
         now: the clock, in seconds since the epoch.
     """
 
@@ -83,6 +83,7 @@ class Guard:
         self._suffixes = (".localhost", *(host[1:] for host in hosts if host.startswith("*.")))
         self._secret_key = secret_key
         self._open_paths = frozenset(open_paths)
+        self._open_folders = tuple(path for path in self._open_paths if path.endswith("/"))
         self._now = now
         self._known: set[bytes] = set()  # Host headers that were allowed
 
@@ -94,7 +95,7 @@ class Guard:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             self._check_browser(scope["method"] if scope["type"] == "http" else "GET", headers)
-            if scope["path"] not in self._open_paths:
+            if scope["path"] not in self._open_paths and not scope["path"].startswith(self._open_folders):
                 receive = await self._check_signature(scope, headers, receive)
         except Refused as refused:
             LOG.warning("refused %s %s: %s", scope.get("method", "websocket"), scope["path"][:200], refused)

@@ -59,6 +59,8 @@ MIXED = {
     "scones/training/approval.py",
     "scones/training/params.py",
 }
+# MiniStack stands behind the guard that sagemaker_local has: a plain ASGI wrapper.
+ALLOWED = {("embedded/patches/door.py", "sagemaker_local.guard")}
 OUTSIDE = ("airflow", "boto3", "botocore", "aiobotocore")
 
 
@@ -85,6 +87,7 @@ def test_imports_go_one_way(folder: str):
         for line, name in _imports(path, PLUGINS if path.is_relative_to(PLUGINS) else ROOT)
         for prefix in FORBIDDEN[folder]
         if name == prefix or name.startswith(f"{prefix}.")
+        if (str(path.relative_to(ROOT)), name.rpartition(".")[0]) not in ALLOWED
     ]
     assert not wrong, "\n".join(wrong)
 
