@@ -61,16 +61,16 @@ async def raw_engine(platform: BatchPlatform, inputs: list[str]) -> float:
 
 async def our_engine(platform: BatchPlatform, keys: list[str]) -> float:
     """Run our engine alone over the same images, in this process; returns the seconds it took."""
+    from scones.batch.aws import StandardExecutions, async_client, hook_for
     from scones.batch.engine import BatchEngine
-    from scones.batch.executions import StandardExecutions, async_client
     from scones.batch.flow import FlowControl
-    from scones.batch.follower import ChunkRequest
-    from scones.batch.items import Item, workflow_input
+    from scones.batch.items import Item, Threshold, workflow_input
+    from scones.batch.plan import ChunkRequest
 
     os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = platform.connection
     batch_id = f"engine-{uuid.uuid4().hex[:8]}"
     endings: list[Any] = []
-    hook = ChunkRequest(platform.bucket, batch_id, 0, CONCURRENCY, 1000.0).hook("stepfunctions")
+    hook = hook_for(ChunkRequest(platform.bucket, batch_id, 0, CONCURRENCY, 1000.0), "stepfunctions")
     retries = {"total_max_attempts": 1, "mode": "standard"}
     async with async_client(hook, retries=retries, max_pool_connections=CONCURRENCY + 8) as client:
         engine = BatchEngine(
@@ -78,7 +78,7 @@ async def our_engine(platform: BatchPlatform, keys: list[str]) -> float:
             FlowControl(CONCURRENCY, 1000.0),
             batch_id=batch_id,
             input_of=lambda item: workflow_input(
-                item, batch_id=batch_id, bucket=platform.bucket, threshold=0.0, threshold_version=None
+                item, batch_id=batch_id, bucket=platform.bucket, threshold=Threshold(0.0)
             ),
             deadline_s=600,
             on_ending=endings.append,

@@ -5,8 +5,8 @@ Lists images, starts one execution of the Step Functions workflow for each (seri
 all, and writes what came of every image: **classified**, **rejected** (the model was not sure enough: a business
 outcome), **failed**, **timed out** or **aborted**.
 
-**Reads** images under `prefix` (default: the test images of the current dataset), or a `manifest` (JSONL or CSV with a
-column `key`, optionally `label`), or `keys`, or what got no answer in an earlier batch (`rerun_failed_of`).
+**Reads** images under `prefix` (default: the served model's test images), or a `manifest` (JSONL or CSV with a column
+`key`, optionally `label`), or `keys`, or what got no answer in an earlier batch (`rerun_failed_of`).
 **Writes** `s3://<bucket>/batches/<batch_id>/`: `results/part-*.jsonl` and `.parquet` (a row per image), `summary.json`,
 `report.html` (open it), `rejected.csv` (fill in `label` and accept it: the next training uses those images).
 
@@ -28,21 +28,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, dag
 
-from scones.batch import collect, plan
-from scones.batch.links import batch_task
+from scones.aws.tasks import resolve_resources
+from scones.batch import tasks
 from scones.batch.operator import BatchChunkOperator
 from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
+FAN_OUTS = ["executions", "distributed_map", "express"]
 INPUT, PACE, LIMITS = "What to score", "How fast", "When the run fails"
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['bucket'] }}"
+BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 
 PARAMS = {
     "prefix": Param(
         "", type=["null", "string"], title="S3 prefix", section=INPUT,
-        description="Folder in the project's bucket, as photos/2026-11-20/. Empty: the current dataset's test images.",
+        description="Folder in the project's bucket, as photos/2026-11-20/. Empty: the served model's test images.",
     ),
     "manifest": Param(
         "", type=["null", "string"], title="Manifest", section=INPUT,
@@ -79,7 +80,7 @@ PARAMS = {
         0, type="integer", title="Sample seed", section=INPUT, description="The same seed picks the same images.",
     ),
     "fan_out": Param(
-        "executions", type="string", enum=list(plan.FAN_OUTS), title="Fan out by", section=PACE,
+        "executions", type="string", enum=FAN_OUTS, title="Fan out by", section=PACE,
         description="executions, distributed_map or express: see the notes above.",
     ),
     "concurrency": Param(
@@ -129,8 +130,8 @@ PARAMS = {
     render_template_as_native_obj=True,
 )
 def batch_inference() -> None:
-    resources = task(multiple_outputs=False)(plan.resolve_resources)()
-    chunks = task(plan.plan_batch)(resources)
+    resources = resolve_resources()
+    chunks = tasks.plan_batch(resources)
     run_chunk = BatchChunkOperator.partial(
         task_id="run_chunk",
         bucket=BUCKET,
@@ -141,9 +142,8 @@ def batch_inference() -> None:
         pool=BATCH_POOL,
         execution_timeout=timedelta(hours=24),
     ).expand(chunk=chunks)
-    # No chunk at all (only_new, and nothing is new) is a batch of no images, not a failure.
-    collected = task(trigger_rule="none_failed")(collect.collect_results)(resources)
-    judged = batch_task(outlets=[BATCH_ASSET])(collect.summarize_batch)(resources)
+    collected = tasks.collect_results(resources)
+    judged = tasks.summarize_batch.override(outlets=[BATCH_ASSET])(resources)
     run_chunk >> collected >> judged
 
 

@@ -1,8 +1,8 @@
 """
 ### generate_traffic: send photographs through the inference workflow, for demonstrations and drills
 
-Draws test images of the current dataset, changes a share of them if asked (blur, night, noise), and sends each through
-the Step Functions workflow, so that everything downstream sees it as real traffic: the endpoint, its data capture, the
+Draws the served model's test images, changes a share of them if asked (blur, night, noise), and sends each through the
+Step Functions workflow, so that everything downstream sees it as real traffic: the endpoint, its data capture, the
 drift report of `monitor_endpoint`, the reject queue.
 
 | mode | sends |
@@ -10,7 +10,7 @@ drift report of `monitor_endpoint`, the reject queue.
 | `burst` | `images` requests as fast as `concurrency` and the account allow |
 | `stream` | `rate_per_second` requests a second for `duration_seconds` |
 
-**Reads** `datasets/current.json` and its test images. **Writes** changed images to `s3://<bucket>/traffic/<batch_id>/`
+**Reads** that dataset's manifest and test images. **Writes** changed images to `s3://<bucket>/traffic/<batch_id>/`
 and results and a report like those of `batch_inference` to `s3://<bucket>/batches/<batch_id>/`.
 
 **Drill for drift**: run with `drift=night`, `drifted_share=1`, then `monitor_endpoint`: its report must show it.
@@ -24,18 +24,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, dag
 
-from scones.batch import collect as batch_results
-from scones.batch import generate as batch_traffic
-from scones.batch import plan as batch
-from scones.batch.links import batch_task
+from scones.aws.tasks import resolve_resources
+from scones.batch import tasks
 from scones.batch.operator import BatchChunkOperator
 from scones.defaults import BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
+from scones.images.transformations import KINDS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 WHAT, PACE, DRIFT, LIMITS = "What to send", "How fast", "Drift", "When the run fails"
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['bucket'] }}"
+BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 RATE = "{{ params.rate_per_second if params.mode == 'stream' else 150 }}"
 
 PARAMS = {
@@ -71,7 +70,7 @@ PARAMS = {
         description="An execution that runs longer is stopped and counts as timed out.",
     ),
     "drift": Param(
-        "none", type="string", enum=list(batch_traffic.DRIFTS), title="Drift", section=DRIFT,
+        "none", type="string", enum=["none", *KINDS, "mixed"], title="Drift", section=DRIFT,
         description="How images are changed before they are sent; mixed: each in one of the ways.",
     ),
     "drifted_share": Param(
@@ -105,8 +104,8 @@ PARAMS = {
     render_template_as_native_obj=True,
 )
 def generate_traffic() -> None:
-    resources = task(multiple_outputs=False)(batch.resolve_resources)()
-    chunks = task(batch_traffic.prepare_traffic)(resources)
+    resources = resolve_resources()
+    chunks = tasks.prepare_traffic(resources)
     send_traffic = BatchChunkOperator.partial(
         task_id="send_traffic",
         bucket=BUCKET,
@@ -116,8 +115,8 @@ def generate_traffic() -> None:
         pool=BATCH_POOL,
         execution_timeout=timedelta(days=8),
     ).expand(chunk=chunks)
-    collected = task(batch_results.collect_results)(resources)
-    judged = batch_task()(batch_results.summarize_batch)(resources)
+    collected = tasks.collect_results(resources)
+    judged = tasks.summarize_batch(resources)
     send_traffic >> collected >> judged
 
 

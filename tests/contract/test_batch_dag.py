@@ -78,7 +78,7 @@ def test_200_images_with_30_percent_rejected_are_a_green_run(
     assert (summary["images"], summary["classified"], summary["rejected"]) == (200, 140, 60)
     stored = world.store.read_json(summary["summary_uri"].split("/", 3)[3])
     assert {name: stored[name] for name in summary} == summary
-    report = "\n".join(world.store.lines(summary["report_uri"].split("/", 3)[3]))
+    report = (world.store.read(summary["report_uri"].split("/", 3)[3]) or b"").decode()
     assert "60 rejected" in report
 
 

@@ -19,14 +19,16 @@ import pytest
 from embedded import environment
 from embedded.settings import EmbeddedSettings
 from scones.aws import layout
-from scones.batch.collect import accept_labels, collect
-from scones.batch.follower import ChunkFollower, ChunkRequest
-from scones.batch.generate import make_traffic
+from scones.batch.engine import TransportError
+from scones.batch.follower import ChunkFollower, ChunkReport
+from scones.batch.inputs import BatchInputError
+from scones.batch.items import COLUMNS, Row
+from scones.batch.labels import accept_labels, read_accepted
 from scones.batch.operator import BatchChunkOperator
-from scones.batch.plan import chunk_references
-from scones.batch.planning import BatchInputError
-from scones.batch.results import COLUMNS, BatchLimitError, check_limits
-from scones.batch.transport import TransportError
+from scones.batch.plan import ChunkReference, ChunkRequest
+from scones.batch.summary import BatchLimitError, check_limits
+from scones.batch.tasks import collect
+from scones.batch.traffic import make_traffic
 from tests.support.batch_world import MODEL, World, deploy_world, png, stub_sagemaker
 
 _ids = count()
@@ -51,18 +53,18 @@ def batch_id() -> str:
     return f"test-batch-{next(_ids)}"
 
 
-def follower(world: World, chunk: dict[str, Any], concurrency: int = 16) -> ChunkFollower:
+def follower(world: World, chunk: ChunkReference, concurrency: int = 16) -> ChunkFollower:
     return ChunkFollower(ChunkRequest(world.bucket, chunk["batch_id"], chunk["number"], concurrency, 1000.0))
 
 
-def run_chunks(world: World, chunks: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
-    async def all_of_them() -> list[dict[str, Any]]:
+def run_chunks(world: World, chunks: list[ChunkReference], **options: Any) -> list[ChunkReport]:
+    async def all_of_them() -> list[ChunkReport]:
         return list(await asyncio.gather(*(follower(world, chunk, **options).run() for chunk in chunks)))
 
     return asyncio.run(all_of_them())
 
 
-def rows_of(world: World, batch_id: str) -> dict[str, dict[str, Any]]:
+def rows_of(world: World, batch_id: str) -> dict[str, Row]:
     parts = world.store.part_numbers(batch_id)
     rows = [row for number in parts for row in world.store.rows(batch_id, number)]
     keyed = {row["key"]: row for row in rows}
@@ -100,7 +102,7 @@ def test_the_same_results_whichever_way_they_fan_out(world: World, batch_id: str
     assert (sure["endpoint_config"], sure["model_package"]) == ("config-7", "package/7")
     assert (unsure["probabilities"], unsure["error"]) == ([0.6, 0.4], "THRESHOLD_CONFIDENCE_NOT_MET")
     assert corrupt["error"] == "NotAnImageError"
-    assert folder + "corrupt-000.png" in corrupt["message"]
+    assert folder + "corrupt-000.png" in (corrupt["message"] or "")
     if fan_out == "executions":
         assert corrupt["failed_state"] == "SerializeImage"
     assert not any("list.lst" in key for key in world.sagemaker.requests)
@@ -159,16 +161,16 @@ def test_files_of_a_batch(world: World, batch_id: str) -> None:
         row
         for number in (0, 1)
         for row in parquet.read_table(
-            io.BytesIO(store.read_bytes(layout.part(batch_id, number, "parquet"), 1 << 20) or b"")
+            io.BytesIO(store.read(layout.part(batch_id, number, "parquet")) or b"")
         ).to_pylist()
     ]
     assert {row["key"]: row for row in table} == rows_of(world, batch_id)
-    page = "".join(f"{line}\n" for line in store.lines(layout.batch_report(batch_id)))
+    page = (store.read(layout.batch_report(batch_id)) or b"").decode()
     assert page.count("data:image/png;base64,") == 3
     assert "<script>" not in page
     assert "http://" not in page
     assert "https://" not in page
-    rejected = list(store.lines(layout.rejected(batch_id)))
+    rejected = (store.read(layout.rejected(batch_id)) or b"").splitlines()
     assert len(rejected) == 1 + 3
 
 
@@ -319,7 +321,7 @@ def test_a_listing_that_changes_while_it_is_read(world: World, batch_id: str, mo
     """What is there all the time is scored once; what comes or goes meanwhile is never doubled."""
     upload(world, "photos/moving/", sure=30)
     store = world.store
-    real = store.s3.get_paginator
+    real = store.client.get_paginator
 
     def small_pages(operation: str) -> Any:
         class Pages:
@@ -328,13 +330,13 @@ def test_a_listing_that_changes_while_it_is_read(world: World, batch_id: str, mo
                     if number == 1:
                         world.put("photos/moving/a-came-first.png")
                         world.put("photos/moving/z-came-last.png")
-                        store.s3.delete_object(Bucket=world.bucket, Key="photos/moving/sure-003.png")
-                        store.s3.delete_object(Bucket=world.bucket, Key="photos/moving/sure-029.png")
+                        store.client.delete_object(Bucket=world.bucket, Key="photos/moving/sure-003.png")
+                        store.client.delete_object(Bucket=world.bucket, Key="photos/moving/sure-029.png")
                     yield page
 
         return Pages()
 
-    monkeypatch.setattr(store.s3, "get_paginator", small_pages)
+    monkeypatch.setattr(store.client, "get_paginator", small_pages)
     monkeypatch.setattr(World, "store", property(lambda self: store))
     run_chunks(world, world.plan(batch_id, prefix="photos/moving/"))
     rows = rows_of(world, batch_id)
@@ -411,8 +413,8 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
             "max_failed_share": 1.0,
             "max_rejected_share": 1.0,
         }
-        plan = make_traffic(world.store, batch_id, params, world.resources, MODEL)
-        run_chunks(world, chunk_references(plan))
+        plan = make_traffic(world.store, batch_id, params, world.outputs, MODEL)
+        run_chunks(world, plan.references())
         summary = collect(world.store, batch_id)
         assert (summary["images"], summary["classified"], summary["accuracy"]) == (20, 20, 1.0)
         assert summary["counts"]["drifted"] == sum(
@@ -421,7 +423,7 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
         # The same folder listed as a batch knows its labels; so does a run without any source.
         second, third = f"{batch_id}-second", f"{batch_id}-third"
         run_chunks(world, world.plan(second, prefix="datasets/ds-1/test"))
-        assert sorted(row["label"] for row in rows_of(world, second).values()) == [0, 0, 0, 1, 1, 1]
+        assert sorted(row["label"] or 0 for row in rows_of(world, second).values()) == [0, 0, 0, 1, 1, 1]
         assert world.plan(third, sample_size=4)[0]["images"] == 4
     finally:
         world.client("s3").delete_object(Bucket=world.bucket, Key="datasets/current.json")
@@ -430,18 +432,15 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
 def test_labels_accepted_by_two_at_once_are_both_kept(world: World) -> None:
     classes = ["bicycle", "motorcycle"]
     threads = [
-        threading.Thread(
-            target=accept_labels, args=({f"photos/{index}.png": "bicycle"}, world.bucket, world.client("s3"), classes)
-        )
+        threading.Thread(target=accept_labels, args=({f"photos/{index}.png": "bicycle"}, world.store, classes))
         for index in range(6)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    accept_labels({"photos/0.png": "1", "photos/undecided.png": ""}, world.bucket, world.client("s3"), classes)
-    assert list(world.store.lines("labels/accepted.csv")) == [
-        "key,label",
-        "photos/0.png,motorcycle",
-        *(f"photos/{index}.png,bicycle" for index in range(1, 6)),
-    ]
+    accept_labels({"photos/0.png": "1", "photos/undecided.png": ""}, world.store, classes)
+    assert read_accepted(world.store.read("labels/accepted.csv")) == {
+        "photos/0.png": "motorcycle",
+        **{f"photos/{index}.png": "bicycle" for index in range(1, 6)},
+    }

@@ -11,14 +11,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from scones.batch.transport import (
-    Execution,
+from scones.batch.engine import (
     ExecutionExistsError,
     ExecutionGoneError,
     NotRunningError,
     ThrottledError,
     TransientError,
 )
+from scones.batch.items import Execution
 
 T = TypeVar("T")
 MACHINE = "arn:aws:states:us-east-1:ACCOUNT:stateMachine:workflow"

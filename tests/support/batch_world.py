@@ -17,17 +17,21 @@ from typing import Any
 from urllib.parse import unquote
 
 from infrastructure.deploy import Deployment
-from scones.batch.plan import chunk_references, make_plan
+from scones.batch.plan import ChunkReference, make_plan
 from scones.batch.store import BatchStore
+from scones.training.served import ServedModel
 from tests.support.template import IMAGE
 
 SURE, UNSURE = [0.98, 0.02], [0.6, 0.4]
-MODEL: dict[str, str | None] = {
-    "endpoint_name": "scones-courier",
-    "endpoint_config": "config-7",
-    "model_name": "model-7",
-    "model_package": "package/7",
-}
+MODEL = ServedModel(
+    "scones-courier",
+    endpoint_config="config-7",
+    model_name="model-7",
+    package_arn="package/7",
+    version=7,
+    dataset_version="ds-1",
+    classes=("bicycle", "motorcycle"),
+)
 PARAMS: dict[str, Any] = {
     "prefix": "",
     "manifest": "",
@@ -86,11 +90,21 @@ class StubSageMaker:
         return 200, "", UNSURE if "unsure" in key else SURE
 
     def describe(self, operation: str) -> dict[str, Any]:
-        config = {"EndpointConfigName": MODEL["endpoint_config"]}
+        config = {"EndpointConfigName": MODEL.endpoint_config}
         answers: dict[str, dict[str, Any]] = {
             "DescribeEndpoint": {"EndpointName": "e", "EndpointArn": "arn", "EndpointStatus": self.status, **config},
             "DescribeEndpointConfig": {**config, "ProductionVariants": [{"VariantName": "v", "ModelName": "model-7"}]},
             "DescribeModel": {"ModelName": "model-7", "PrimaryContainer": {"ModelPackageName": "package/7"}},
+            "DescribeModelPackage": {
+                "ModelPackageArn": MODEL.package_arn,
+                "ModelPackageVersion": MODEL.version,
+                "CustomerMetadataProperties": {
+                    "dataset_version": MODEL.dataset_version,
+                    "classes": ",".join(MODEL.classes),
+                    "training_job": "job-7",
+                    "image_shape": "3,32,32",
+                },
+            },
         }
         return answers[operation]
 
@@ -151,24 +165,13 @@ class World:
 
     @property
     def store(self) -> BatchStore:
-        return BatchStore(self.bucket, self.client("s3"))
-
-    @property
-    def resources(self) -> dict[str, str]:
-        return {
-            "bucket": self.bucket,
-            "endpoint_name": self.outputs["EndpointName"],
-            "executions": self.outputs["StateMachineArn"],
-            "distributed_map": self.outputs["DistributedMapStateMachineArn"],
-            "express": self.outputs["ExpressStateMachineArn"],
-        }
+        return BatchStore(self.bucket, client=self.client("s3"))
 
     def put(self, key: str, content: bytes | None = None) -> None:
         self.client("s3").put_object(Bucket=self.bucket, Key=key, Body=png(len(key)) if content is None else content)
 
-    def plan(self, batch_id: str, **params: Any) -> list[dict[str, Any]]:
-        plan = make_plan(self.store, batch_id, {**PARAMS, **params}, self.resources, MODEL)
-        return chunk_references(plan)
+    def plan(self, batch_id: str, **params: Any) -> list[ChunkReference]:
+        return make_plan(self.store, batch_id, {**PARAMS, **params}, self.outputs, MODEL).references()
 
 
 def deploy_world(aws: Callable[..., Any], stub: StubSageMaker, connection: str, stack: str = "batch-test") -> World:

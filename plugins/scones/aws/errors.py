@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 NOT_FOUND_CODES = frozenset({"ValidationException", "ResourceNotFound", "ResourceNotFoundException"})
 # GetObject names the code; HeadObject has no body to name one in, so botocore gives the status.
@@ -42,10 +43,9 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code_of(error) in TRANSIENT_CODES or status >= 500
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return False
-    # aiobotocore lets a broken connection through as OSError or, wrapped, as BotoCoreError.
-    return isinstance(error, BotoCoreError | OSError)
+    # What else botocore raises (no credentials, a bucket name that cannot be one) stays as it is. aiobotocore lets
+    # a broken connection through as OSError.
+    return isinstance(error, BotoConnectionError | HTTPClientError | IncompleteReadError | OSError)
 
 
 def not_found(error: BaseException) -> bool:

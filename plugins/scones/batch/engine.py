@@ -14,25 +14,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from scones.batch.flow import FlowControl
-from scones.batch.items import Item
-from scones.batch.names import execution_name
-from scones.batch.outcomes import DEADLINE_ERROR, KILLED_ERROR, RESTARTED_ERROR, Ending, is_rejection
-from scones.batch.transport import (
+from scones.batch.items import (
+    DEADLINE_ERROR,
+    KILLED_ERROR,
+    RESTARTED_ERROR,
     RUNNING,
+    Ending,
     Execution,
-    ExecutionExistsError,
-    ExecutionGoneError,
-    NotRunningError,
-    ThrottledError,
-    TransientError,
-    TransportError,
-    WorkflowTransport,
+    Item,
+    execution_name,
+    is_rejection,
 )
 
 T = TypeVar("T")
@@ -43,6 +40,50 @@ MAX_LOSSES = 5
 BULK_FROM = 3
 BULK_AT_MOST = 3000
 POLL_MIN_S, POLL_FLOOR_MAX_S, POLL_MAX_S = 0.1, 1.0, 10.0
+
+
+class TransportError(Exception):
+    """A call that cannot be repeated with success: access denied, no such state machine, invalid request."""
+
+
+class ThrottledError(Exception):
+    """The service asks for fewer calls."""
+
+
+class TransientError(Exception):
+    """The call may succeed when repeated: connection lost, 5xx."""
+
+
+class ExecutionExistsError(Exception):
+    """An execution of that name exists already."""
+
+
+class ExecutionGoneError(Exception):
+    """No execution of that ARN is known (yet, or any more)."""
+
+
+class NotRunningError(Exception):
+    """StopExecution came after the end."""
+
+
+class WorkflowTransport(Protocol):
+    """Calls to one state machine, each a single attempt: pace and repetition are the engine's."""
+
+    def arn_of(self, name: str) -> str: ...
+
+    async def start(self, name: str, workflow_input: str) -> Execution: ...
+
+    async def describe(self, arn: str) -> Execution: ...
+
+    async def running(self, at_most: int) -> Set[str] | None:
+        """Return the ARNs of what runs now, or None when there are more than ``at_most``."""
+        ...
+
+    async def stop(self, arn: str, error: str, cause: str) -> None: ...
+
+    async def failed_state(self, arn: str) -> str | None:
+        """Return the state in which the execution failed, from its history."""
+        ...
 
 
 @dataclass(slots=True)
@@ -173,7 +214,7 @@ class BatchEngine:
     async def _begin(self, item: Item, first_attempt: int = 1, losses: int = 0) -> None:
         workflow_input = self._input_of(item)
         for attempt in range(first_attempt, MAX_ATTEMPTS + 1):
-            name = execution_name(self._batch_id, item.identity, attempt)
+            name = execution_name(self._batch_id, item.item_id, attempt)
             arn = self._transport.arn_of(name)
             self._starting.add(arn)
             try:

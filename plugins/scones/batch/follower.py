@@ -9,23 +9,34 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict
 from weakref import WeakValueDictionary
 
 from scones.aws import layout
 from scones.batch import map_items
-from scones.batch.engine import BatchEngine
-from scones.batch.executions import ExpressExecutions, StandardExecutions, async_client
+from scones.batch.aws import async_client, hook_for, workflow_transport
+from scones.batch.engine import BatchEngine, TransportError, WorkflowTransport
 from scones.batch.flow import FlowControl
-from scones.batch.items import Item, read_items, workflow_input
-from scones.batch.outcomes import OUTCOMES, BatchFacts, Ending, result_row
-from scones.batch.transport import TransportError, WorkflowTransport
+from scones.batch.items import (
+    ABORTED,
+    CLASSIFIED,
+    FAILED,
+    REJECTED,
+    TIMED_OUT,
+    BatchFacts,
+    Ending,
+    Item,
+    Row,
+    read_items,
+    result_row,
+    workflow_input,
+)
+from scones.batch.plan import ChunkRequest, Plan
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S = 10.0
-CONNECTIONS_MAX = 256
 RECORD_READERS = 32
 
 _flows: WeakValueDictionary[tuple[Any, ...], FlowControl] = WeakValueDictionary()
@@ -40,79 +51,59 @@ def shared_flow(batch_id: str, concurrency: int, starts_per_second: float) -> Fl
     return flow
 
 
-@dataclass(frozen=True)
-class ChunkRequest:
-    """What a chunk's follower must know; the rest is in the batch's plan. All of it survives serialisation as JSON."""
+class ChunkReport(TypedDict):
+    """What a chunk's task returns."""
 
-    bucket: str
     batch_id: str
     number: int
-    concurrency: int
-    starts_per_second: float
-    aws_conn_id: str | None = "aws_default"
-    region_name: str | None = None
-    verify: bool | str | None = None
-    botocore_config: dict[str, Any] | None = None
-
-    def hook(self, service: str) -> Any:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
-        return AwsBaseHook(
-            aws_conn_id=self.aws_conn_id,
-            client_type=service,
-            region_name=self.region_name,
-            verify=self.verify,
-            config=self.botocore_config,
-        )
+    images: int
+    classified: int
+    rejected: int
+    failed: int
+    timed_out: int
+    aborted: int
+    calls: dict[str, int]
 
 
 class ChunkFollower:
     """Scores one chunk. Can be started again at any time: what is done is kept, what runs is adopted."""
 
-    def __init__(self, request: ChunkRequest, engine_type: type[BatchEngine] = BatchEngine) -> None:
+    def __init__(self, request: ChunkRequest) -> None:
         self.request = request
-        self._engine_type = engine_type
         self._engine: BatchEngine | None = None
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, Row] = {}
         self._saved = 0
-        self._plan: dict[str, Any] = {}
+        self._plan: Plan | None = None
 
-    @property
-    def unfinished(self) -> list[str]:
-        """ARNs of executions that may be running."""
-        return self._engine.unfinished if self._engine else []
-
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> ChunkReport:
         """Follow the chunk to its end and write its part.
-
-        Returns:
-            ``{"batch_id", "number", "images", "calls", <outcome>: n}``.
 
         Raises:
             TransportError: Step Functions refuses for good.
+            LookupError: the batch has no plan.
         """
         request = self.request
-        async with async_client(request.hook("s3"), max_pool_connections=RECORD_READERS) as s3:
-            plan = json.loads(await self._read(s3, layout.plan(request.batch_id)) or "null")
-            if plan is None:
+        part = layout.part(request.batch_id, request.number)
+        checkpoint = layout.checkpoint(request.batch_id, request.number)
+        async with async_client(hook_for(request, "s3"), max_pool_connections=RECORD_READERS) as s3:
+            document = await self._read(s3, layout.plan(request.batch_id))
+            if document is None:
                 raise LookupError(
                     f"Batch {request.batch_id} has no plan in s3://{request.bucket}: run plan_batch again."
                 )
-            self._plan = plan
+            plan = self._plan = Plan.from_dict(json.loads(document))
             text = await self._read(s3, layout.chunk(request.batch_id, request.number))
             items = list(read_items((text or "").splitlines()))
-            part = layout.part(request.batch_id, request.number)
             done = _rows(await self._read(s3, part))
             if len(done) == len(items):
                 log.info("Chunk %d has its %d results already", request.number, len(done))
                 return self._report(done)
-            checkpoint = layout.checkpoint(request.batch_id, request.number)
             self._rows = {row["item_id"]: row for row in _rows(await self._read(s3, checkpoint))}
             self._saved = len(self._rows)
             if self._saved:
                 log.info("%d of %d images were done before: their results are kept", self._saved, len(items))
-            await self._score(s3, plan, [item for item in items if item.identity not in self._rows])
-            rows = [self._rows[item.identity] for item in items]
+            await self._score(s3, plan, [item for item in items if item.item_id not in self._rows])
+            rows = [self._rows[item.item_id] for item in items]
             await self._write(s3, part, rows)
             await s3.delete_object(Bucket=request.bucket, Key=checkpoint)
         return self._report(rows)
@@ -122,10 +113,9 @@ class ChunkFollower:
 
         Opens a client of its own: a kill cancels ``run`` first, and that closes the one it had.
         """
-        if self._engine is None or not self._engine.unfinished:
+        if self._engine is None or self._plan is None or not self._engine.unfinished:
             return 0
-        async with contextlib.AsyncExitStack() as stack:
-            transport = await self._transport(stack, self._plan)
+        async with workflow_transport(self.request, self._plan) as transport:
             return await self._engine.stop_unfinished(transport, "The task that followed it was killed")
 
     def stop_blocking(self) -> int:
@@ -133,43 +123,15 @@ class ChunkFollower:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, self.stop()).result()
 
-    async def _score(self, s3: Any, plan: dict[str, Any], items: Sequence[Item]) -> None:
-        request = self.request
-        facts = BatchFacts(request.batch_id, request.bucket, plan["classes"], plan["model"])
-        flow = shared_flow(request.batch_id, request.concurrency, request.starts_per_second)
-
-        judged: dict[str, Any] = {"threshold": plan["threshold"], "threshold_version": plan["threshold_version"]}
-        where: dict[str, Any] = {"batch_id": request.batch_id, "bucket": request.bucket}
-        deadline_s = float(plan["execution_timeout_seconds"])
-        by_map = plan["mode"] == "distributed_map"
-        parents: list[Ending] = []
-
-        def note(ending: Ending) -> None:
-            self._rows[ending.item.identity] = result_row(ending, facts)
-
-        def input_of(item: Item) -> str:
-            if by_map:
-                return map_items.parent_input(item.key, **where, **judged, concurrency=request.concurrency)
-            return workflow_input(item, **where, **judged)
-
-        async with contextlib.AsyncExitStack() as stack:
-            self._engine = self._engine_type(
-                await self._transport(stack, plan),
-                flow,
-                batch_id=request.batch_id,
-                input_of=input_of,
-                # A parent runs as long as all its items, one after the other at worst.
-                deadline_s=deadline_s * (1 + len(items) / request.concurrency) if by_map else deadline_s,
-                on_ending=parents.append if by_map else note,
-            )
+    async def _score(self, s3: Any, plan: Plan, items: Sequence[Item]) -> None:
+        facts = BatchFacts(plan.batch_id, self.request.bucket, plan.model)
+        async with workflow_transport(self.request, plan) as transport:
             saver = asyncio.create_task(self._keep_checkpoint(s3, len(items)))
             try:
-                if by_map and items:
-                    chunk_key = layout.chunk(request.batch_id, request.number)
-                    await self._engine.run([map_items.parent_item(request.number, chunk_key)])
-                    await self._read_records(s3, items, parents[0], facts)
+                if plan.fan_out == "distributed_map":
+                    await self._score_by_map(s3, transport, plan, items, facts)
                 else:
-                    await self._engine.run(items)
+                    await self._score_by_executions(transport, plan, items, facts)
             except Exception:
                 # The retry need not describe again (or, express, run again) what has ended.
                 with contextlib.suppress(Exception):
@@ -180,8 +142,45 @@ class ChunkFollower:
                 with contextlib.suppress(asyncio.CancelledError):
                     await saver
 
-    async def _read_records(self, s3: Any, items: Sequence[Item], parent: Ending, facts: BatchFacts) -> None:
-        """Make rows of what the items of the Distributed Map wrote."""
+    def _engine_over(self, transport: WorkflowTransport, **options: Any) -> BatchEngine:
+        request = self.request
+        flow = shared_flow(request.batch_id, request.concurrency, request.starts_per_second)
+        self._engine = BatchEngine(transport, flow, batch_id=request.batch_id, **options)
+        return self._engine
+
+    async def _score_by_executions(
+        self, transport: WorkflowTransport, plan: Plan, items: Sequence[Item], facts: BatchFacts
+    ) -> None:
+        def note(ending: Ending) -> None:
+            self._rows[ending.item.item_id] = result_row(ending, facts)
+
+        input_of = partial(workflow_input, batch_id=plan.batch_id, bucket=self.request.bucket, threshold=plan.threshold)
+        engine = self._engine_over(transport, input_of=input_of, deadline_s=plan.deadline_s, on_ending=note)
+        await engine.run(items)
+
+    async def _score_by_map(
+        self, s3: Any, transport: WorkflowTransport, plan: Plan, items: Sequence[Item], facts: BatchFacts
+    ) -> None:
+        """Run the chunk's parent execution, and make rows of what its items wrote."""
+        request = self.request
+        if not items:
+            return
+        parents: list[Ending] = []
+
+        def input_of(parent: Item) -> str:
+            return map_items.parent_input(
+                parent.key,
+                batch_id=plan.batch_id,
+                bucket=request.bucket,
+                threshold=plan.threshold,
+                concurrency=request.concurrency,
+            )
+
+        # A parent runs as long as all its items, one after the other at worst.
+        deadline_s = plan.deadline_s * (1 + len(items) / request.concurrency)
+        engine = self._engine_over(transport, input_of=input_of, deadline_s=deadline_s, on_ending=parents.append)
+        await engine.run([map_items.parent_item(request.number, layout.chunk(plan.batch_id, request.number))])
+        [parent] = parents
         problem = map_items.parent_problem(parent.execution)
         if problem:
             raise TransportError(problem)
@@ -189,36 +188,20 @@ class ChunkFollower:
 
         async def read(item: Item) -> None:
             async with gate:
-                key = map_items.record_key(self.request.batch_id, item.key)
                 try:
-                    answer = await s3.get_object(Bucket=self.request.bucket, Key=key)
+                    answer = await s3.get_object(
+                        Bucket=request.bucket, Key=map_items.record_key(plan.batch_id, item.key)
+                    )
                 except s3.exceptions.NoSuchKey:
                     record, written = None, None
                 else:
                     async with answer["Body"] as body:
                         record, written = json.loads(await body.read()), answer["LastModified"]
-                self._rows[item.identity] = map_items.row_of_record(item, record, written, parent, facts)
+                self._rows[item.item_id] = map_items.row_of_record(item, record, written, parent, facts)
 
         async with asyncio.TaskGroup() as group:
             for item in items:
                 group.create_task(read(item))
-
-    async def _transport(self, stack: contextlib.AsyncExitStack, plan: dict[str, Any]) -> WorkflowTransport:
-        hook, deadline_s = self.request.hook("stepfunctions"), float(plan["execution_timeout_seconds"])
-        express = plan["mode"] == "express"
-        options: dict[str, Any] = {
-            # The engine paces and repeats by itself: a retry inside botocore would hide the throttling from it.
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "max_pool_connections": min(CONNECTIONS_MAX, self.request.concurrency + 8),
-            "connect_timeout": 10,
-            "read_timeout": deadline_s + 10 if express else 60,
-        }
-        if express and await asyncio.to_thread(hook.conn_config.get_service_endpoint_url, "stepfunctions"):
-            # "sync-" goes before AWS's own host name; an endpoint_url given by the connection is an address as it is.
-            options["inject_host_prefix"] = False
-        client = await stack.enter_async_context(async_client(hook, **options))
-        arn = plan["state_machine_arn"]
-        return ExpressExecutions(client, arn, deadline_s) if express else StandardExecutions(client, arn)
 
     async def _keep_checkpoint(self, s3: Any, total: int) -> None:
         before = len(self._rows)
@@ -242,20 +225,24 @@ class ChunkFollower:
         async with answer["Body"] as body:
             return str((await body.read()).decode("utf-8"))
 
-    async def _write(self, s3: Any, key: str, rows: Sequence[dict[str, Any]]) -> None:
+    async def _write(self, s3: Any, key: str, rows: Sequence[Row]) -> None:
         body = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows).encode("ascii")
         await s3.put_object(Bucket=self.request.bucket, Key=key, Body=body, ContentType="application/x-ndjson")
 
-    def _report(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _report(self, rows: Sequence[Row]) -> ChunkReport:
         counts = Counter(row["outcome"] for row in rows)
         return {
             "batch_id": self.request.batch_id,
             "number": self.request.number,
             "images": len(rows),
-            **{outcome: counts[outcome] for outcome in OUTCOMES},
+            "classified": counts[CLASSIFIED],
+            "rejected": counts[REJECTED],
+            "failed": counts[FAILED],
+            "timed_out": counts[TIMED_OUT],
+            "aborted": counts[ABORTED],
             "calls": dict(self._engine.calls) if self._engine else {},
         }
 
 
-def _rows(text: str | None) -> list[dict[str, Any]]:
+def _rows(text: str | None) -> list[Row]:
     return [json.loads(line) for line in (text or "").split("\n") if line]

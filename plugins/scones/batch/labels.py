@@ -2,74 +2,123 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-ACCEPTED_KEY = "labels/accepted.csv"
+from scones.aws import layout
+from scones.aws.store import ObjectStore
+from scones.batch.inputs import BatchInputError, csv_line, open_text, parse_label, read_table, text_lines
+from scones.batch.items import Row
+
+log = logging.getLogger(__name__)
+
 ACCEPTED_COLUMNS = ("key", "label")
-REJECTED_COLUMNS = ("key", "label", "guess", "confidence", "inference_id", "execution_arn")
+REJECTED_HEADER = csv_line(("key", "label", "guess", "confidence", "inference_id", "execution_arn"))
 
 
-class UnknownLabelError(ValueError):
-    """A label names no class of the dataset."""
-
-
-def rejected_record(row: Mapping[str, Any]) -> dict[str, Any]:
+def rejected_line(row: Row) -> str:
     """Return a rejected row as a line of rejected.csv; ``label`` is empty where it is to be filled in."""
-    return {
-        "key": row["key"],
-        "label": row.get("label_class") or "",
-        "guess": row.get("predicted_class") or row.get("predicted_index"),
-        "confidence": row.get("confidence"),
-        "inference_id": row.get("inference_id"),
-        "execution_arn": row.get("execution_arn"),
-    }
+    guess = row["predicted_class"] or row["predicted_index"]
+    rest = (row["confidence"], row["inference_id"], row["execution_arn"])
+    return csv_line((row["key"], row["label_class"], guess, *rest))
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line of rejected.csv: the image, what the model took it for, and how sure it was."""
+
+    key: str
+    guess: str
+    confidence: float | None
+
+
+def read_rejected(content: bytes, name: str) -> Iterator[Rejected]:
+    """Yield the lines of a rejected.csv; a damaged one costs itself and what follows it in this file."""
+    lines = text_lines(open_text(io.BytesIO(content), name), name)
+    try:
+        for _, row in read_table(lines, name, ["key"]):
+            if row["key"]:
+                yield Rejected(row["key"], row.get("guess", ""), _finite(row.get("confidence", "")))
+    except BatchInputError as error:
+        log.warning("Some rejected images are not shown: %s", error)
+
+
+def _finite(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def check_labels(labels: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
     """Return ``{key: class name}``; empty labels (not decided yet) are left out, an index becomes its name.
 
     Raises:
-        UnknownLabelError: a label is no class; names the image.
+        BatchInputError: a label is no class; names the image.
     """
-    checked = {}
-    for key, label in labels.items():
-        text = str(label).strip()
-        if not text:
-            continue
-        if text.isdigit() and int(text) < len(classes):
-            text = classes[int(text)]
-        if text not in classes:
-            raise UnknownLabelError(f"{key!r} is labelled {text!r}; the classes are {', '.join(classes)}.")
-        checked[key] = text
-    return checked
+    found = {key: parse_label(label, repr(key), classes) for key, label in labels.items()}
+    return {key: classes[index] for key, index in found.items() if index is not None}
 
 
-def read_accepted(text: str) -> dict[str, str]:
-    """Read accepted.csv: ``{key: class name}``; an empty text holds none."""
-    return read_labelled(text) if text.strip() else {}
+def read_labelled(content: bytes, name: str = "The file") -> dict[str, str]:
+    """Read a rejected.csv that was filled in (any CSV with key and label): ``{key: label}``.
+
+    Raises:
+        BatchInputError: it cannot be read, or gives an image two labels; names the line.
+    """
+    lines = text_lines(open_text(io.BytesIO(content), name), name)
+    labels: dict[str, str] = {}
+    for where, row in read_table(lines, name, ACCEPTED_COLUMNS):
+        key, label = row["key"], row.get("label", "").strip()
+        if not key and label:
+            raise BatchInputError(f"{where} has a label and no key.")
+        if label and labels.get(key) not in (None, "", label):
+            raise BatchInputError(f"{where}: {key!r} is labelled {label!r}, and {labels[key]!r} in a line before.")
+        if key:
+            labels[key] = label or labels.get(key, "")
+    return labels
 
 
-def merge_accepted(text: str, accepted: Mapping[str, str]) -> str:
+def read_accepted(content: bytes | None) -> dict[str, str]:
+    """Read accepted.csv: ``{key: class name}``; an absent or empty file holds none."""
+    return read_labelled(content, "labels/accepted.csv") if content and content.strip() else {}
+
+
+def merge_accepted(content: bytes | None, accepted: Mapping[str, str]) -> bytes:
     """Return accepted.csv with ``accepted`` added; a later label of the same image replaces the earlier one."""
-    merged = {**read_accepted(text), **accepted}
-    return _csv(ACCEPTED_COLUMNS, ({"key": key, "label": label} for key, label in sorted(merged.items())))
+    return _csv({**read_accepted(content), **accepted}.items())
 
 
-def read_labelled(text: str) -> dict[str, str]:
-    """Read a rejected.csv that was filled in (any CSV with key and label): ``{key: label}``."""
-    reader = csv.DictReader(io.StringIO(text))
-    missing = {"key", "label"} - set(reader.fieldnames or ())
-    if missing:
-        raise ValueError(f"The CSV has no column {' and '.join(sorted(missing))}: its header is {reader.fieldnames}.")
-    return {row["key"]: row["label"] or "" for row in reader}
+def _csv(labels: Iterable[tuple[str, str]]) -> bytes:
+    return "".join([csv_line(ACCEPTED_COLUMNS), *map(csv_line, sorted(labels))]).encode()
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+def accept_labels(labels: Mapping[str, str], store: ObjectStore, classes: Sequence[str]) -> int:
+    """Add labels that people gave to rejected images: the next staging takes them as extra training images.
+
+    Two people who accept labels at once both keep theirs.
+
+    Args:
+        labels: S3 key -> class name or index; empty values are left out. A later label replaces an earlier one.
+        classes: class names in the label order of the model that rejected the images.
+
+    Returns:
+        How many labels were taken.
+
+    Raises:
+        BatchInputError: a label is no class; nothing is written.
+        ConflictError: others kept changing the file at the same time.
+    """
+    accepted = check_labels(labels, classes)
+    if accepted:
+        store.update(layout.ACCEPTED_LABELS, lambda content: merge_accepted(content, accepted), "text/csv")
+    return len(accepted)
+
+
+def accept_labelled_csv(content: bytes, store: ObjectStore, classes: Sequence[str]) -> int:
+    """Add the labels of a filled-in rejected.csv; see :func:`accept_labels`."""
+    return accept_labels(read_labelled(content), store, classes)

@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scones.aws import layout
-from scones.batch.items import Item
-from scones.batch.outcomes import ABORTED, FAILED, TIMED_OUT, BatchFacts, Ending, result_row
-from scones.batch.transport import Execution
+from scones.batch.items import BatchFacts, Ending, Execution, Item, Row, Threshold, result_row
 
 _STATUS = {"classified": "SUCCEEDED", "rejected": "FAILED", "failed": "FAILED"}
 # The map ended as it should, with more failed items than it was told to tolerate.
@@ -23,23 +21,15 @@ def parent_item(number: int, chunk_key: str) -> Item:
     return Item(chunk_key, item_id=f"map-of-chunk-{number}")
 
 
-def parent_input(
-    chunk_key: str,
-    *,
-    batch_id: str,
-    bucket: str,
-    threshold: float | None,
-    threshold_version: int | None,
-    concurrency: int,
-) -> str:
+def parent_input(chunk_key: str, *, batch_id: str, bucket: str, threshold: Threshold, concurrency: int) -> str:
     """Return the input of the Distributed Map's parent execution; its contract is in infrastructure/README.md."""
     return json.dumps(
         {
             "bucket": bucket,
             "keys_manifest_key": chunk_key,
             "batch_id": batch_id,
-            "threshold": threshold,
-            "threshold_version": threshold_version,
+            "threshold": threshold.value,
+            "threshold_version": threshold.version,
             "max_concurrency": concurrency,
             # Failures are counted and judged at the end of the batch, with their causes.
             "tolerated_failure_percentage": 100,
@@ -62,18 +52,17 @@ def parent_problem(parent: Execution) -> str | None:
 
 def row_of_record(
     item: Item, record: Mapping[str, Any] | None, written: datetime | None, parent: Ending, facts: BatchFacts
-) -> dict[str, Any]:
+) -> Row:
     """Return the row of one item from its record; without a record, the parent's ending says what became of it.
 
     A record holds no times: ``ended_at`` is when it was written.
     """
     ended = written.astimezone(UTC).timestamp() if written else None
     if record is None:
-        outcome = {"ABORTED": ABORTED, "TIMED_OUT": TIMED_OUT}.get(parent.execution.status, FAILED)
-        status = {ABORTED: "ABORTED", TIMED_OUT: "TIMED_OUT", FAILED: "FAILED"}[outcome]
+        stopped = parent.execution.status in ("ABORTED", "TIMED_OUT")
         execution = Execution(
             parent.execution.arn,
-            status,
+            parent.execution.status if stopped else "FAILED",
             error=parent.execution.error or "ItemRecordMissing",
             cause="The item ended without a record: it was stopped, or its record could not be written",
         )

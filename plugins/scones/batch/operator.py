@@ -11,7 +11,8 @@ from typing import Any
 from airflow.exceptions import AirflowException
 from airflow.sdk import BaseOperator, Context
 
-from scones.batch.follower import ChunkFollower, ChunkRequest
+from scones.batch.follower import ChunkFollower, ChunkReport
+from scones.batch.plan import ChunkReference, ChunkRequest
 from scones.batch.trigger import BatchChunkTrigger
 from scones.defaults import AWS_CONN_ID
 
@@ -44,7 +45,7 @@ class BatchChunkOperator(BaseOperator):
         self,
         *,
         bucket: str,
-        chunk: dict[str, Any],
+        chunk: ChunkReference,
         concurrency: int | str = 64,
         starts_per_second: float | str = 100.0,
         deferrable: bool = True,
@@ -84,7 +85,7 @@ class BatchChunkOperator(BaseOperator):
             botocore_config=self.botocore_config,
         )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         request = self.request()
         follower = self._follower = ChunkFollower(request)
         if self.deferrable:
@@ -100,7 +101,7 @@ class BatchChunkOperator(BaseOperator):
             )
         return asyncio.run(follower.run())
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | str | None = None) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any] | str | None = None) -> Any:
         if event == "success":
             # `dag.test()` resumes even a task that its trigger has ended, and drops the report.
             return {"batch_id": self.chunk["batch_id"], "number": self.chunk["number"]}
@@ -108,7 +109,7 @@ class BatchChunkOperator(BaseOperator):
             message = event.get("message") if isinstance(event, dict) else None
             message = message or "the trigger ended without an event"
             raise AirflowException(f"Chunk {self.chunk['number']} of batch {self.chunk['batch_id']}: {message}")
-        report: dict[str, Any] = event["report"]
+        report: ChunkReport = event["report"]
         self.log.info("Chunk %s: %s", self.chunk["number"], report)
         return report
 
@@ -120,7 +121,7 @@ class BatchChunkOperator(BaseOperator):
         self.log.info("Killed: stopped %d executions of chunk %s", stopped, self.chunk["number"])
 
 
-async def _follow_briefly(follower: ChunkFollower, seconds: float) -> dict[str, Any] | None:
+async def _follow_briefly(follower: ChunkFollower, seconds: float) -> ChunkReport | None:
     """The report of a chunk that ends soon; None when it is time to leave the rest to the trigger."""
     try:
         async with asyncio.timeout(seconds):

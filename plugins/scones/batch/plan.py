@@ -1,187 +1,246 @@
-"""Tasks of `batch_inference` before the chunks: find the resources, freeze the plan."""
+"""What a batch scores, and how: its source listed, filtered, sampled, cut into chunks, and frozen as its plan."""
 
 from __future__ import annotations
 
-import logging
+import random
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import IO, Any, TypedDict
 
 from scones.aws import layout
-from scones.batch.names import batch_id_for
-from scones.batch.planning import (
-    IMAGE_SUFFIXES,
-    BatchInputError,
-    Filters,
-    chunk_size_for,
-    cut,
-    parse_date,
-    sample_lines,
-    spool,
-)
-from scones.batch.sources import find_source
-from scones.batch.store import THRESHOLD_KEY, BatchStore, open_store
-from scones.defaults import AWS_CONN_ID
+from scones.batch.inputs import BatchInputError, Candidate, parse_date
+from scones.batch.items import Threshold
+from scones.batch.sources import IMAGE_SUFFIXES, Filters, find_source
+from scones.batch.store import BatchStore, KeyLedger, was_scored
+from scones.training.served import ServedModel
 
-log = logging.getLogger(__name__)
-
-FAN_OUTS = ("executions", "distributed_map", "express")
+MAX_CHUNKS = 1000
 # A parent execution reads its whole chunk by itself, so its chunks can be larger.
 MAP_CHUNK_SIZE = 10_000
-
-
-def resolve_resources() -> dict[str, str | None]:
-    """Find the deployed resources that a batch uses.
-
-    Returns:
-        ``{"bucket", "endpoint_name", <fan-out>: state machine ARN or None}``.
-
-    Raises:
-        ResourcesNotDeployedError: the stack is absent or incomplete.
-    """
-    from scones.aws.resources import stack_outputs
-
-    outputs = stack_outputs()
-    return {
-        "bucket": outputs["BucketName"],
-        "endpoint_name": outputs["EndpointName"],
-        "executions": outputs["StateMachineArn"],
-        "distributed_map": outputs.get("DistributedMapStateMachineArn"),
-        "express": outputs.get("ExpressStateMachineArn"),
-    }
-
-
 SMALL_BATCH = 500
+# The stack's output that names the state machine of each way to fan out.
+MACHINES = {
+    "executions": "StateMachineArn",
+    "distributed_map": "DistributedMapStateMachineArn",
+    "express": "ExpressStateMachineArn",
+}
 
 
-def plan_batch(
-    resources: dict[str, Any],
-    params: Any = None,
-    run_id: Any = None,
-    dag: Any = None,
-) -> list[dict[str, Any]]:
-    """Freeze what the run scores, as chunk files and plan.json in S3; a retry finds the same plan again.
+@dataclass(frozen=True)
+class Plan:
+    """What a batch scores and how, as `plan.json` keeps it.
 
-    Returns:
-        One ``{"batch_id", "number", "images", "title", "small"}`` per chunk: what the mapped tasks get. The images stay
-        in S3.
-
-    Raises:
-        AirflowFailException: the input cannot be used; a retry would not help.
+    Attributes:
+        counts: what became of the entries that were listed.
+        model: what served when the batch was planned.
+        threshold: the one that the whole batch is judged by.
+        params: the run's params, as given.
     """
-    from airflow.sdk.exceptions import AirflowFailException
 
-    from scones.batch.serving import serving_model
+    batch_id: str
+    created_at: str
+    source: str
+    fan_out: str
+    state_machine_arn: str
+    images: int
+    chunks: int
+    chunk_size: int
+    counts: dict[str, int]
+    threshold: Threshold
+    model: ServedModel
+    params: dict[str, Any]
 
-    store = open_store(resources["bucket"], AWS_CONN_ID)
-    batch_id = batch_id_for(dag.dag_id, run_id)
-    plan = store.read_json(layout.plan(batch_id))
-    if plan is None:
-        try:
-            model = serving_model(resources["endpoint_name"])
-            plan = make_plan(store, batch_id, dict(params), resources, model)
-        except BatchInputError as error:
-            raise AirflowFailException(str(error)) from error
-    else:
-        log.info("Batch %s was planned before: it goes on with the same %d images", batch_id, plan["images"])
-    log.info("Batch %s: %d images in %d chunks. Counts: %s", batch_id, plan["images"], plan["chunks"], plan["counts"])
-    return chunk_references(plan)
+    @property
+    def deadline_s(self) -> float:
+        """How long an execution may take."""
+        return float(self.params["execution_timeout_seconds"])
+
+    def save(self, store: BatchStore) -> None:
+        """Write it: last, so that a batch with a plan has all its chunks."""
+        store.write_json(layout.plan(self.batch_id), {**asdict(self), "model": self.model.as_dict()})
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Plan:
+        """Read plan.json."""
+        threshold, model = Threshold(**document["threshold"]), ServedModel.from_dict(document["model"])
+        return cls(**{**document, "threshold": threshold, "model": model})
+
+    @classmethod
+    def load(cls, store: BatchStore, batch_id: str) -> Plan | None:
+        """Return the plan that a batch has already; None when it has none."""
+        document = store.read_json(layout.plan(batch_id))
+        return None if document is None else cls.from_dict(document)
+
+    def references(self) -> list[ChunkReference]:
+        """Return what identifies each chunk, in order: what the mapped tasks get. The images stay in S3."""
+        references: list[ChunkReference] = []
+        for number in range(self.chunks):
+            first, last = number * self.chunk_size + 1, min(self.images, (number + 1) * self.chunk_size)
+            # Done in the time that a deferral takes; and alone, so that one process keeps the whole batch's pace.
+            small = self.fan_out == "executions" and self.chunks == 1 and self.images <= SMALL_BATCH
+            title = f"images {first} to {last}"
+            one: ChunkReference = {
+                "batch_id": self.batch_id, "number": number, "images": last - first + 1, "title": title, "small": small,
+            }  # fmt: skip
+            references.append(one)
+        return references
 
 
-def chunk_references(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what identifies each chunk of a plan, in order."""
-    size, images = plan["chunk_size"], plan["images"]
-    references = []
-    for number in range(plan["chunks"]):
-        first, last = number * size + 1, min(images, (number + 1) * size)
-        references.append(
-            {
-                "batch_id": plan["batch_id"],
-                "number": number,
-                "images": last - first + 1,
-                "title": f"images {first} to {last}",
-                # Done in the time that a deferral takes; and alone, so that one process keeps the whole batch's pace.
-                "small": plan["mode"] == "executions" and plan["chunks"] == 1 and images <= SMALL_BATCH,
-            }
-        )
-    return references
+class ChunkReference(TypedDict):
+    """What a mapped task must know of its chunk."""
+
+    batch_id: str
+    number: int
+    images: int
+    title: str
+    small: bool
+
+
+@dataclass(frozen=True)
+class ChunkRequest:
+    """What a chunk's follower must know; the rest is in the batch's plan. All of it survives serialisation as JSON."""
+
+    bucket: str
+    batch_id: str
+    number: int
+    concurrency: int
+    starts_per_second: float
+    aws_conn_id: str | None = "aws_default"
+    region_name: str | None = None
+    verify: bool | str | None = None
+    botocore_config: dict[str, Any] | None = None
 
 
 def make_plan(
-    store: BatchStore,
-    batch_id: str,
-    params: dict[str, Any],
-    resources: Mapping[str, Any],
-    model: Mapping[str, str | None],
-) -> dict[str, Any]:
+    store: BatchStore, batch_id: str, params: dict[str, Any], resources: Mapping[str, str], model: ServedModel
+) -> Plan:
     """List, filter, sample and cut the images; write the chunks and, last, the plan. Memory does not grow with them.
 
     Raises:
         BatchInputError: the params contradict each other, or no image is left.
     """
     fan_out = params["fan_out"]
-    if not resources.get(fan_out):
+    machine = resources.get(MACHINES[fan_out])
+    if not machine:
         raise BatchInputError(
             f"The stack has no state machine for fan_out {fan_out!r}: deploy the current template with `make deploy`."
         )
-    source = find_source(store, params)
-    threshold, threshold_version = find_threshold(store, params["threshold"])
+    threshold = find_threshold(store, params["threshold"])
+    source = find_source(store, params, model)
     filters = Filters(
         tuple(suffix.lower() for suffix in params["suffixes"]) or IMAGE_SUFFIXES,
         parse_date(params["modified_after"], "modified_after"),
         parse_date(params["modified_before"], "modified_before"),
     )
-    skip = store.scored_before(batch_id) if params["only_new"] else None
-    try:
-        with tempfile.TemporaryFile("w+", encoding="ascii") as file:
-            counts = spool(source.candidates, filters, skip, file)
-            if not counts["items"] and not counts["already_scored"]:
-                raise BatchInputError(source.nothing_left(counts, filters))
-            images = min(counts["items"], params["sample_size"] or counts["items"])
-            wanted = MAP_CHUNK_SIZE if fan_out == "distributed_map" else params["chunk_size"]
-            size = chunk_size_for(images, wanted)
-            file.seek(0)
-            chunks = 0
-            for lines in cut(sample_lines(file, counts["items"], images, params["sample_seed"]), size):
-                store.write_text(layout.chunk(batch_id, chunks), "".join(lines), "application/x-ndjson")
-                chunks += 1
-    finally:
-        if skip is not None:
-            skip.close()
-    plan = {
-        "batch_id": batch_id,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bucket": store.bucket,
-        "source": source.name,
-        "mode": fan_out,
-        "state_machine_arn": resources[fan_out],
-        "images": images,
-        "chunks": chunks,
-        "chunk_size": size,
-        "counts": counts,
-        "classes": source.classes,
-        "threshold": threshold,
-        "threshold_version": threshold_version,
-        "execution_timeout_seconds": params["execution_timeout_seconds"],
-        "model": dict(model),
-        "params": params,
-    }
-    store.write_json(layout.plan(batch_id), plan)
+    with ExitStack() as stack:
+        skip = stack.enter_context(closing(store.scored_before(batch_id))) if params["only_new"] else None
+        file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
+        counts = spool(source.candidates, filters, skip, file)
+        if not counts["items"] and not counts["already_scored"]:
+            raise BatchInputError(source.nothing_left(counts, filters, store))
+        file.seek(0)
+        images = min(counts["items"], params["sample_size"] or counts["items"])
+        sample = sample_lines(file, counts["items"], images, params["sample_seed"])
+        wanted = MAP_CHUNK_SIZE if fan_out == "distributed_map" else params["chunk_size"]
+        size = chunk_size_for(images, wanted)
+        chunks = write_chunks(store, batch_id, sample, size)
+    plan = Plan(
+        batch_id=batch_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=source.name,
+        fan_out=fan_out,
+        state_machine_arn=machine,
+        images=images,
+        chunks=chunks,
+        chunk_size=size,
+        counts=counts,
+        threshold=threshold,
+        model=model,
+        params=params,
+    )
+    plan.save(store)
     return plan
 
 
-def find_threshold(store: BatchStore, asked: float | None) -> tuple[float, int | None]:
+def write_chunks(store: BatchStore, batch_id: str, lines: Iterable[str], size: int) -> int:
+    """Write the items' lines as chunk files of ``size``; returns how many."""
+    number = 0
+    for number, chunk in enumerate(cut(lines, size), start=1):
+        store.write(layout.chunk(batch_id, number - 1), "".join(chunk).encode("ascii"), "application/x-ndjson")
+    return number
+
+
+def find_threshold(store: BatchStore, asked: float | None) -> Threshold:
     """Return the threshold (and its version) that the whole batch is judged by.
 
     Raises:
         BatchInputError: none was asked for and none is set in the bucket.
     """
     if asked is not None:
-        return float(asked), None
-    found = store.read_json(THRESHOLD_KEY)
+        return Threshold(float(asked))
+    found = store.read_json(layout.THRESHOLD)
     if not found:
         raise BatchInputError(
-            f"s3://{store.bucket}/{THRESHOLD_KEY} is missing: run `make deploy`, or give the param threshold."
+            f"{store.uri(layout.THRESHOLD)} is missing: run `make deploy`, or give the param threshold."
         )
-    return float(found["threshold"]), int(found["version"])
+    return Threshold(float(found["threshold"]), int(found["version"]))
+
+
+def spool(candidates: Iterable[Candidate], filters: Filters, skip: KeyLedger | None, file: IO[str]) -> dict[str, int]:
+    """Write the items that are wanted to ``file``, one JSON line each, every key once.
+
+    ``skip`` is the ledger of images that have an outcome already.
+
+    Returns:
+        Counts: ``listed``, ``other_files`` (filtered out), ``repeated``, ``already_scored``, ``items``.
+
+    Raises:
+        BatchInputError: an image has two labels.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(("listed", "other_files", "repeated", "already_scored", "items"), 0))
+    with closing(KeyLedger()) as seen:
+        for candidate in candidates:
+            counts["listed"] += 1
+            item, label = candidate.item, None if candidate.item.label is None else str(candidate.item.label)
+            if not filters.takes(candidate):
+                counts["other_files"] += 1
+                continue
+            first = seen.add("key", item.item_id)
+            if label is not None and seen.add("label", item.item_id, label) and not first:
+                raise BatchInputError(f"{item.key!r} is there more than once, with different labels: keep one line.")
+            if not first:
+                counts["repeated"] += 1
+            elif skip is not None and was_scored(skip, item):
+                counts["already_scored"] += 1
+            else:
+                counts["items"] += 1
+                file.write(item.to_json() + "\n")
+    return dict(counts)
+
+
+def sample_lines(lines: Iterable[str], total: int, size: int, seed: int) -> Iterator[str]:
+    """Pick exactly ``min(size, total)`` lines at random, in order, the same ones for the same seed (0: all of them)."""
+    if not 0 < size < total:
+        yield from lines
+        return
+    rng, wanted = random.Random(seed), size  # noqa: S311 a sample, no secret
+    for position, line in enumerate(lines):
+        if rng.random() * (total - position) < wanted:
+            wanted -= 1
+            yield line
+
+
+def chunk_size_for(images: int, wanted: int, max_chunks: int = MAX_CHUNKS) -> int:
+    """Return the images per chunk: ``wanted``, or more where that would make more than ``max_chunks`` mapped tasks."""
+    return max(1, wanted, -(-images // max_chunks))
+
+
+def cut(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut lines into lists of ``size``; the last may be shorter."""
+    rest = iter(lines)
+    return iter(lambda: list(islice(rest, size)), [])

@@ -1,32 +1,66 @@
-"""Where a batch's images come from: a prefix, a manifest, keys, an earlier batch, or the current dataset."""
+"""Where a batch's images come from: a prefix, a manifest, keys, an earlier batch, or the served model's test images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
-from scones.batch.items import Item
+from scones.aws import layout
+from scones.batch.inputs import BatchInputError, Candidate, candidate_of, folder_prefix, object_key, parse_manifest
+from scones.batch.items import WITHOUT_ANSWER, Item, Row
 from scones.batch.names import check_batch_id
-from scones.batch.outcomes import WITHOUT_ANSWER
-from scones.batch.planning import BatchInputError, Candidate, Filters, candidate_of, folder_prefix, parse_manifest
 from scones.batch.store import BatchStore
+from scones.training.served import ServedModel
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PROBES_MAX = 100
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which candidates are taken: by suffix (any case) and by ``after <= LastModified < before``."""
+
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    modified_after: datetime | None = None
+    modified_before: datetime | None = None
+
+    def takes(self, candidate: Candidate) -> bool:
+        """Whether the candidate is wanted.
+
+        Raises:
+            BatchInputError: a date filter is set and the candidate has no date.
+        """
+        if not candidate.item.key.rstrip().lower().endswith(self.suffixes):
+            return False
+        if self.modified_after is None and self.modified_before is None:
+            return True
+        if candidate.modified is None:
+            raise BatchInputError(
+                f"The date filters need a date and {candidate.item.key!r} has none: give the manifest a last_modified"
+                " column, or list a prefix."
+            )
+        if self.modified_after is not None and candidate.modified < self.modified_after:
+            return False
+        return self.modified_before is None or candidate.modified < self.modified_before
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a batch's images come from."""
+    """Where a batch's images come from, and what to do when nothing is there."""
 
     name: str
     candidates: Iterable[Candidate]
     advice: str
-    classes: list[str] = field(default_factory=list)
+    near: Sequence[str] = ()
 
-    def nothing_left(self, counts: Mapping[str, int], filters: Filters) -> str:
+    def nothing_left(self, counts: Mapping[str, int], filters: Filters, store: BatchStore) -> str:
         """Say why there is nothing to score, and what to do."""
         if not counts["listed"]:
-            return f"There is nothing in {self.name}. {self.advice}"
+            meant = next((prefix for prefix in self.near if any(store.objects(prefix))), None)
+            return f"There is nothing in {self.name}. {f'Did you mean {meant!r}?' if meant else self.advice}"
         return (
             f"None of the {counts['listed']} entries of {self.name} is wanted: images must end in"
             f" {', '.join(filters.suffixes)}"
@@ -35,8 +69,10 @@ class Source:
         )
 
 
-def find_source(store: BatchStore, params: Mapping[str, Any]) -> Source:
-    """Return the source that the params name; by default the test images of the current dataset.
+def find_source(store: BatchStore, params: Mapping[str, Any], model: ServedModel) -> Source:
+    """Return the source that the params name; by default the test images of the dataset the served model is from.
+
+    Labels are indices of the served model's classes: those of a dataset with another order are taken by name.
 
     Raises:
         BatchInputError: several sources are named, or the one named cannot be read.
@@ -45,91 +81,94 @@ def find_source(store: BatchStore, params: Mapping[str, Any]) -> Source:
     if len(named) > 1:
         raise BatchInputError(f"Give one source of images, not {' and '.join(named)}: leave the others empty.")
     kind = named[0] if named else "dataset"
-    dataset = store.dataset_manifest()
-    classes = tuple(dataset["classes"]) if dataset else ()
     if kind in ("dataset", "prefix"):
-        return _listed_source(store, params["prefix"], dataset)
-    labels = _labels(dataset)
+        return _listed_source(store, params["prefix"] or "", model)
     if kind == "rerun_failed_of":
         earlier = _earlier_batch(params["rerun_failed_of"])
         return Source(
             f"what got no answer in batch {earlier}",
-            store.without_answer(earlier, WITHOUT_ANSWER),
+            (_again(row, model.classes) for row in store.rows_with(earlier, WITHOUT_ANSWER)),
             "Every image of that batch got an answer: there is nothing to run again.",
-            list(classes),
         )
+    labels = _labels(store, model.dataset_version, model)
     if kind == "keys":
-        keys = [key.strip() for key in params["keys"] if key.strip()]
-        candidates: Iterable[Candidate] = (candidate_of({"key": key}, "keys", classes) for key in keys)
-        return Source("the given keys", _labelled(candidates, labels), "Give at least one key.", list(classes))
-    manifest = _object_key(params["manifest"], store.bucket)
-    try:
-        lines = _checked(store.lines(manifest))
-    except FileNotFoundError as error:
-        raise BatchInputError(f"{error}: give the manifest's key in the bucket.") from error
-    candidates = parse_manifest(lines, manifest, classes)
-    return Source(
-        f"the manifest {store.uri(manifest)}",
-        _labelled(candidates, labels),
-        "Write one key per line: JSONL objects with `key`, or CSV with a header.",
-        list(classes),
-    )
+        keys = ({"key": key} for key in params["keys"] if key)
+        candidates: Iterator[Candidate] = (
+            candidate_of(key, "The param keys", store.bucket, model.classes) for key in keys
+        )
+        name, advice = "the given keys", "Give at least one key."
+    else:
+        manifest = object_key(params["manifest"], store.bucket, "The manifest")
+        name, advice = f"the manifest {store.uri(manifest)}", "Write one key per line: JSONL with `key`, or CSV."
+        lines = store.text_lines(manifest)
+        if lines is None:
+            raise BatchInputError(f"{store.uri(manifest)} does not exist: give the manifest's key in the bucket.")
+        candidates = parse_manifest(lines, store.uri(manifest), store.bucket, model.classes)
+    return Source(name, _labelled(_meant(store, candidates), labels), advice)
 
 
 def _earlier_batch(text: str) -> str:
-    """Return the id of the earlier batch; as BatchInputError when it cannot be one."""
     try:
         return check_batch_id(text.strip())
     except ValueError as error:
         raise BatchInputError(f"rerun_failed_of: {error}") from error
 
 
-def _listed_source(store: BatchStore, prefix: str, dataset: dict[str, Any] | None) -> Source:
+def _listed_source(store: BatchStore, prefix: str, model: ServedModel) -> Source:
+    version = model.dataset_version
+    advice = "Check the prefix for typing errors, or upload images there."
     if prefix:
         prefix = folder_prefix(prefix, store.bucket)
-        version = prefix.split("/")[1] if prefix.startswith("datasets/") and prefix.count("/") > 1 else None
-        if version and (dataset is None or version != dataset["dataset_version"]):
-            dataset = store.dataset_manifest(version) or dataset
-    elif dataset is None:
+        if prefix.startswith(layout.DATASETS) and prefix.count("/") > 1:
+            version = prefix.split("/")[1]
+    elif not version:
         raise BatchInputError(
-            f"No dataset is staged in s3://{store.bucket}, so there are no test images: run the DAG train_and_deploy"
-            " first, or give a prefix with images."
+            f"No dataset is known that the model of {model.endpoint_name} was trained on, so there are no test images:"
+            " give a prefix with images, or run the DAG train_and_deploy."
         )
     else:
-        prefix = f"datasets/{dataset['dataset_version']}/test/"
-    return Source(
-        f"s3://{store.bucket}/{prefix}",
-        store.listed(prefix, _labels(dataset)),
-        "Check the prefix for typing errors, upload images there, or leave it empty to score the test images of the"
-        " current dataset.",
-        list(dataset["classes"]) if dataset else [],
-    )
+        prefix = layout.test_images(version)
+        advice = "Those were the model's test images: give a prefix with images, or run the DAG train_and_deploy."
+    near = {prefix.strip("/ ") + "/", unquote(prefix), "/" + prefix} - {prefix, "/"}
+    return Source(store.uri(prefix), store.listed(prefix, _labels(store, version, model)), advice, sorted(near))
 
 
-def _labels(dataset: Mapping[str, Any] | None) -> dict[str, int]:
-    if dataset is None:
-        return {}
-    folder = f"datasets/{dataset['dataset_version']}/"
-    return {folder + entry["key"]: entry["label"] for entry in dataset["files"]}
+def _labels(store: BatchStore, version: str, model: ServedModel) -> dict[str, int]:
+    """Return {key: the served model's label} of a dataset's images; classes the model does not know have none."""
+    dataset = (store.dataset_manifest(version) if version else None) or {}
+    names = dataset.get("classes", [])
+    known = {label: model.classes.index(name) for label, name in enumerate(names) if name in model.classes}
+    folder = layout.dataset(version)
+    return {folder + file["key"]: known[file["label"]] for file in dataset.get("files", []) if file["label"] in known}
 
 
 def _labelled(candidates: Iterable[Candidate], labels: Mapping[str, int]) -> Iterator[Candidate]:
     for candidate in candidates:
-        item: Item = candidate.item
+        item = candidate.item
         known = labels.get(item.key) if item.label is None else None
         yield candidate if known is None else replace(candidate, item=replace(item, label=known))
 
 
-def _object_key(text: str, bucket: str) -> str:
-    key = text.strip()
-    if key.startswith("s3://"):
-        other, _, key = key[5:].partition("/")
-        if other != bucket:
-            raise BatchInputError(f"The manifest is in bucket {other!r}; put it into {bucket!r}.")
-    return key.lstrip("/")
+def _again(row: Row, classes: Sequence[str]) -> Candidate:
+    """Return the image of an earlier row; its label by name, as another model may answer now."""
+    name = row.get("label_class")
+    label = row["label"]
+    if classes and name and name != f"class {label}":
+        label = classes.index(name) if name in classes else None
+    return Candidate(Item(row["key"], label, row.get("etag")))
 
 
-def _checked(lines: Iterator[str]) -> Iterator[str]:
-    """Open the object now, so that an absent one is an error of the params and not of some later line."""
-    first = next(lines, None)
-    return iter(()) if first is None else chain([first], lines)
+def _meant(store: BatchStore, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Pass on what was named; refuse a key that is not there and was written in another way than the one that is."""
+    probes = 0
+    for candidate in candidates:
+        key = candidate.item.key
+        near = {unquote(key), unquote(key.replace("+", " ")), key.strip(), key.lstrip("/")} - {key, ""}
+        if near and probes < PROBES_MAX:
+            probes += 1
+            found = None if store.exists(key) else next((other for other in sorted(near) if store.exists(other)), None)
+            if found:
+                raise BatchInputError(
+                    f"There is no object {key!r}. Did you mean {found!r}? Keys are taken as they are."
+                )
+        yield candidate

@@ -1,15 +1,23 @@
-"""Traffic for demonstrations and drills: which image is sent when, drawn from the test images of a dataset."""
+"""Traffic for demonstrations and drills: a batch whose images are drawn, and changed, instead of listed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from scones.batch.planning import BatchInputError
-from scones.images.transformations import KINDS
+from scones.aws import layout
+from scones.batch.inputs import BatchInputError
+from scones.batch.items import Item
+from scones.batch.plan import MACHINES, Plan, find_threshold, write_chunks
+from scones.batch.store import BatchStore
+from scones.images.transformations import KINDS, transform_png
+from scones.training.served import ServedModel
 
+UPLOADERS = 8
 IMAGES_MAX = 1_000_000
 
 
@@ -96,3 +104,74 @@ def draw_shots(
         changed = drift != "none" and rng.random() < drifted_share
         shots.append(Shot(rng.choice(by_class[label]), label, rng.choice(kinds) if changed else ""))
     return shots
+
+
+def make_traffic(
+    store: BatchStore, batch_id: str, params: dict[str, Any], resources: Mapping[str, str], model: ServedModel
+) -> Plan:
+    """Write the changed images, the chunk and the plan of the traffic.
+
+    Raises:
+        BatchInputError: the model's dataset is not there, or the params cannot be used.
+    """
+    dataset = store.dataset_manifest(model.dataset_version) if model.dataset_version else None
+    if dataset is None:
+        raise BatchInputError(
+            f"No dataset is known that the model of {model.endpoint_name} was trained on, so there are no test images:"
+            " run the DAG train_and_deploy first."
+        )
+    threshold = find_threshold(store, None)
+    classes = dataset["classes"]
+    count = request_count(params["mode"], params["images"], params["rate_per_second"], params["duration_seconds"])
+    shots = draw_shots(
+        # The manifest lists the split's other files as well, such as test.lst.
+        [file for file in dataset["files"] if file["split"] == "test" and file["key"].startswith("test/")],
+        classes,
+        count,
+        class_mix=parse_class_mix(params["class_mix"] or "", classes),
+        drift=params["drift"],
+        drifted_share=params["drifted_share"],
+        seed=params["seed"],
+    )
+    folder = layout.dataset(model.dataset_version)
+    keys = {shot: _shot_key(shot, folder, batch_id) for shot in set(shots)}
+    with ThreadPoolExecutor(UPLOADERS) as pool:
+        uploads = [
+            pool.submit(_upload_changed, store, folder + shot.file, key, shot.drift, params)
+            for shot, key in keys.items()
+            if shot.drift
+        ]
+    for upload in uploads:
+        upload.result()
+    # The same image may be sent more than once: each request is an item of its own.
+    items = (Item(keys[shot], shot.label, item_id=f"{index}:{keys[shot]}") for index, shot in enumerate(shots))
+    plan = Plan(
+        batch_id=batch_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=f"generated traffic ({params['mode']}, drift {params['drift']})",
+        fan_out="executions",
+        state_machine_arn=resources[MACHINES["executions"]],
+        images=count,
+        chunks=write_chunks(store, batch_id, (item.to_json() + "\n" for item in items), count),
+        chunk_size=count,
+        counts={"requests": count, "drifted": sum(bool(shot.drift) for shot in shots)},
+        threshold=threshold,
+        model=model,
+        params=params,
+    )
+    plan.save(store)
+    return plan
+
+
+def _shot_key(shot: Shot, folder: str, batch_id: str) -> str:
+    if not shot.drift:
+        return folder + shot.file
+    return f"{layout.traffic(batch_id)}{shot.drift}/{shot.file.rsplit('/', 1)[-1]}"
+
+
+def _upload_changed(store: BatchStore, source: str, target: str, drift: str, params: Mapping[str, Any]) -> None:
+    data = store.read(source)
+    if data is None:
+        raise BatchInputError(f"{store.uri(source)} is gone: stage the dataset again.")
+    changed = transform_png(data, drift, params["drift_strength"], params["seed"])
+    store.write(target, changed, "image/png")

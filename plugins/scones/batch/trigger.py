@@ -8,8 +8,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from scones.batch.follower import ChunkFollower, ChunkRequest
-from scones.batch.transport import TransportError
+from scones.batch.engine import TransportError
+from scones.batch.follower import ChunkFollower
+from scones.batch.plan import ChunkRequest
 from scones.jobs.cancellation import cancellable, to_the_end
 
 

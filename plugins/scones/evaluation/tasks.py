@@ -8,7 +8,6 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from scones.aws import layout
 from scones.jobs.links import evaluation_task
 
 JsonDict = dict[str, Any]
@@ -23,7 +22,7 @@ def evaluate_model(model: JsonDict, dataset: JsonDict, answers: JsonDict) -> Jso
     champion = model["champion"]
     return evaluate(
         bucket=dataset["bucket"],
-        manifest_key=layout.manifest(dataset["dataset_version"]),
+        manifest_key=f"{dataset['prefix']}/manifest.json",
         training_job_name=model["job_name"],
         champion_job_name=champion["job_name"] if champion else None,
         champion_transform_prefix=transform_prefix(champion["job_name"]) if champion else None,

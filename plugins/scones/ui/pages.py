@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from scones.aws import layout
 from scones.aws.store import ObjectStore
-from scones.batch.labels import ACCEPTED_KEY, read_accepted
+from scones.batch.labels import accept_labels, read_accepted, read_rejected
 from scones.batch.names import batch_id_for
 from scones.report import charts
 from scones.report.formatting import environment
@@ -130,7 +129,7 @@ def reject_queue(bucket: ObjectStore, base: str, offset: int, accepted: str) -> 
 
 
 def _accepted(bucket: ObjectStore) -> dict[str, str]:
-    return read_accepted((bucket.read(ACCEPTED_KEY) or b"").decode("utf-8", "replace"))
+    return read_accepted(bucket.read(layout.ACCEPTED_LABELS))
 
 
 def _classes(bucket: ObjectStore) -> list[str]:
@@ -148,20 +147,10 @@ def _waiting(bucket: ObjectStore) -> list[dict[str, Any]]:
     accepted = _accepted(bucket)
     rows: dict[str, dict[str, Any]] = {}
     for item in newest[:_BATCHES_SEARCHED]:
-        text = (bucket.read(item["Key"]) or b"").decode("utf-8", "replace")
-        for row in csv.DictReader(io.StringIO(text)):
-            key = row.get("key") or ""
-            if not key or key in accepted or key in rows:
-                continue
-            rows[key] = {"key": key, "guess": row.get("guess") or "", "confidence": _number(row.get("confidence"))}
+        for row in read_rejected(bucket.read(item["Key"]) or b"", item["Key"]):
+            if row.key not in accepted:
+                rows.setdefault(row.key, asdict(row))
     return sorted(rows.values(), key=lambda row: (row["confidence"] is None, row["confidence"] or 0.0, row["key"]))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
 
 
 def _thumbnail(bucket: ObjectStore, key: str) -> str | None:
@@ -176,11 +165,9 @@ def accept_label(bucket: ObjectStore, key: str, label: str) -> None:
 
     :raises ValueError: the image is not in the queue, or the label is no class.
     """
-    from scones.batch.collect import accept_labels
-
     if not label:
         raise ValueError("No label was given.")
     # Only what the queue shows: a form must not put any key of the bucket among the training images.
     if all(row["key"] != key for row in _waiting(bucket)):
         raise ValueError("This image is not in the reject queue, or somebody labelled it already.")
-    accept_labels({key: label}, bucket.bucket, bucket.client, _classes(bucket) or None)
+    accept_labels({key: label}, bucket, _classes(bucket))

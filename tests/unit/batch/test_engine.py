@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from scones.batch.engine import BatchEngine
+from scones.batch.engine import BatchEngine, TransportError
 from scones.batch.flow import FlowControl
-from scones.batch.items import Item, workflow_input
-from scones.batch.outcomes import BatchFacts, Ending, result_row
-from scones.batch.transport import TransportError
+from scones.batch.items import BatchFacts, Ending, Item, Threshold, result_row, workflow_input
+from scones.training.served import ServedModel
 from tests.support.batch_fakes import FakeStepFunctions, classified, failed, rejected
 
-FACTS = BatchFacts("batch-1", "bucket", ["bicycle", "motorcycle"])
+FACTS = BatchFacts("batch-1", "bucket", ServedModel("courier", classes=("bicycle", "motorcycle")))
 STRANGE_KEYS = [
     "photos/a b.png",
     "photos/a+b.png",
@@ -29,7 +28,7 @@ STRANGE_KEYS = [
 
 
 def input_of(item: Item) -> str:
-    return workflow_input(item, batch_id="batch-1", bucket="bucket", threshold=0.9, threshold_version=3)
+    return workflow_input(item, batch_id="batch-1", bucket="bucket", threshold=Threshold(0.9, 3))
 
 
 def flow_for(fake: FakeStepFunctions, concurrency: int, starts_per_second: float) -> FlowControl:
@@ -237,7 +236,7 @@ def test_an_execution_past_its_deadline_is_stopped_and_timed_out() -> None:
     assert fake.running_now() == []
     row = result_row(endings[0], FACTS)
     assert row["error"] == "ExecutionDeadlineExceeded"
-    assert "0.3 s" in row["message"]
+    assert "0.3 s" in (row["message"] or "")
 
 
 def test_what_the_service_lost_is_started_again() -> None:
@@ -298,7 +297,7 @@ def test_a_name_taken_by_another_input_gets_the_next_attempt() -> None:
     score(fake, keys_of(3))
 
     def other_input(item: Item) -> str:
-        return workflow_input(item, batch_id="batch-1", bucket="bucket", threshold=0.5, threshold_version=4)
+        return workflow_input(item, batch_id="batch-1", bucket="bucket", threshold=Threshold(0.5, 4))
 
     endings = score(fake, keys_of(3), input_of=other_input)
     assert {ending.attempt for ending in endings} == {2}

@@ -11,12 +11,13 @@ from airflow.exceptions import AirflowException
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
 
+from scones.batch.engine import TransportError
 from scones.batch.follower import ChunkFollower, shared_flow
 from scones.batch.operator import BatchChunkOperator
-from scones.batch.transport import TransportError
+from scones.batch.plan import ChunkReference
 from scones.batch.trigger import BatchChunkTrigger
 
-CHUNK = {"batch_id": "b-1", "number": 3, "images": 5, "title": "images 16 to 20"}
+CHUNK: ChunkReference = {"batch_id": "b-1", "number": 3, "images": 5, "title": "images 16 to 20", "small": False}
 
 
 def operator(**options: Any) -> BatchChunkOperator:

@@ -10,29 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.batch.items import Item, read_items, workflow_input
-from scones.batch.names import batch_id_for, check_batch_id, execution_arn, execution_name, inference_id
-from scones.batch.planning import (
-    BatchInputError,
-    Candidate,
-    Filters,
-    KeyLedger,
-    chunk_size_for,
-    cut,
-    folder_prefix,
-    mark_scored,
-    parse_date,
-    parse_manifest,
-    sample_lines,
-    spool,
-)
+from scones.batch.aws import execution_arn
+from scones.batch.inputs import BatchInputError, Candidate, folder_prefix, parse_date, parse_manifest
+from scones.batch.items import Item, Threshold, execution_name, inference_id, read_items, workflow_input
+from scones.batch.names import batch_id_for, check_batch_id
+from scones.batch.plan import chunk_size_for, cut, sample_lines, spool
+from scones.batch.sources import Filters
+from scones.batch.store import KeyLedger, mark_scored
 
 CLASSES = ("bicycle", "motorcycle")
 
 
 @pytest.mark.parametrize(
     ("given_prefix", "folder"),
-    [("test", "test/"), ("/a/b/", "a/b/"), ("s3://bucket/a", "a/"), (" a b ", "a b/"), ("a//", "a/")],
+    [("test", "test/"), ("/a/b/", "/a/b/"), ("s3://bucket/a", "a/"), (" a b ", " a b /"), ("a//", "a//")],
 )
 def test_a_prefix_ends_at_a_folder(given_prefix: str, folder: str) -> None:
     assert folder_prefix(given_prefix, "bucket") == folder
@@ -80,9 +71,9 @@ def test_items_survive_their_chunk_file(key: str, label: int | None, etag: str |
 
 def test_the_workflow_input_is_the_same_at_every_retry() -> None:
     item = Item("a b.png")
-    texts = {workflow_input(item, batch_id="b", bucket="B", threshold=0.9, threshold_version=2) for _ in range(3)}
+    texts = {workflow_input(item, batch_id="b", bucket="B", threshold=Threshold(0.9, 2)) for _ in range(3)}
     assert len(texts) == 1
-    assert workflow_input(item, batch_id="b", bucket="B", threshold=None, threshold_version=None).count("thresh") == 0
+    assert workflow_input(item, batch_id="b", bucket="B", threshold=Threshold(0.9)).count("thresh") == 1
 
 
 @pytest.mark.parametrize(
@@ -94,14 +85,16 @@ def test_the_workflow_input_is_the_same_at_every_retry() -> None:
     ],
 )  # fmt: skip
 def test_manifests(name: str, text: str) -> None:
-    found = [candidate.item for candidate in parse_manifest(text.splitlines(), name, CLASSES)]
+    found = [
+        candidate.item for candidate in parse_manifest(iter(text.splitlines(keepends=True)), name, "bucket", CLASSES)
+    ]
     assert found == [Item("a.png", 1, "e"), Item("b.png")]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("m.csv", "image,label\na.png,1\n", "no column named key"),
+        ("m.csv", "image,label\na.png,1\n", "needs one column named key"),
         ("m.csv", "key,label\na.png,car\n", "line 2: label 'car'"),
         ("m.csv", "key,label\na.png,2\n", "line 2: label 2"),
         ("m.csv", "key,label\n,1\n", "line 2 has no key"),
@@ -113,7 +106,7 @@ def test_manifests(name: str, text: str) -> None:
 )
 def test_manifests_that_are_refused(name: str, text: str, words: str) -> None:
     with pytest.raises(BatchInputError, match=words.replace("[", r"\[")):
-        list(parse_manifest(text.splitlines(), name, CLASSES))
+        list(parse_manifest(iter(text.splitlines(keepends=True)), name, "bucket", CLASSES))
 
 
 def test_dates() -> None:

@@ -9,27 +9,28 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scones.batch.items import Item
-from scones.batch.labels import UnknownLabelError, check_labels, merge_accepted, read_accepted, read_labelled
+from scones.batch.inputs import BatchInputError
+from scones.batch.items import COLUMNS, BatchFacts, Ending, Execution, Item, Row, classify, read_cause, result_row
+from scones.batch.labels import check_labels, merge_accepted, read_accepted, read_labelled
 from scones.batch.map_items import parent_problem, row_of_record
-from scones.batch.outcomes import BatchFacts, Ending, classify, read_cause, result_row
-from scones.batch.report import Gallery, render, short_key, thumbnail
-from scones.batch.results import COLUMNS, BatchLimitError, Summary, check_limits
-from scones.batch.transport import Execution
+from scones.batch.report import Gallery, render, short_key, shown
+from scones.batch.summary import BatchLimitError, Summary, check_limits
 from scones.evaluation.metrics import calibration
+from scones.training.served import ServedModel
 
-FACTS = BatchFacts("b", "bucket", ["bicycle", "motorcycle"], {"endpoint_config": "config-1"})
+MODEL = ServedModel("courier", endpoint_config="config-1", version=3, classes=("bicycle", "motorcycle"))
+FACTS = BatchFacts("b", "bucket", MODEL)
 
 
 def execution(status: str, **fields: Any) -> Execution:
     return Execution("arn", status, started_at=1000.0, stopped_at=1000.5, **fields)
 
 
-def row(key: str = "a.png", label: int | None = None, **fields: Any) -> dict[str, Any]:
+def row(key: str = "a.png", label: int | None = None, **fields: Any) -> Row:
     return result_row(Ending(Item(key, label), 1, execution(**fields)), FACTS)
 
 
-def answered(probabilities: list[float], key: str = "a.png", label: int | None = None) -> dict[str, Any]:
+def answered(probabilities: list[float], key: str = "a.png", label: int | None = None) -> Row:
     return row(key, label, status="SUCCEEDED", output=json.dumps({"inferences": probabilities}))
 
 
@@ -68,7 +69,7 @@ def test_a_rejection_keeps_what_the_model_said() -> None:
     found = row("a.png", 1, status="FAILED", error="THRESHOLD_CONFIDENCE_NOT_MET", cause=cause)
     assert (found["predicted_class"], found["confidence"], found["correct"]) == ("motorcycle", 0.6, True)
     assert (found["threshold"], found["threshold_version"], found["message"]) == (0.93, 2, None)
-    assert (found["seconds"], found["endpoint_config"]) == (0.5, "config-1")
+    assert (found["seconds"], found["endpoint_config"], found["model_version"]) == (0.5, "config-1", 3)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +86,14 @@ def test_causes(cause: str | None, found: tuple[str | None, str | None]) -> None
     assert read_cause(cause) == found
 
 
-def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary_of(rows: list[Row]) -> Any:
     summary = Summary(["bicycle", "motorcycle"])
     for one in rows:
         summary.add(one)
     return summary.figures()
 
 
-def failing(key: str, error: str, message: str) -> dict[str, Any]:
+def failing(key: str, error: str, message: str) -> Row:
     return row(key, status="FAILED", error=error, cause=json.dumps({"errorMessage": message}))
 
 
@@ -154,23 +155,25 @@ def picture(size: tuple[int, int] = (4, 4), kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def test_thumbnails_are_drawn_anew() -> None:
-    hidden = picture() + b"<script>alert(1)</script>"
-    uri = thumbnail(hidden)
-    assert uri is not None
-    assert uri.startswith("data:image/png;base64,")
-    assert uri == thumbnail(picture())
-    assert thumbnail(picture((900, 30), "JPEG")) is not None
+def test_pictures_are_drawn_anew() -> None:
+    hidden = shown(answered([0.9, 0.1]), picture() + b"<script>alert(1)</script>")["picture"]
+    assert hidden is not None
+    assert hidden.startswith("data:image/png;base64,")
+    assert hidden == shown(answered([0.9, 0.1]), picture())["picture"]
 
 
 @pytest.mark.parametrize("data", [None, b"", b"no image", b"GIF89a", picture()[:40], b"<svg onload='x'/>"])
-def test_what_is_no_image_has_no_thumbnail(data: bytes | None) -> None:
-    assert thumbnail(data) is None
+def test_what_is_no_image_has_no_picture(data: bytes | None) -> None:
+    assert shown(answered([0.9, 0.1]), data)["picture"] is None
 
 
-def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert thumbnail(picture((60, 60))) is None
+def summary_facts(**facts: Any) -> dict[str, Any]:
+    limits = {"max_failed_share": 0.1, "max_rejected_share": 1.0}
+    return {
+        "batch_id": "b", "source": "<s>", "fan_out": "executions", "created_at": "2026-11-20T12:00:00+00:00",
+        "threshold": 0.9, "threshold_version": 2, "model": {"endpoint_name": "e"}, "classes": ["bicycle"],
+        "limits": limits, "seconds": 2.0, "images_per_second": 30.5, **facts,
+    }  # fmt: skip
 
 
 def test_the_report_shows_the_least_certain_and_escapes_all() -> None:
@@ -183,9 +186,7 @@ def test_the_report_shows_the_least_certain_and_escapes_all() -> None:
     for one in rows:
         gallery.add(one)
     assert [one["key"] for one in gallery.rejected] == [f"u{n}.png" for n in range(10)]
-    facts = {"batch_id": "b", "source": "<s>", "mode": "m", "created_at": "2026-11-20T12:00:00+00:00", "threshold": 0.9}
-    facts |= {"threshold_version": 2, "model": {"endpoint_name": "e"}, "limits": {"max_failed_share": 0.1}}
-    summary = {**facts, **summary_of(rows), "seconds": 2.0, "images_per_second": 30.5}
+    summary: Any = {**summary_facts(), **summary_of(rows)}
     page = render(
         summary,
         [{**one, "picture": None} for one in gallery.rejected],
@@ -205,10 +206,9 @@ def test_the_report_shows_the_least_certain_and_escapes_all() -> None:
 
 @pytest.mark.parametrize(("limit", "status"), [(0.5, "attention"), (0.4, "violation")])
 def test_the_report_says_whether_a_limit_was_exceeded(limit: float, status: str) -> None:
-    facts = {"batch_id": "b", "source": "s", "mode": "m", "created_at": "2026-11-20T12:00:00+00:00", "threshold": 0.9}
-    facts |= {"threshold_version": None, "model": {}, "limits": {"max_failed_share": limit, "max_rejected_share": 1.0}}
     rows = [answered([0.9, 0.1], "a.png"), failing("b.png", "E", "why")]
-    page = render({**facts, **summary_of(rows), "seconds": None, "images_per_second": None}, [], [])
+    limits = {"max_failed_share": limit, "max_rejected_share": 1.0}
+    page = render({**summary_facts(limits=limits), **summary_of(rows)}, [], [])  # type: ignore[typeddict-item]
     assert f'class="banner {status}"' in page
 
 
@@ -221,13 +221,13 @@ def test_long_keys_are_shown_by_both_ends_of_their_name() -> None:
 def test_labels() -> None:
     classes = ["bicycle", "motorcycle"]
     assert check_labels({"a": "1", "b": " bicycle ", "c": ""}, classes) == {"a": "motorcycle", "b": "bicycle"}
-    with pytest.raises(UnknownLabelError, match="'car'"):
+    with pytest.raises(BatchInputError, match="'car'"):
         check_labels({"a": "car"}, classes)
-    text = merge_accepted("", {'k,"1".png': "bicycle"})
-    text = merge_accepted(text, {'k,"1".png': "motorcycle", "b.png": "bicycle"})
-    assert read_accepted(text) == {'k,"1".png': "motorcycle", "b.png": "bicycle"}
-    with pytest.raises(ValueError, match="label"):
-        read_labelled("key,guess\na,b\n")
+    content = merge_accepted(None, {'k,"1".png': "bicycle"})
+    content = merge_accepted(content, {'k,"1".png': "motorcycle", "b.png": "bicycle"})
+    assert read_accepted(content) == {'k,"1".png': "motorcycle", "b.png": "bicycle"}
+    with pytest.raises(BatchInputError, match="label"):
+        read_labelled(b"key,guess\na,b\n")
 
 
 def test_rows_of_a_distributed_map() -> None:

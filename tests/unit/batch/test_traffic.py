@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scones.batch.planning import BatchInputError
+from scones.batch.inputs import BatchInputError
 from scones.batch.traffic import draw_shots, parse_class_mix, request_count
 from scones.images.transformations import KINDS, transform, transform_png
 

@@ -1,37 +1,38 @@
-"""Step Functions as the batch engine sees it: one attempt per call, over aiobotocore, errors sorted by what to do."""
+"""Step Functions as the batch engine sees it (one attempt per call, errors sorted by what to do), and the endpoint."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Set
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from scones.batch.names import execution_arn
-from scones.batch.outcomes import DEADLINE_ERROR
-from scones.batch.transport import (
-    RUNNING,
-    Execution,
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scones.aws.errors import THROTTLING_CODES, code_of, is_transient
+from scones.batch.engine import (
     ExecutionExistsError,
     ExecutionGoneError,
     NotRunningError,
     ThrottledError,
     TransientError,
     TransportError,
+    WorkflowTransport,
 )
+from scones.batch.inputs import BatchInputError
+from scones.batch.items import DEADLINE_ERROR, RUNNING, Execution
+from scones.batch.plan import ChunkRequest, Plan
+from scones.training.served import ServedClassesError, ServedModel
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-THROTTLE_CODES = {
-    "ExecutionLimitExceeded",
-    "RequestLimitExceeded",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
+    from scones.aws.store import ObjectStore
+
+# ExecutionLimitExceeded: a million executions run already; one that ends makes room.
+THROTTLE_CODES = THROTTLING_CODES | {"ExecutionLimitExceeded"}
+CONNECTIONS_MAX = 256
 LIST_PAGE = 1000
 HISTORY_TAIL = 25
 
@@ -39,26 +40,18 @@ HISTORY_TAIL = 25
 @contextmanager
 def sorted_errors() -> Iterator[None]:
     """Turn botocore's errors into the engine's."""
-    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
-
     try:
         yield
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    except (BotoCoreError, ClientError) as error:
+        code = code_of(error)
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if code else 0
         if code in THROTTLE_CODES or status == 429:
             raise ThrottledError(str(error)) from error
         if code == "ExecutionAlreadyExists":
             raise ExecutionExistsError(str(error)) from error
         if code == "ExecutionDoesNotExist":
             raise ExecutionGoneError(str(error)) from error
-        if code in {"InternalFailure", "InternalServerError", "ServiceUnavailable"} or status >= 500:
-            raise TransientError(str(error)) from error
-        raise TransportError(str(error)) from error
-    except (HTTPClientError, ConnectionError) as error:
-        raise TransientError(str(error)) from error
-    except BotoCoreError as error:
-        raise TransportError(str(error)) from error
+        raise (TransientError if is_transient(error) else TransportError)(str(error)) from error
 
 
 @asynccontextmanager
@@ -73,6 +66,19 @@ async def async_client(hook: AwsBaseHook, **options: Any) -> AsyncIterator[Any]:
 
     async with await sync_to_async(create)() as client:
         yield client
+
+
+def hook_for(request: ChunkRequest, service: str) -> AwsBaseHook:
+    """Return Airflow's connection to a service, as the request has it."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    return AwsBaseHook(
+        aws_conn_id=request.aws_conn_id,
+        client_type=service,
+        region_name=request.region_name,
+        verify=request.verify,
+        config=request.botocore_config,
+    )
 
 
 def _seconds(moment: datetime | None) -> float | None:
@@ -90,6 +96,14 @@ def _execution(answer: dict[str, Any], status: str | None = None) -> Execution:
         started_at=_seconds(answer.get("startDate")),
         stopped_at=_seconds(answer.get("stopDate")),
     )
+
+
+def execution_arn(state_machine_arn: str, name: str) -> str:
+    """Return the ARN that a standard execution of that name has, known before it is started."""
+    head, separator, machine = state_machine_arn.partition(":stateMachine:")
+    if not separator:
+        raise ValueError(f"{state_machine_arn!r} is not the ARN of a state machine")
+    return f"{head}:execution:{machine.split(':')[0]}:{name}"
 
 
 class StandardExecutions:
@@ -126,14 +140,11 @@ class StandardExecutions:
             token = {"nextToken": page["nextToken"]}
 
     async def stop(self, arn: str, error: str, cause: str) -> None:
-        from botocore.exceptions import ClientError
-
         try:
             with sorted_errors():
                 await self._client.stop_execution(executionArn=arn, error=error, cause=cause)
         except TransportError as refused:
-            code = getattr(refused.__cause__, "response", {}).get("Error", {}).get("Code")
-            if isinstance(refused.__cause__, ClientError) and code == "ValidationException":
+            if refused.__cause__ and code_of(refused.__cause__) == "ValidationException":
                 raise NotRunningError(str(refused)) from refused
             raise
 
@@ -185,3 +196,62 @@ class ExpressExecutions:
 
     async def failed_state(self, arn: str) -> str | None:
         return None
+
+
+@asynccontextmanager
+async def workflow_transport(request: ChunkRequest, plan: Plan) -> AsyncIterator[WorkflowTransport]:
+    """Open the calls to the batch's state machine."""
+    hook = hook_for(request, "stepfunctions")
+    express = plan.fan_out == "express"
+    options: dict[str, Any] = {
+        # The engine paces and repeats by itself: a retry inside botocore would hide the throttling from it.
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": min(CONNECTIONS_MAX, request.concurrency + 8),
+        "connect_timeout": 10,
+        "read_timeout": plan.deadline_s + 10 if express else 60,
+    }
+    if express and await asyncio.to_thread(hook.conn_config.get_service_endpoint_url, "stepfunctions"):
+        # "sync-" goes before AWS's own host name; an endpoint_url given by the connection is an address as it is.
+        options["inject_host_prefix"] = False
+    async with async_client(hook, **options) as client:
+        machine = plan.state_machine_arn
+        yield ExpressExecutions(client, machine, plan.deadline_s) if express else StandardExecutions(client, machine)
+
+
+# ---- the endpoint behind the workflow
+
+SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack")
+
+
+class EndpointNotServingError(RuntimeError):
+    """The endpoint does not exist or does not answer; the message says what to do."""
+
+
+def served_model(endpoint_name: str, store: ObjectStore, classes: Sequence[str]) -> ServedModel:
+    """Return what answers now: noted in every row, and checked before thousands of executions start.
+
+    Args:
+        classes: class names that a person gave, for a model whose lineage names none.
+
+    Raises:
+        EndpointNotServingError: the endpoint is absent, still being created, or failed.
+        BatchInputError: the lineage names other classes than ``classes``.
+    """
+    from scones.training.aws import read_served_model
+    from scones.training.registry import ModelRegistryHook
+
+    hook = ModelRegistryHook()
+    endpoint = hook.endpoint(endpoint_name)
+    try:
+        model = read_served_model(endpoint_name, store, hook, classes)
+    except ServedClassesError as error:
+        raise BatchInputError(str(error)) from error
+    if endpoint is None or model is None:
+        raise EndpointNotServingError(f"There is no endpoint {endpoint_name!r}: run the DAG train_and_deploy first.")
+    if endpoint["EndpointStatus"] not in SERVING:
+        reason = endpoint.get("FailureReason")
+        raise EndpointNotServingError(
+            f"Endpoint {endpoint_name!r} is {endpoint['EndpointStatus']}{f' ({reason})' if reason else ''} and answers"
+            " nothing: wait until it is InService, or run train_and_deploy or rollback_endpoint."
+        )
+    return model

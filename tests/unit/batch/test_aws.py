@@ -12,8 +12,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from scones.batch.executions import sorted_errors
-from scones.batch.transport import (
+from scones.batch.aws import sorted_errors
+from scones.batch.engine import (
     ExecutionExistsError,
     ExecutionGoneError,
     ThrottledError,

@@ -1,48 +1,84 @@
-"""Rows of results: their columns, and the figures of a whole batch gathered row by row in constant memory."""
+"""The figures of a whole batch, gathered row by row in constant memory, and what becomes of them: limits and words."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
 
-from scones.batch.outcomes import CLASSIFIED, FAILED, OUTCOMES, REJECTED, WITHOUT_ANSWER
+from scones.batch.items import ABORTED, CLASSIFIED, FAILED, OUTCOMES, REJECTED, TIMED_OUT, WITHOUT_ANSWER, Row
+from scones.batch.plan import Plan
 
-# Column -> Parquet type; the order is that of the files.
-COLUMNS = {
-    "batch_id": "string",
-    "key": "string",
-    "item_id": "string",
-    "etag": "string",
-    "label": "int32",
-    "label_class": "string",
-    "outcome": "string",
-    "predicted_index": "int32",
-    "predicted_class": "string",
-    "confidence": "double",
-    "probabilities": "list<double>",
-    "correct": "bool",
-    "threshold": "double",
-    "threshold_version": "int32",
-    "error": "string",
-    "message": "string",
-    "failed_state": "string",
-    "attempt": "int32",
-    "execution_arn": "string",
-    "inference_id": "string",
-    "production_variant": "string",
-    "endpoint_name": "string",
-    "endpoint_config": "string",
-    "model_name": "string",
-    "model_package": "string",
-    "started_at": "string",
-    "ended_at": "string",
-    "seconds": "double",
-}
 CALIBRATION_BINS = 10
 CAUSES_NAMED = 3
 MESSAGE_SHOWN = 160
 _CAUSES_KEPT = 1000
+
+
+class Cause(TypedDict):
+    """Why so many images got no answer."""
+
+    error: str
+    message: str
+    images: int
+
+
+class Figures(TypedDict):
+    """What is counted. A share is None where there is nothing to divide by.
+
+    Accuracy, confusion and calibration are over rows with a label and an answer. ``accuracy`` is over classified
+    images only (what the couriers act on); ``accuracy_before_threshold`` also counts the rejected ones, as if they had
+    been let through. ``confusion_matrix`` is ``{true class: {predicted class: images}}`` of the classified.
+    """
+
+    images: int
+    classified: int
+    rejected: int
+    failed: int
+    timed_out: int
+    aborted: int
+    accuracy: float | None
+    accuracy_before_threshold: float | None
+    labelled: int
+    rejected_share: float | None
+    failed_share: float | None
+    by_class: dict[str, dict[str, int]]
+    confusion_matrix: dict[str, dict[str, int]]
+    calibration: dict[str, Any]
+    most_frequent_causes: list[Cause]
+    execution_seconds_mean: float | None
+    first_started_at: str | None
+    last_ended_at: str | None
+
+
+class Limits(TypedDict):
+    """The shares of failures and rejections above which a run fails."""
+
+    max_failed_share: float
+    max_rejected_share: float
+
+
+class BatchSummary(Figures):
+    """`summary.json`: the plan's facts, the figures, and where the files are. ``seconds`` is from first start to last
+    end of an execution."""
+
+    batch_id: str
+    created_at: str
+    source: str
+    fan_out: str
+    threshold: float
+    threshold_version: int | None
+    model: dict[str, Any]
+    classes: list[str]
+    counts: dict[str, int]
+    limits: Limits
+    seconds: float | None
+    images_per_second: float | None
+    summary_uri: str
+    report_uri: str
+    results_uri: str
+    rejected_uri: str
 
 
 class BatchLimitError(RuntimeError):
@@ -50,11 +86,7 @@ class BatchLimitError(RuntimeError):
 
 
 class Summary:
-    """Figures of a batch. Accuracy, confusion and calibration are over rows with a label and an answer.
-
-    ``accuracy`` is over classified images only (what the couriers act on); ``accuracy_before_threshold`` also counts
-    the rejected ones, as if they had been let through.
-    """
+    """Counts rows as they stream by."""
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
         self.classes = list(classes)
@@ -74,29 +106,29 @@ class Summary:
     def images(self) -> int:
         return sum(self.outcomes.values())
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Take one row of results into account."""
         outcome = row["outcome"]
         self.outcomes[outcome] += 1
         if outcome in WITHOUT_ANSWER:
             self._add_cause(row)
-        if row.get("predicted_class"):
+        if row["predicted_class"]:
             self.by_class.setdefault(row["predicted_class"], Counter())[outcome] += 1
         self._add_times(row)
-        index, label = row.get("predicted_index"), row.get("label")
-        if index is None or label is None:
+        index, label, confidence = row["predicted_index"], row["label"], row["confidence"]
+        if index is None or label is None or confidence is None:
             return
         correct = int(index == label)
         self._labelled[outcome] += 1
         self._correct[outcome] += correct
         if outcome == CLASSIFIED:
             self._confusion[label, index] += 1
-        cell = self._bins[min(CALIBRATION_BINS - 1, int(row["confidence"] * CALIBRATION_BINS))]
+        cell = self._bins[min(CALIBRATION_BINS - 1, int(confidence * CALIBRATION_BINS))]
         cell[0] += 1
-        cell[1] += row["confidence"]
+        cell[1] += confidence
         cell[2] += correct
 
-    def _add_cause(self, row: Mapping[str, Any]) -> None:
+    def _add_cause(self, row: Row) -> None:
         message = (row.get("message") or "").replace(row["key"], "<key>").splitlines()
         cause = (row.get("error") or row["outcome"], message[0][:MESSAGE_SHOWN] if message else "")
         if cause in self.causes or len(self.causes) < _CAUSES_KEPT:
@@ -104,29 +136,33 @@ class Summary:
         else:
             self.causes[(cause[0], "")] += 1
 
-    def _add_times(self, row: Mapping[str, Any]) -> None:
-        started, ended = row.get("started_at"), row.get("ended_at")
+    def _add_times(self, row: Row) -> None:
+        started, ended, seconds = row["started_at"], row["ended_at"], row["seconds"]
         if started and ended:
             self._first = min(self._first or started, started)
             self._last = max(self._last or ended, ended)
-        if row.get("seconds") is not None:
-            self._seconds += row["seconds"]
+        if seconds is not None:
+            self._seconds += seconds
             self._timed += 1
 
-    def most_frequent_causes(self, number: int = CAUSES_NAMED) -> list[dict[str, Any]]:
+    def most_frequent_causes(self, number: int = CAUSES_NAMED) -> list[Cause]:
         """Return the causes of what got no answer, most frequent first; same error with differing text counts apart."""
         return [
             {"error": error, "message": message, "images": count}
             for (error, message), count in self.causes.most_common(number)
         ]
 
-    def figures(self) -> dict[str, Any]:
-        """Return everything counted, as JSON types; a share is None where there is nothing to divide by."""
+    def figures(self) -> Figures:
+        """Return everything counted, as JSON types."""
         answered = self.outcomes[CLASSIFIED] + self.outcomes[REJECTED]
         without = sum(self.outcomes[outcome] for outcome in WITHOUT_ANSWER)
         return {
             "images": self.images,
-            **{outcome: self.outcomes[outcome] for outcome in OUTCOMES},
+            "classified": self.outcomes[CLASSIFIED],
+            "rejected": self.outcomes[REJECTED],
+            "failed": self.outcomes[FAILED],
+            "timed_out": self.outcomes[TIMED_OUT],
+            "aborted": self.outcomes[ABORTED],
             "accuracy": _share(self._correct[CLASSIFIED], self._labelled[CLASSIFIED]),
             "accuracy_before_threshold": _share(sum(self._correct.values()), sum(self._labelled.values())),
             "labelled": sum(self._labelled.values()),
@@ -175,12 +211,38 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def check_limits(figures: Mapping[str, Any], *, max_failed_share: float, max_rejected_share: float) -> None:
-    """Hold a batch against its limits: failed, timed out and aborted of all images; rejected of those answered.
+def summarise(plan: Plan, figures: Figures, uris: Mapping[str, str]) -> BatchSummary:
+    """Join the plan's facts, the figures and the addresses of the files."""
+    first, last = figures["first_started_at"], figures["last_ended_at"]
+    seconds = None
+    if first and last:
+        seconds = round((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds(), 3)
+    return {
+        **figures,
+        "batch_id": plan.batch_id,
+        "created_at": plan.created_at,
+        "source": plan.source,
+        "fan_out": plan.fan_out,
+        "threshold": plan.threshold.value,
+        "threshold_version": plan.threshold.version,
+        "model": plan.model.as_dict(),
+        "classes": list(plan.model.classes),
+        "counts": plan.counts,
+        "limits": {
+            "max_failed_share": plan.params["max_failed_share"],
+            "max_rejected_share": plan.params["max_rejected_share"],
+        },
+        "seconds": seconds,
+        "images_per_second": round(figures["images"] / seconds, 2) if seconds else None,
+        "summary_uri": uris["summary_uri"],
+        "report_uri": uris["report_uri"],
+        "results_uri": uris["results_uri"],
+        "rejected_uri": uris["rejected_uri"],
+    }
 
-    Raises:
-        BatchLimitError: a limit is exceeded; the message counts the outcomes and names the most frequent causes.
-    """
+
+def limits_exceeded(figures: Figures, *, max_failed_share: float, max_rejected_share: float) -> list[str]:
+    """Hold a batch against its limits: failed, timed out and aborted of all images; rejected of those answered."""
     problems = []
     failed, rejected = figures["failed_share"] or 0.0, figures["rejected_share"] or 0.0
     if failed > max_failed_share:
@@ -189,32 +251,42 @@ def check_limits(figures: Mapping[str, Any], *, max_failed_share: float, max_rej
         problems.append(
             f"{rejected:.1%} of the answers are rejections; max_rejected_share allows {max_rejected_share:.1%}"
         )
+    return problems
+
+
+def check_limits(figures: Figures, *, max_failed_share: float, max_rejected_share: float) -> None:
+    """Refuse a batch that exceeds a limit.
+
+    Raises:
+        BatchLimitError: a limit is exceeded; the message counts the outcomes and names the most frequent causes.
+    """
+    problems = limits_exceeded(figures, max_failed_share=max_failed_share, max_rejected_share=max_rejected_share)
     if problems:
         raise BatchLimitError(". ".join([*problems, describe(figures)]))
 
 
-def describe(figures: Mapping[str, Any]) -> str:
+def outcome_counts(figures: Figures) -> dict[str, int]:
+    """Return how many images had each outcome."""
+    found: Mapping[str, Any] = figures
+    return {outcome: found[outcome] for outcome in OUTCOMES}
+
+
+def headline(figures: Figures) -> str:
+    """Return the outcomes as one sentence, without its full stop."""
+    text = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in outcome_counts(figures).items())
+    accuracy = "" if figures["accuracy"] is None else f"; accuracy {figures['accuracy']:.3f}"
+    return f"{figures['images']} images: {text}{accuracy}"
+
+
+def describe(figures: Figures) -> str:
     """Return the figures as one readable paragraph, with the most frequent causes."""
-    counts = ", ".join(f"{figures[outcome]} {outcome.replace('_', ' ')}" for outcome in OUTCOMES)
-    text = f"{figures['images']} images: {counts}"
-    if figures.get("accuracy") is not None:
-        text += f"; accuracy {figures['accuracy']:.3f}"
-    causes = figures.get("most_frequent_causes") or []
-    if causes:
+    text = headline(figures)
+    if figures["most_frequent_causes"]:
         named = "; ".join(
             f"{cause['images']} x {cause['error']}" + (f" ({cause['message']})" if cause["message"] else "")
-            for cause in causes
+            for cause in figures["most_frequent_causes"]
         )
         text += f". Most frequent causes: {named}"
-    if figures.get(FAILED):
+    if figures["failed"]:
         text += ". Run the failed ones again with the param rerun_failed_of"
     return text
-
-
-def merge_parts(parts: Iterable[Iterable[Mapping[str, Any]]], classes: Sequence[str]) -> Summary:
-    """Summarise the rows of all parts."""
-    summary = Summary(classes)
-    for rows in parts:
-        for row in rows:
-            summary.add(row)
-    return summary
