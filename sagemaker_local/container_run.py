@@ -36,7 +36,7 @@ def signal_text(code: int) -> str:
     """What ended a process by a signal, in words; nothing for one that ended by itself."""
     if code >= 0:
         return ""
-    name = signal.Signals(-code).name
+    name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
     hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
     return f"the container was ended by {name}{hint}"
 

@@ -7,6 +7,7 @@ from typing import Any
 from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.listing import list_resources
+from sagemaker_local.s3 import check_uri
 from sagemaker_local.store import AlreadyExists, Resource
 from sagemaker_local.tags import tag_dict
 
@@ -96,7 +97,10 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
     if "Image" not in source:
         raise ValidationException("Either Image or ModelPackageName must be given for a container.")
     ctx.images.find(source["Image"])
-    return {"Image": source["Image"], "ModelDataUrl": model_data_url(source), "Environment": environment}
+    artefact = model_data_url(source)
+    if artefact is not None:
+        check_uri(artefact, "ModelDataUrl")
+    return {"Image": source["Image"], "ModelDataUrl": artefact, "Environment": environment}
 
 
 def model_data_url(container: dict[str, Any]) -> str | None:

@@ -1,29 +1,31 @@
 """Moving data between S3 and a container's directories, with patience for an S3 that is away for a while.
 
-A client error (no such key, access denied) is final and becomes a `DataError`; a connection error or a 5xx is retried
-with growing pauses until the outage has lasted `Config.outage_seconds`, and then becomes an `OutageError`.
+What trying again cannot mend (no such key, access denied, no credentials) becomes a `DataError` at once; a connection
+error or a 5xx is retried with growing pauses until the outage has lasted `Config.outage_seconds`, and then becomes an
+`OutageError`.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
-import tarfile
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException
 
 T = TypeVar("T")
 PARALLEL = 8
-_SERVER_ERRORS = 500
+# What botocore would send: it takes capitals and underscores, which buckets made before 2018 may have.
+_URI = re.compile(r"s3://(?P<bucket>[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9])(?:/(?P<key>.*))?", re.DOTALL)
 
 
 class DataError(Exception):
@@ -39,11 +41,11 @@ class Cancelled(Exception):
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """`s3://bucket/key` as (bucket, key). Raises `DataError` for anything else."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
+    """`s3://bucket/key` as (bucket, key). Raises `DataError` for anything else, and for a name no bucket can have."""
+    found = _URI.fullmatch(uri)
+    if not found:
         raise DataError(f"{uri!r} is not an S3 URI of the form s3://bucket/prefix")
-    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+    return found["bucket"], found["key"] or ""
 
 
 def check_uri(uri: str, member: str) -> tuple[str, str]:
@@ -59,8 +61,11 @@ def join_uri(prefix: str, *names: str) -> str:
     return "/".join([prefix.rstrip("/"), *names])
 
 
-def patiently(ctx: Context, cancelled: threading.Event | None, call: Callable[[], T]) -> T:
-    """The result of `call`, retried through an outage. Raises `OutageError`, `Cancelled`, or its `ClientError`."""
+def patiently(ctx: Context, cancelled: threading.Event | None, what: str, call: Callable[[], T]) -> T:
+    """The result of `call`, retried through an outage; `what` it does is said in the errors.
+
+    Raises `DataError` for what trying again cannot mend, `OutageError`, `Cancelled`.
+    """
     stop = cancelled or threading.Event()
     started = ctx.now()
     pause = 0.2
@@ -70,13 +75,23 @@ def patiently(ctx: Context, cancelled: threading.Event | None, call: Callable[[]
         try:
             return call()
         except (BotoCoreError, ClientError) as error:
-            final = isinstance(error, ClientError) and _http_status(error) < _SERVER_ERRORS
-            if final:
-                raise
+            if not is_transient(error):
+                raise DataError(f"Cannot {what}: {error}") from error
             if ctx.now() - started + pause > ctx.config.outage_seconds:
                 raise OutageError(f"S3 did not answer for {ctx.now() - started:.0f} s: {error}") from error
         stop.wait(pause)
         pause = min(pause * 2, 5.0)
+
+
+def is_transient(error: BotoCoreError | ClientError) -> bool:
+    """Whether the same call may succeed later: the service is away, busy or broke off.
+
+    All else (missing credentials, parameters that cannot be sent, a refusal) stays as it is.
+    """
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
+        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
 
 
 def list_keys(ctx: Context, bucket: str, prefix: str, cancelled: threading.Event | None = None) -> list[str]:
@@ -86,10 +101,7 @@ def list_keys(ctx: Context, bucket: str, prefix: str, cancelled: threading.Event
         pages = ctx.clients.get("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
 
-    try:
-        return patiently(ctx, cancelled, call)
-    except ClientError as error:
-        raise DataError(f"Cannot list s3://{bucket}/{prefix}: {error}") from error
+    return patiently(ctx, cancelled, f"list s3://{bucket}/{prefix}", call)
 
 
 def under_prefix(keys: Iterable[str], prefix: str) -> dict[str, str]:
@@ -124,10 +136,7 @@ def download(
 
     def fetch(item: tuple[str, Path]) -> None:
         key, place = item
-        try:
-            patiently(ctx, cancelled, lambda: _get_file(ctx, bucket, key, place))
-        except ClientError as error:
-            raise DataError(f"Cannot download s3://{bucket}/{key}: {error}") from error
+        patiently(ctx, cancelled, f"download s3://{bucket}/{key}", lambda: _get_file(ctx, bucket, key, place))
 
     _in_parallel(fetch, places)
 
@@ -135,10 +144,7 @@ def download(
 def upload(ctx: Context, uri: str, path: Path, cancelled: threading.Event | None = None) -> None:
     """Store one file. Raises `DataError`, `OutageError`, `Cancelled`."""
     bucket, key = split_uri(uri)
-    try:
-        patiently(ctx, cancelled, lambda: _put_file(ctx, bucket, key, path))
-    except ClientError as error:
-        raise DataError(f"Cannot upload to {uri}: {error}") from error
+    patiently(ctx, cancelled, f"upload to {uri}", lambda: _put_file(ctx, bucket, key, path))
 
 
 def put_bytes(ctx: Context, uri: str, body: bytes, content_type: str, cancelled: threading.Event | None = None) -> None:
@@ -148,10 +154,7 @@ def put_bytes(ctx: Context, uri: str, body: bytes, content_type: str, cancelled:
     def call() -> Any:
         return ctx.clients.get("s3").put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
-    try:
-        patiently(ctx, cancelled, call)
-    except ClientError as error:
-        raise DataError(f"Cannot upload to {uri}: {error}") from error
+    patiently(ctx, cancelled, f"upload to {uri}", call)
 
 
 def get_bytes(ctx: Context, uri: str, cancelled: threading.Event | None = None) -> bytes:
@@ -162,10 +165,7 @@ def get_bytes(ctx: Context, uri: str, cancelled: threading.Event | None = None) 
         body: bytes = ctx.clients.get("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         return body
 
-    try:
-        return patiently(ctx, cancelled, call)
-    except ClientError as error:
-        raise DataError(f"Cannot download {uri}: {error}") from error
+    return patiently(ctx, cancelled, f"download {uri}", call)
 
 
 def upload_tree(ctx: Context, uri: str, root: Path, cancelled: threading.Event | None = None) -> int:
@@ -173,68 +173,6 @@ def upload_tree(ctx: Context, uri: str, root: Path, cancelled: threading.Event |
     files = sorted(path for path in root.rglob("*") if path.is_file())
     _in_parallel(lambda path: upload(ctx, join_uri(uri, path.relative_to(root).as_posix()), path, cancelled), files)
     return len(files)
-
-
-def pack(source: Path, archive: Path) -> None:
-    """A directory's contents as a tar.gz, written beside and moved into place so that a half one is never seen."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    partial = archive.with_suffix(".partial")
-    with tarfile.open(partial, "w:gz", compresslevel=3) as tar:
-        for path in sorted(source.iterdir()):
-            tar.add(path, arcname=path.name)
-    partial.replace(archive)
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Extract a model artefact. Raises `DataError` for a broken archive or members that point outside `target`.
-
-    By hand because `tarfile`'s own data filter is missing from Debian 12's Python (3.11.2; it came with 3.11.4).
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
-                _unpack_member(tar, member, target.resolve())
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"Cannot extract the model artefact: {error}") from error
-
-
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """One file, directory or link; names are followed through the links that are there already."""
-    path = _inside(target, target, member.name, member)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if member.isdir():
-        path.mkdir(exist_ok=True)
-    elif member.issym():
-        _inside(target, path.parent, member.linkname, member)
-        path.symlink_to(member.linkname)
-    elif member.islnk():
-        path.hardlink_to(_inside(target, target, member.linkname, member))
-    elif member.isreg() and (source := tar.extractfile(member)):
-        with path.open("wb") as file:
-            shutil.copyfileobj(source, file)
-        path.chmod(member.mode & 0o755 | 0o600)
-    else:
-        raise DataError(f"Cannot extract the model artefact: {member.name!r} is neither file, directory nor link")
-
-
-def _inside(target: Path, folder: Path, name: str, member: tarfile.TarInfo) -> Path:
-    path = (folder / name).resolve()
-    if Path(name).is_absolute() or not path.is_relative_to(target):
-        raise DataError(f"Cannot extract the model artefact: {member.name!r} leads outside of it")
-    return path
-
-
-def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event | None = None) -> None:
-    """Download a `model.tar.gz` and extract it to `target` (a container's /opt/ml/model). Raises as `download` does."""
-    bucket, key = split_uri(uri)
-    if not key.endswith((".tar.gz", ".tgz")):
-        raise DataError(f"The model artefact must be a .tar.gz, got {uri}")
-    scratch = target.parent / "model-download"
-    download(ctx, bucket, {key: "model.tar.gz"}, scratch, cancelled)
-    unpack(scratch / "model.tar.gz", target)
-    (scratch / "model.tar.gz").unlink()
-    scratch.rmdir()
 
 
 def _get_file(ctx: Context, bucket: str, key: str, place: Path) -> None:
@@ -263,7 +201,3 @@ def _in_parallel(work: Callable[[Any], None], items: list[Any]) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _http_status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
+from sagemaker_local.s3 import split_uri
 from sagemaker_local.serving.ids import fast_uuid4
 
 EVENT_VERSION = "0"
@@ -38,16 +39,12 @@ class CaptureSettings:
     def from_config(cls, config: Mapping[str, Any] | None) -> CaptureSettings | None:
         """Read a DataCaptureConfig; None when there is none or EnableCapture is false (it defaults to true).
 
-        Raises ValueError when DestinationS3Uri names no bucket.
+        Raises `s3.DataError` when DestinationS3Uri names no bucket.
         """
         if not config or not config.get("EnableCapture", True):
             return None
-        uri = urlsplit(config["DestinationS3Uri"])
-        bucket, path = uri.netloc, uri.path
-        if uri.scheme == "https":  # path style: https://host/bucket/prefix
-            bucket, _, path = uri.path.strip("/").partition("/")
-        if not bucket:
-            raise ValueError(f"DestinationS3Uri {config['DestinationS3Uri']!r} names no bucket")
+        # Path style, https://host/bucket/prefix, is taken too.
+        bucket, path = split_uri(re.sub(r"^https://[^/]*/*", "s3://", config["DestinationS3Uri"]))
         modes = {option["CaptureMode"] for option in config["CaptureOptions"]}
         headers = config.get("CaptureContentTypeHeader") or {}
         return cls(

@@ -8,6 +8,7 @@ from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.listing import list_resources
 from sagemaker_local.models import find_model
+from sagemaker_local.s3 import DataError, check_uri
 from sagemaker_local.serving.capture import CaptureSettings
 from sagemaker_local.serving.routing import LEAST_OUTSTANDING_REQUESTS, RANDOM
 from sagemaker_local.serving.states import CONFIG, find_config
@@ -41,14 +42,17 @@ def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, A
     asynchronous = request.get("AsyncInferenceConfig")
     if asynchronous and "S3OutputPath" not in asynchronous["OutputConfig"]:
         raise ValidationException("AsyncInferenceConfig.OutputConfig.S3OutputPath is required.")
+    for member in ("S3OutputPath", "S3FailurePath"):
+        if asynchronous and member in asynchronous["OutputConfig"]:
+            check_uri(asynchronous["OutputConfig"][member], f"AsyncInferenceConfig.OutputConfig.{member}")
     if asynchronous and len(request["ProductionVariants"]) > 1:
         raise ValidationException("An asynchronous endpoint can have only one production variant.")
     capture = request.get("DataCaptureConfig")
     if capture:
         try:
             CaptureSettings.from_config({**capture, "EnableCapture": True})
-        except ValueError as error:
-            raise ValidationException(str(error)) from error
+        except DataError as error:
+            raise ValidationException(f"DataCaptureConfig.DestinationS3Uri: {error}") from error
     name = request["EndpointConfigName"]
     arn = ctx.arn("endpoint-config", name.lower())
     body = {key: value for key, value in request.items() if key != "Tags"}

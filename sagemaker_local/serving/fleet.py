@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagemaker_local import s3
+from sagemaker_local.artefacts import unpack
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ServiceError
 from sagemaker_local.logs import LogShipper
@@ -161,7 +162,7 @@ class VariantFleet:
     def _prepare(self, root: Path) -> None:
         (root / "model").mkdir(parents=True, exist_ok=True)
         if self.spec.model_data_url is not None:
-            s3.unpack(self._root / MODEL_ARCHIVE, root / "model")
+            unpack(self._root / MODEL_ARCHIVE, root / "model")
 
 
 class Fleet:

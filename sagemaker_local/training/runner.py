@@ -7,6 +7,7 @@ interrupted job starts again from its inputs (with its checkpoints), one that ha
 from __future__ import annotations
 
 from sagemaker_local import s3
+from sagemaker_local.artefacts import pack
 from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, STOPPED, ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
@@ -142,7 +143,7 @@ class TrainingRun(ContainerRun):
 
     def _send_archive(self, folder: str, uri: str) -> None:
         archive = self.directory / uri.rpartition("/")[2]
-        s3.pack(self.root.path / folder, archive)
+        pack(self.root.path / folder, archive)
         s3.upload(self.ctx, uri, archive)
         archive.unlink()
 

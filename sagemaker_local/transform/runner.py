@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from sagemaker_local import s3
+from sagemaker_local.artefacts import fetch_model
 from sagemaker_local.container_run import COMPLETED, ContainerRun, JobFailed
 from sagemaker_local.input_files import find_files
 from sagemaker_local.job_kind import JobKind
@@ -45,7 +46,7 @@ class TransformRun(ContainerRun):
         bucket, files = find_files(self.ctx, source["S3DataType"], source["S3Uri"], role, cancelled)
         self.root.prepare()
         if container["ModelDataUrl"]:
-            s3.fetch_model(self.ctx, container["ModelDataUrl"], self.root.model, cancelled)
+            fetch_model(self.ctx, container["ModelDataUrl"], self.root.model, cancelled)
         with self.logged(TRANSFORM_GROUP):
             server = self._start_server(container)
             server.wait_ready(cancelled)

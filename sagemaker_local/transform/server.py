@@ -6,7 +6,7 @@ import http.client
 import threading
 import time
 
-from sagemaker_local.container_run import JobFailed
+from sagemaker_local.container_run import JobFailed, signal_text
 from sagemaker_local.processes import Container
 
 START_SECONDS = 300.0
@@ -27,9 +27,8 @@ class ModelServer:
         deadline = time.monotonic() + START_SECONDS
         while not cancelled.is_set():
             if (code := self._container.exit_code()) is not None:
-                raise JobFailed(
-                    f"AlgorithmError: the model server ended with exit code {code} before it answered /ping"
-                )
+                why = signal_text(code) or f"the model server ended with exit code {code}"
+                raise JobFailed(f"AlgorithmError: {why} before it answered /ping")
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
                 connection.request("GET", "/ping")

@@ -82,6 +82,11 @@ def test_the_last_line_is_logged_before_the_job_is_completed(sm, aws, job_reques
     [
         ({"failure": "no images found", "exit_code": 1}, "AlgorithmError: no images found, exit code: 1"),
         ({"exit_code": 7}, "AlgorithmError: , exit code: 7"),
+        (
+            {"signal": 9},
+            "AlgorithmError: the container was ended by SIGKILL, as the kernel does when memory runs out, "
+            "exit code: 137",
+        ),
     ],
 )
 def test_a_failing_container_fails_the_job_with_its_own_words(sm, job_request, unique, hyperparameters, reason):

@@ -1,7 +1,7 @@
 """A container small enough to read: `train` and `serve` under SageMaker's contract, misbehaving as it is told to.
 
 Hyperparameters of `train`: epochs, seconds (for each epoch), exit_code, failure (text), ignore_sigterm,
-save_on_sigterm, checkpoint. `serve` upper-cases what it is sent; the variable TOY_SERVE says how it misbehaves.
+save_on_sigterm, checkpoint, signal (to itself). `serve` upper-cases what it is sent; the variable TOY_SERVE says how it misbehaves.
 """
 
 # ruff: noqa: T201
@@ -53,6 +53,8 @@ def train():
         time.sleep(float(settings.get("seconds", 0)))
         if settings.get("checkpoint"):
             checkpoint.write_text(str(epoch + 1))
+    if settings.get("signal"):
+        os.kill(os.getpid(), int(settings["signal"]))
     if settings.get("failure"):
         (ROOT / "output" / "failure").write_text(settings["failure"])
     (ROOT / "model" / "model.json").write_text(json.dumps({**model, "first_epoch": first}))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sagemaker_local.artefacts import pack, unpack
 from sagemaker_local.container_run import exit_status
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.images import Images
@@ -17,7 +18,7 @@ from sagemaker_local.input_files import parse_manifest
 from sagemaker_local.jobs import Control, JobQueue
 from sagemaker_local.metrics import MetricReader
 from sagemaker_local.mlroot import MlRoot
-from sagemaker_local.s3 import DataError, pack, split_uri, under_prefix, unpack
+from sagemaker_local.s3 import DataError, split_uri, under_prefix
 from sagemaker_local.transform.records import MEGABYTE, RecordTooLargeError, assemble, payloads
 
 WAIT = 10.0

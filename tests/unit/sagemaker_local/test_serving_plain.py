@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagemaker_local.s3 import DataError
 from sagemaker_local.serving.capture import CaptureSettings, Invocation, object_key, record
 from sagemaker_local.serving.deployment import DeploymentError, carry_out, make_plan, validate
 from sagemaker_local.serving.routing import choose_instance, choose_weighted
@@ -131,8 +132,9 @@ def test_key_without_prefix_starts_with_the_endpoint():
 def test_capture_that_is_off_or_points_nowhere():
     assert CaptureSettings.from_config(None) is None
     assert CaptureSettings.from_config({**CONFIG, "EnableCapture": False}) is None
-    with pytest.raises(ValueError, match="names no bucket"):
-        CaptureSettings.from_config({**CONFIG, "DestinationS3Uri": "s3:///x"})
+    for uri in ("s3:///x", "s3://Bad_Bucket!/x", "https://host", "https://[/b", "https://host//"):
+        with pytest.raises(DataError, match="is not an S3 URI"):
+            CaptureSettings.from_config({**CONFIG, "DestinationS3Uri": uri})
 
 
 @pytest.mark.parametrize("percentage", [0, 20, 100])
