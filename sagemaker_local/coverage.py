@@ -30,7 +30,8 @@ which no client retries.
 _TAIL = """
 ## What is not emulated
 
-- IAM: requests are not authenticated, roles are not assumed, KMS keys and VPCs are recorded and not used.
+- IAM: requests must be signed, and rightly where a secret is set, but any access key may do anything; roles are not
+  assumed, KMS keys and VPCs are recorded and not used.
 - Several instances of one training or processing job, heterogeneous clusters, warm pools, training plans.
 - Pipe mode, augmented manifests, file systems as inputs.
 - RecordIO and TFRecord splitting, filters and joins of transform jobs.

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as UnreachableError
 
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException
@@ -91,7 +92,7 @@ def is_transient(error: BotoCoreError | ClientError) -> bool:
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
-    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
+    return isinstance(error, UnreachableError | HTTPClientError | IncompleteReadError)
 
 
 def list_keys(ctx: Context, bucket: str, prefix: str, cancelled: threading.Event | None = None) -> list[str]:
