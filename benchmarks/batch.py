@@ -217,6 +217,23 @@ def ten_thousand_images(platform: BatchPlatform, sizes: tuple[int, ...] = (100, 
     ]
 
 
+def cpu_per_image(platform: BatchPlatform, images: int = 500) -> list[Measurement]:
+    """Processor time of all processes for one image: unlike the clock, much the same on all machines."""
+    platform.copy_images("bench/cpu/", images)
+    run_batch(platform, "bench/cpu/", sample_size=min(50, images))  # warm
+    before = platform.cpu_seconds()
+    run_batch(platform, "bench/cpu/")
+    used = {name: 1000 * (total - before[name]) / images for name, total in platform.cpu_seconds().items()}
+    total = sum(used.values())
+    beside: dict[str, Any] = {"images": images} | {f"{name}, ms": value for name, value in used.items()}
+    return [Measurement("batch-cpu-ms-per-image", total, "ms", "<= 26", total <= 26, beside)]
+
+
+def _cpu() -> list[Measurement]:
+    with batch_platform() as platform:
+        return cpu_per_image(platform)
+
+
 def _share() -> list[Measurement]:
     with batch_platform() as platform:
         return share_of_raw_engine(platform)
@@ -236,4 +253,5 @@ BENCHMARKS = {
     "batch-share-of-raw-engine": _share,
     "batch-vs-stock-operator": _stock,
     "batch-10k-images": _many,
+    "batch-cpu-ms-per-image": _cpu,
 }
