@@ -16,7 +16,7 @@ from infrastructure.deploy import STACK_NAME, Deployment
 
 
 def parameter(text: str) -> tuple[str, str]:
-    """Split `Name=value`."""
+    """Split `Name=value`; the value may be empty."""
     name, separator, value = text.partition("=")
     if not name or not separator:
         raise argparse.ArgumentTypeError(f"expected Name=value, got {text!r}")
@@ -45,6 +45,14 @@ def arguments() -> argparse.ArgumentParser:
                 metavar="Name=value",
                 help="template parameter, may be repeated; one given earlier is kept",
             )
+            command.add_argument(
+                "--tag",
+                type=parameter,
+                action="append",
+                default=[],
+                metavar="Key=value",
+                help="tag of all resources, may be repeated; one given earlier is kept",
+            )
         if name == "destroy":
             command.add_argument("--delete-data", action="store_true", help="empty and delete the data bucket too")
             command.add_argument("--leave-endpoint", action="store_true", help="go on though the endpoint still exists")
@@ -53,7 +61,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out one command."""
-    deployment = Deployment(boto3.Session(), options.stack_name, print)
+    tags = dict(getattr(options, "tag", ()))
+    deployment = Deployment(boto3.Session(), options.stack_name, print, tags)
     if options.command == "plan":
         deployment.plan(dict(options.parameter))
     elif options.command == "deploy":

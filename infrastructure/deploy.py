@@ -43,9 +43,12 @@ class Deployment:
         session: a boto3 session; its region is where the stack lives, and the environment's AWS_ENDPOINT_URL counts.
         stack_name: 2 to 20 lower-case letters, digits and hyphens; also the prefix of the resources' names.
         echo: gets each line of the account given of the deployment.
+        tags: further tags of everything that can be tagged; those of an earlier deployment stay.
     """
 
-    def __init__(self, session: Any, stack_name: str = STACK_NAME, echo: Echo = _quiet) -> None:
+    def __init__(
+        self, session: Any, stack_name: str = STACK_NAME, echo: Echo = _quiet, tags: Mapping[str, str] | None = None
+    ) -> None:
         if not _STACK_NAME.fullmatch(stack_name):
             raise DeploymentError(
                 f"The stack's name must be 2 to 20 lower-case letters, digits and hyphens, got {stack_name!r}"
@@ -59,7 +62,7 @@ class Deployment:
         account = session.client("sts").get_caller_identity()["Account"]
         self.data_bucket = f"{stack_name}-{account}-{self.region}"
         self.artifacts_bucket = f"{stack_name}-artifacts-{account}-{self.region}"
-        self.tags = [{"Key": "project", "Value": stack_name}, {"Key": "managed-by", "Value": "cloudformation"}]
+        self.tags = {"project": stack_name, "managed-by": "cloudformation", **(tags or {})}
 
     def plan(self, parameters: Mapping[str, str] | None = None) -> stacks.ChangeSet | None:
         """Show what `deploy` would change, and change nothing. Returns the (deleted) change set."""
@@ -168,12 +171,15 @@ class Deployment:
             self.stack_name,
             "UPDATE" if stack else "CREATE",
             TemplateBody=template,
-            Tags=self.tags,
+            Tags=[{"Key": key, "Value": value} for key, value in sorted(self._tags(stack).items())],
             Parameters=[
                 *({"ParameterKey": key, "ParameterValue": value} for key, value in sorted(given.items())),
                 *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)),
             ],
         )
+
+    def _tags(self, stack: dict[str, Any] | None) -> dict[str, str]:
+        return {item["Key"]: item["Value"] for item in (stack or {}).get("Tags", [])} | self.tags
 
     def _write_threshold(self, bucket: str) -> bool:
         """Write the default threshold unless there is one. Returns whether it was written."""

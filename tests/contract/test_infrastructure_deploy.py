@@ -119,6 +119,36 @@ def test_the_sdk_is_asked_for_the_training_image_once(deployment: Deployment, as
     assert asked == ["us-east-1"]
 
 
+def test_what_a_company_asks_for_is_deployed_and_taken_back(deployment: Deployment, session: Any) -> None:
+    key = session.client("kms").create_key()["KeyMetadata"]["Arn"]
+    company = {
+        "KmsKeyArn": key,
+        "SubnetIds": "subnet-1,subnet-2",
+        "SecurityGroupIds": "sg-1",
+        "PermissionsBoundaryArn": "arn:aws:iam::aws:policy/PowerUserAccess",
+    }
+    outputs = deployment.deploy(company)
+    assert (outputs["SubnetIds"], outputs["SecurityGroupIds"]) == ("subnet-1,subnet-2", "sg-1")
+    iam, role = session.client("iam"), outputs["SageMakerRoleArn"].rpartition("/")[2]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="sagemaker")["PolicyDocument"]
+    assert {"Effect": "Allow", "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": key} in policy["Statement"]
+    deployment.deploy(dict.fromkeys(company, ""))
+    policy = iam.get_role_policy(RoleName=role, PolicyName="sagemaker")["PolicyDocument"]
+    assert "kms:" not in json.dumps(policy)
+
+
+def test_tags_are_kept_and_added(session: Any, deployment: Deployment) -> None:
+    def tags(**given: str) -> dict[str, str]:
+        Deployment(session, deployment.stack_name, tags=given).deploy()
+        stack = stacks.describe(deployment.cloudformation, deployment.stack_name)
+        assert stack is not None
+        return {item["Key"]: item["Value"] for item in stack["Tags"]}
+
+    always = {"project": deployment.stack_name, "managed-by": "cloudformation"}
+    assert tags(owner="vision") == {**always, "owner": "vision"}
+    assert tags(cost="42") == {**always, "owner": "vision", "cost": "42"}
+
+
 def test_changed_code_is_deployed(
     deployment: Deployment, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
+from tests.support import template
 from tests.support.template import DOCUMENT, RESOURCES, TEMPLATE, as_list
 
 # Actions that have no resource to name, by AWS's service authorization reference.
@@ -40,19 +41,26 @@ WITHOUT_RESOURCE = {
     "sagemaker:ListTrainingJobs",
     "sagemaker:Search",
     "application-autoscaling:DescribeScalableTargets",
+    # network interfaces of Lambda and SageMaker in a VPC: no names beforehand
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeVpcs",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeSecurityGroups",
 }
 
 
-def statements() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every policy statement of the template's roles and policies."""
-    for name, resource in RESOURCES.items():
-        properties = resource["Properties"]
-        documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
-        if resource["Type"] in {"AWS::IAM::ManagedPolicy", "AWS::SNS::TopicPolicy", "AWS::S3::BucketPolicy"}:
-            documents.append(properties["PolicyDocument"])
-        for document in documents:
-            for statement in document["Statement"]:
-                yield name, statement
+def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every policy statement of the template."""
+    for name in RESOURCES:
+        for statement in template.statements(name):
+            yield name, statement
 
 
 def test_cfn_lint_finds_nothing() -> None:
@@ -68,23 +76,23 @@ def test_it_can_be_given_to_cloudformation_as_it_is() -> None:
 
 
 def test_no_allowed_action_is_a_wildcard() -> None:
-    for name, statement in statements():
+    for name, statement in all_statements():
         if statement["Effect"] == "Allow":
             for action in as_list(statement["Action"]):
                 assert re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action), f"{name}: {action}"
 
 
 def test_only_actions_without_a_resource_name_are_allowed_on_all() -> None:
-    for name, statement in statements():
+    for name, statement in all_statements():
         if statement["Effect"] == "Allow" and "*" in as_list(statement["Resource"]):
             assert set(as_list(statement["Action"])) <= WITHOUT_RESOURCE, name
-    metrics = [item for _, item in statements() if "cloudwatch:PutMetricData" in as_list(item["Action"])]
+    metrics = [item for _, item in all_statements() if "cloudwatch:PutMetricData" in as_list(item["Action"])]
     assert metrics
     assert all("cloudwatch:namespace" in json.dumps(item["Condition"]) for item in metrics)
 
 
 def test_roles_may_be_passed_to_sagemaker_only() -> None:
-    passing = [item for _, item in statements() if "iam:PassRole" in as_list(item["Action"])]
+    passing = [item for _, item in all_statements() if "iam:PassRole" in as_list(item["Action"])]
     assert [item["Resource"] for item in passing] == [{"!GetAtt": "SageMakerRole.Arn"}]
     assert passing[0]["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
 
@@ -149,7 +157,9 @@ def test_airflow_may_call_what_the_code_names() -> None:
         if re.search(rf"[.\"']{xform_name(operation)}\b", code)
     }
     assert {"sagemaker:CreateTrainingJob", "states:StartExecution"} <= named
-    allowed = {action for name, item in statements() if name == "AirflowPolicy" for action in as_list(item["Action"])}
+    allowed = {
+        action for name, item in all_statements() if name == "AirflowPolicy" for action in as_list(item["Action"])
+    }
     assert named <= allowed
 
 
@@ -165,7 +175,7 @@ def test_a_workflow_may_call_the_functions_it_calls_and_no_others(machine: str, 
     properties = RESOURCES[machine]["Properties"]
     assert properties["RoleArn"] == {"!GetAtt": f"{role}.Arn"}
     (called,) = [
-        item for name, item in statements() if name == role and "lambda:InvokeFunction" in as_list(item["Action"])
+        item for name, item in all_statements() if name == role and "lambda:InvokeFunction" in as_list(item["Action"])
     ]
     assert called["Action"] == "lambda:InvokeFunction"
     given = list(properties["DefinitionSubstitutions"].values())
@@ -179,6 +189,59 @@ def test_a_managed_policy_fits_its_limit() -> None:
         text = text.replace("${" + name + "}", value)
     text = re.sub(r"\$\{\w+\}", "x" * 20, text)
     assert len(text) < 6144
+
+
+def test_what_a_company_asks_for_reaches_every_resource_it_concerns() -> None:
+    concerned = {
+        "KmsKeyArn": {
+            "AWS::S3::Bucket": "BucketEncryption",
+            "AWS::Logs::LogGroup": "KmsKeyId",
+            "AWS::SNS::Topic": "KmsMasterKeyId",
+            "AWS::SQS::Queue": "KmsMasterKeyId",
+        },
+        "SubnetIds": {"AWS::Lambda::Function": "VpcConfig"},
+        "SecurityGroupIds": {"AWS::Lambda::Function": "VpcConfig"},
+        "PermissionsBoundaryArn": {"AWS::IAM::Role": "PermissionsBoundary"},
+        "AccessLogBucket": {"AWS::S3::Bucket": "LoggingConfiguration"},
+    }
+    for parameter, by_type in concerned.items():
+        for name, resource in RESOURCES.items():
+            if resource["Type"] in by_type:
+                value = json.dumps(resource["Properties"][by_type[resource["Type"]]])
+                assert f'{{"!Ref": "{parameter}"}}' in value, (name, parameter)
+    with_settings = [item["Properties"] for item in RESOURCES.values() if "Environment" in item["Properties"]]
+    assert with_settings
+    assert all("KmsKeyArn" in json.dumps(properties["KmsKeyArn"]) for properties in with_settings)
+
+
+@pytest.mark.parametrize("role", [name for name, item in RESOURCES.items() if item["Type"] == "AWS::IAM::Role"])
+def test_a_role_may_use_the_key_and_the_network_only_where_there_are_some(role: str) -> None:
+    attached = [reference["!Ref"] for reference in RESOURCES[role]["Properties"].get("ManagedPolicyArns", [])]
+    everything = {
+        a for name in [role, *attached] for item in template.statements(name) for a in as_list(item["Action"])
+    }
+    always = {a for item in template.unconditional(role) for a in as_list(item["Action"])}
+    assert {"kms:Decrypt", "kms:GenerateDataKey"} <= everything
+    runs_in_a_network = role not in {"WorkflowRole", "DistributedMapRole"}
+    assert ("ec2:CreateNetworkInterface" in everything) == runs_in_a_network
+    assert not any(action.startswith(("kms:", "ec2:")) for action in always)
+
+
+def test_a_budget_tells_the_alert_address_and_needs_one() -> None:
+    assert RESOURCES["Budget"]["Condition"] == "HasBudget"
+    assert "HasAlertEmail" in json.dumps(DOCUMENT["Conditions"]["HasBudget"])
+    told = RESOURCES["Budget"]["Properties"]["NotificationsWithSubscribers"]
+    assert [item["Subscribers"][0]["Address"] for item in told] == [{"!Ref": "AlertEmail"}] * 2
+
+
+def test_an_alert_that_is_not_delivered_is_kept_and_told() -> None:
+    rules = [item["Properties"] for item in RESOURCES.values() if item["Type"] == "AWS::Events::Rule"]
+    assert rules
+    for rule in rules:
+        for target in rule["Targets"]:
+            assert target["DeadLetterConfig"] == {"Arn": {"!GetAtt": "UndeliveredAlerts.Arn"}}
+    queue = RESOURCES["UndeliveredAlertsAlarm"]["Properties"]["Dimensions"][0]["Value"]
+    assert queue == {"!GetAtt": "UndeliveredAlerts.QueueName"}
 
 
 def test_a_rejection_alerts_nobody() -> None:

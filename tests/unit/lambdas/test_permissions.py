@@ -24,7 +24,7 @@ from lambdas.classify_image import handler as classify
 from lambdas.filter_inferences import handler as filter_
 from lambdas.record_result import handler as record
 from lambdas.serialize_image import handler as serialize
-from tests.support.template import DOCUMENT, as_list
+from tests.support.template import as_list, unconditional
 
 BUCKET, REGION, ACCOUNT, ENDPOINT = "the-bucket", "us-east-1", "ACCOUNT", "scones-courier"
 NAMES = {
@@ -57,8 +57,7 @@ def policy(role: str) -> list[tuple[str, str]]:
     """(action, resource pattern) pairs that a role allows."""
     return [
         (action, resolve(resource))
-        for item in DOCUMENT["Resources"][role]["Properties"]["Policies"]
-        for statement in item["PolicyDocument"]["Statement"]
+        for statement in unconditional(role)
         for action in as_list(statement["Action"])
         for resource in as_list(statement["Resource"])
     ]
