@@ -154,9 +154,10 @@ from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.capture_summary import ReadSettings
 from scones.monitoring.drift import suggest_constraints
 from scones.images.statistics import NoveltyScale, baseline_statistics
-from scones.monitoring.build import ReportInputs, build_report
+from scones.monitoring.build import ModelDocuments, ReportInputs, build_report
 from scones.monitoring.page import render_page
-from scones.monitoring.capture_store import fetcher, list_captures
+from scones.monitoring.index import DagRun, Window
+from scones.monitoring.store import fetcher, list_captures
 from scones.aws.store import ObjectStore
 
 url, prefix, records = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -169,9 +170,9 @@ now = datetime.now(UTC)
 files = Watermark().select(list_captures(store, f"{prefix}/{ENDPOINT}/", None, now))
 summary = read_capture(files, fetcher(store), settings)
 endpoint = {"name": ENDPOINT, "config_name": "c", "capture_enabled": True, "sampling_percentage": 100}
+model = ModelDocuments(settings.classes, {"threshold": 0.93, "version": 1}, baseline, suggest_constraints(baseline))
 report = build_report(summary, ReportInputs(
-    report_id="report-0", endpoint=endpoint, classes=settings.classes, threshold={"threshold": 0.93, "version": 1},
-    since=now, until=now, created_at=now, baseline=baseline, constraints=suggest_constraints(baseline)))
+    report_id="report-0", run=DagRun(), endpoint=endpoint, window=Window(now, now), created_at=now, model=model))
 page = render_page(report, summary.least_confident, summary.most_unlike)
 assert summary.records == records and not summary.undecodable and not summary.malformed, summary.records
 mark = Watermark().advance(files)

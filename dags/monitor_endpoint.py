@@ -31,7 +31,7 @@ from airflow.sdk import Param, chain, dag
 
 from scones import defaults
 from scones.monitoring import tasks
-from scones.notifications import run_failed_notifier
+from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 WINDOW, ACTION = "What to report on", "What follows"
 
@@ -85,7 +85,11 @@ PARAMS = {
     schedule=defaults.at("0 * * * *"),
     catchup=False,
     max_active_runs=1,
-    default_args={**defaults.DAG_DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},
+    default_args={
+        **defaults.DAG_DEFAULT_ARGS,
+        "execution_timeout": timedelta(minutes=30),
+        "retry_policy": AwsRetryPolicy(),
+    },
     params=PARAMS,
     tags=[*defaults.TAGS, "monitoring"],
     doc_md=__doc__,

@@ -45,7 +45,7 @@ from scones.deployment.tasks import (
 )
 from scones.evaluation.tasks import check_quality, evaluate_model, publish_threshold
 from scones.evaluation.transform import TransformOperator
-from scones.monitoring.deployed import write_report
+from scones.monitoring.tasks import write_first_report
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
 from scones.training.approval import ModelApprovalOperator
 from scones.training.operator import TrainingOperator
@@ -144,7 +144,7 @@ def train_and_deploy() -> None:
     chain(verdict, [registered, refused])
     chain(registered, approved, candidate(), deployed, checked)
     chain(checked, [captured, retire_superseded(deployed.output), publish_threshold(evaluated, resources)])
-    captured >> write_report(deployed.output, resources)
+    captured >> write_first_report(deployed.output, resources)
 
 
 train_and_deploy()

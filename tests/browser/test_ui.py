@@ -26,7 +26,9 @@ from embedded.settings import EmbeddedSettings
 from scones.aws.store import ObjectStore
 from scones.batch.names import batch_id_for
 from scones.monitoring.aws import MonitoringAws
-from scones.monitoring.report import write_report
+from scones.monitoring.document import WrittenReport
+from scones.monitoring.index import DagRun
+from scones.monitoring.report import ReportOrder, write_report
 from tests.contract import monitoring_world as world
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -58,7 +60,7 @@ class Site:
     password: str
     bucket: str
     s3: Any
-    written: dict[str, Any]
+    written: WrittenReport
     token: str = ""
     rejected: list[str] = field(default_factory=list)
 
@@ -69,7 +71,7 @@ class Site:
         return session.get(self.url + path, headers=headers, timeout=60, allow_redirects=False)
 
 
-def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[dict[str, Any], list[str]]:
+def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[WrittenReport, list[str]]:
     """A fine report, a drifted one with hostile captures, a batch page and its reject queue."""
     world.put_documents(s3, bucket)
     start = world.now() - timedelta(minutes=40)
@@ -79,9 +81,8 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[dict[str, Any], list[s
         cloudwatch=cloudwatch,
         sns=None,
     )
-    resources = {"BucketName": bucket}
     world.put_traffic(s3, bucket, ENDPOINT, world.vehicles(120, 1), world.confidences(120, 1), start)
-    write_report(resources, ENDPOINT, "earlier", aws=aws)
+    write_report(aws, ReportOrder(ENDPOINT, DagRun("monitor_endpoint", "earlier")))
     night = (world.vehicles(120, 2) * 0.35).astype(np.uint8)
     world.put_traffic(s3, bucket, ENDPOINT, night, world.confidences(120, 2), start + timedelta(minutes=20))
     image = world.png(world.vehicles(1, 3)[0])
@@ -92,7 +93,7 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[dict[str, Any], list[s
     ]
     hostile_key = world.capture_key(ENDPOINT, start).replace("000-", f"000-{HOSTILE.replace('/', '')}-")
     s3.put_object(Bucket=bucket, Key=hostile_key, Body="\n".join(lines).encode())
-    written = write_report(resources, ENDPOINT, RUN_ID, aws=aws)
+    written = write_report(aws, ReportOrder(ENDPOINT, DagRun("monitor_endpoint", RUN_ID)))
     batch = f"batches/{batch_id_for('batch_inference', BATCH_RUN_ID)}"
     page = f"<!doctype html><title>Batch</title><h1>Batch of 3 images</h1>{HOSTILE}"
     s3.put_object(Bucket=bucket, Key=f"{batch}/report.html", Body=page.encode())

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 
 from scones.aws.store import ObjectStore
-from scones.monitoring.actions import publish_metrics, request_retraining, send_alarm
-from scones.monitoring.aws import EndpointMissingError, MonitoringAws, update_json
-from scones.monitoring.capture_files import Watermark
-from scones.monitoring.report import report_id_of, wait_for_capture, write_report
+from scones.defaults import DRIFT_ASSET
+from scones.monitoring import tasks
+from scones.monitoring.aws import EndpointMissingError, MonitoringAws
+from scones.monitoring.document import WrittenReport
+from scones.monitoring.index import DagRun, parse_index, parse_place
+from scones.monitoring.report import ReportOrder, window_of, write_report
 from tests.contract import monitoring_world as world
 
 
@@ -60,10 +64,26 @@ class World:
     def invocations(self, count: int, minutes: int = 1) -> None:
         world.put_invocations(self.cloudwatch, self.endpoint, self.start + timedelta(minutes=minutes), count)
 
-    def write(self, run_id: str, **options: Any) -> dict[str, Any]:
-        return write_report(self.resources, self.endpoint, run_id, aws=self.aws, **options)
+    def write(self, run_id: str, dag_id: str = "monitor_endpoint", **window: str) -> WrittenReport:
+        order = ReportOrder(self.endpoint, DagRun(dag_id, run_id), *window_of(window))
+        return write_report(self.aws, order)
 
-    def document(self, written: dict[str, Any], name: str = "report.json") -> Any:
+    def send_alarm(self, written: WrittenReport) -> dict[str, Any]:
+        sent: dict[str, Any] = tasks.send_alarm.function(self.resources, written)
+        return sent
+
+    def report_drift(self, written: WrittenReport, cooldown_hours: float = 24) -> dict[str, Any] | None:
+        """What the drift asset is told; None when the task is skipped."""
+        events: Any = defaultdict(lambda: SimpleNamespace(extra={}))
+        params = {"retrain_cooldown_hours": cooldown_hours}
+        try:
+            asked: dict[str, Any] = tasks.report_drift.function(self.resources, written, params, events)
+        except AirflowSkipException:
+            return None
+        assert events[DRIFT_ASSET].extra == asked
+        return asked
+
+    def document(self, written: WrittenReport, name: str = "report.json") -> Any:
         key = f"reports/{self.endpoint}/{written['report_id']}/{name}"
         return json.loads(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
@@ -73,8 +93,10 @@ class World:
 
 
 @pytest.fixture
-def place(ministack: str, aws: Callable[..., Any]) -> World:
-    return World(aws)
+def place(ministack: str, aws: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(aws)
+    monkeypatch.setattr(MonitoringAws, "connect", lambda _: world.aws)
+    return world
 
 
 def test_report_reads_every_record_and_raises_no_alarm_for_usual_traffic(place: World) -> None:
@@ -94,10 +116,10 @@ def test_report_reads_every_record_and_raises_no_alarm_for_usual_traffic(place: 
     assert place.document(written, "constraint_violations.json") == {"violations": []}
     assert {feature["name"] for feature in place.document(written, "statistics.json")["features"]} >= {"brightness"}
     page = place.s3.get_object(Bucket=place.bucket, Key=written["html_uri"].split("/", 3)[3])["Body"].read().decode()
-    assert "Everything checked is within its limits" in page
+    assert "7 of 8 checks are within their limits; not decided: accuracy on ground truth" in page
     assert len(page) < 2_000_000
-    assert send_alarm(place.resources, written, aws=place.aws)["sent"] is False
-    assert request_retraining(place.resources, written, aws=place.aws) is None
+    assert place.send_alarm(written)["sent"] is False
+    assert place.report_drift(written) is None
     assert place.messages() == []
 
 
@@ -110,7 +132,10 @@ def test_next_report_reads_only_what_is_new_and_a_late_file(place: World) -> Non
     place.traffic(world.vehicles(5, seed=5), minutes=-300)
     written = place.write("run-3")
     assert written["captured_records"] == 45
-    assert place.document(written)["previous"]["report_id"] == report_id_of(place.endpoint, "monitor_endpoint", "run-1")
+    assert (
+        place.document(written)["previous"]["report_id"]
+        == ReportOrder(place.endpoint, DagRun("monitor_endpoint", "run-1")).report_id
+    )
 
 
 def test_a_report_tried_again_is_the_same_report_over_the_same_records(place: World) -> None:
@@ -118,15 +143,25 @@ def test_a_report_tried_again_is_the_same_report_over_the_same_records(place: Wo
     first = place.write("run-1")
     again = place.write("run-1")
     assert again == first
-    index = place.aws.store.read_json(f"reports/{place.endpoint}/index.json")
-    assert index is not None
-    assert [entry["report_id"] for entry in index["reports"]] == [first["report_id"]]
+    entries = parse_index(place.aws.store.read(f"reports/{place.endpoint}/index.json"))
+    assert [entry.report_id for entry in entries] == [first["report_id"]]
 
 
-def test_each_dag_keeps_its_own_place(place: World) -> None:
+def test_a_record_is_counted_once_whichever_dag_reports_on_it(place: World) -> None:
     place.traffic(world.vehicles(30, seed=7))
-    assert place.write("run-1", dag_id="train_and_deploy")["captured_records"] == 30
     assert place.write("run-1")["captured_records"] == 30
+    place.traffic(world.vehicles(8, seed=8), minutes=5)
+    deployed = tasks.write_first_report.function({"endpoint_name": place.endpoint}, place.resources, run_id="run-1")
+    assert deployed["captured_records"] == 8
+    rows = {row["title"]: row for row in place.document(deployed)["previous"]["rows"]}
+    assert (rows["Captured records"]["before"], rows["Captured records"]["now"]) == (30, 8)
+    assert place.write("run-2")["captured_records"] == 0
+
+
+def test_the_report_after_a_deployment_sends_its_own_alarm(place: World) -> None:
+    place.traffic((world.vehicles(200, seed=9) * 0.35).astype(np.uint8))
+    tasks.write_first_report.function({"endpoint_name": place.endpoint}, place.resources, run_id="run-1")
+    assert len(place.messages()) == 1
 
 
 def test_window_reports_on_inference_times_and_moves_no_place(place: World) -> None:
@@ -145,12 +180,14 @@ def test_window_reports_on_inference_times_and_moves_no_place(place: World) -> N
         ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "is not before until"),
     ],
 )
-def test_bad_window_says_what_is_wrong(place: World, since: str | None, until: str | None, words: str) -> None:
+def test_bad_window_fails_in_the_first_task(since: str | None, until: str | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        place.write("run-1", since=since, until=until)
+        tasks.resolve_resources.function(params={"since": since, "until": until, "endpoint_name": ""})
 
 
-def test_drift_becomes_violation_alarm_and_one_request_to_retrain(place: World) -> None:
+def test_drift_becomes_violation_alarm_and_one_request_to_retrain(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     night = (world.vehicles(200, seed=9) * 0.35).astype(np.uint8)
     place.traffic(night)
     written = place.write("run-1")
@@ -160,24 +197,25 @@ def test_drift_becomes_violation_alarm_and_one_request_to_retrain(place: World) 
     assert {"feature_name", "constraint_check_type", "description"} <= set(violations[0])
     assert "brightness" in {entry["feature_name"] for entry in violations}
 
-    sent = send_alarm(place.resources, written, report_url="https://airflow/scones/x", aws=place.aws)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow")
+    sent = place.send_alarm(written)
     assert sent["sent"] is True
-    assert send_alarm(place.resources, written, aws=place.aws)["sent"] is False
+    assert place.send_alarm(written)["sent"] is False
     (message,) = place.messages()
     assert message["Subject"].startswith("[Scones]")
     assert "brightness" in message["Message"]
-    assert "https://airflow/scones/x" in message["Message"]
+    assert f"https://airflow/scones/reports/{place.endpoint}/{written['report_id']}" in message["Message"]
 
-    asked = request_retraining(place.resources, written, aws=place.aws)
+    asked = place.report_drift(written)
     assert asked is not None
     assert "brightness" in asked["features"]
     # A retry of the same run asks again (its event may be lost); the next hour's report does not.
-    assert request_retraining(place.resources, written, aws=place.aws) is not None
+    assert place.report_drift(written) is not None
     place.traffic(night, minutes=5)
     later = place.write("run-2")
     assert later["needs_retraining"] is True
-    assert request_retraining(place.resources, later, aws=place.aws) is None
-    assert request_retraining(place.resources, later, cooldown_hours=0, aws=place.aws) is not None
+    assert place.report_drift(later) is None
+    assert place.report_drift(later, cooldown_hours=0) is not None
 
 
 def test_no_traffic_is_told_from_a_broken_capture(place: World) -> None:
@@ -236,16 +274,17 @@ def test_ground_truth_that_arrives_later_gives_the_accuracy(place: World) -> Non
 def test_wait_for_capture_returns_when_the_records_are_there(place: World) -> None:
     place.traffic(world.vehicles(30, seed=12))
     place.invocations(30)
-    waited = wait_for_capture(place.resources, place.endpoint, aws=place.aws, timeout_s=20)
+    waited = tasks.await_capture.function(place.resources, params={"capture_timeout_s": 20})
     assert (waited["expected"], waited["captured"], waited["complete"]) == (30, 30, True)
-    late = wait_for_capture(place.resources, place.endpoint, 31, aws=place.aws, timeout_s=0.3, poll_s=0.1)
-    assert (late["captured"], late["complete"]) == (30, False)
+    place.invocations(1)
+    late = tasks.await_capture.function(place.resources, params={"capture_timeout_s": 0.1})
+    assert (late["expected"], late["captured"], late["complete"]) == (31, 30, False)
 
 
 def test_metrics_reach_cloudwatch(place: World) -> None:
     place.traffic(world.vehicles(40, seed=13))
     written = place.write("run-1")
-    assert publish_metrics(place.resources, written, aws=place.aws) > 5
+    assert tasks.publish_metrics.function(place.resources, written) > 5
     listed = place.cloudwatch.list_metrics(
         Namespace="Scones/ModelMonitor", Dimensions=[{"Name": "Endpoint", "Value": place.endpoint}]
     )["Metrics"]
@@ -254,7 +293,7 @@ def test_metrics_reach_cloudwatch(place: World) -> None:
 
 def test_a_missing_endpoint_says_what_to_do(place: World) -> None:
     with pytest.raises(EndpointMissingError, match="train_and_deploy"):
-        write_report(place.resources, "nobody", "run-1", aws=place.aws)
+        write_report(place.aws, ReportOrder("nobody", DagRun("d", "r")))
 
 
 def test_malformed_lines_and_hostile_payloads_are_counted_and_harmless(place: World) -> None:
@@ -280,17 +319,6 @@ def test_malformed_lines_and_hostile_payloads_are_counted_and_harmless(place: Wo
     assert "&lt;script&gt;" in page
 
 
-def test_concurrent_changes_of_a_document_are_all_kept(place: World) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    def add(number: int) -> None:
-        update_json(place.aws.store, "shared.json", lambda document: {**document, str(number): True}, tries=60)
-
-    with ThreadPoolExecutor(6) as executor:
-        list(executor.map(add, range(12)))
-    assert len(place.aws.store.read_json("shared.json") or {}) == 12
-
-
 def test_captures_made_by_aws_are_read(place: World, shared_data: Path) -> None:
     root = shared_data / "captured"
     for file in root.rglob("*.jsonl"):
@@ -303,15 +331,26 @@ def test_captures_made_by_aws_are_read(place: World, shared_data: Path) -> None:
     assert report["counts"]["undecodable_images"] == 0
 
 
-def test_watermark_survives_json_and_a_retry_does_not_take_it_back(place: World) -> None:
+def test_an_old_run_tried_again_does_not_take_the_watermark_back(place: World) -> None:
     place.traffic(world.vehicles(10, seed=14))
     place.write("run-1")
-    stored = place.aws.store.read_json(f"reports/{place.endpoint}/watermark.json")
-    assert stored is not None
-    mark = Watermark.from_dict(stored["monitor_endpoint"]["captures"])
-    assert Watermark.from_dict(mark.as_dict()) == mark
     place.traffic(world.vehicles(10, seed=15), minutes=3)
     place.write("run-2")
-    earlier: datetime = world.now() - timedelta(hours=1)
-    write_report(place.resources, place.endpoint, "run-1", aws=replace(place.aws), clock=lambda: earlier)
+    earlier = world.now() - timedelta(hours=1)
+    write_report(place.aws, ReportOrder(place.endpoint, DagRun("monitor_endpoint", "run-1")), clock=lambda: earlier)
     assert place.write("run-3")["captured_records"] == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b"[1]", b'{"reports": 5}', b'{"until": "0001-01-01T00:00:00Z"}', b"\xff"]
+)
+def test_damaged_lists_and_marks_end_no_report(place: World, content: bytes) -> None:
+    place.traffic(world.vehicles(10, seed=16))
+    place.write("run-1")
+    place.s3.put_object(Bucket=place.bucket, Key=f"reports/{place.endpoint}/index.json", Body=content)
+    place.traffic(world.vehicles(5, seed=17), minutes=3)
+    assert place.write("run-2")["captured_records"] == 5
+    place.s3.put_object(Bucket=place.bucket, Key=f"reports/{place.endpoint}/watermark.json", Body=content)
+    # The last report's records are read again, not all there ever were.
+    assert place.write("run-3")["captured_records"] == 5
+    assert parse_place(place.aws.store.read(f"reports/{place.endpoint}/watermark.json"), []).until is not None

@@ -1,8 +1,7 @@
-"""The shape of monitor_endpoint, and what its tasks do with params and context."""
+"""The shape of monitor_endpoint; what its tasks do is in tests/contract/test_monitoring.py."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -31,27 +30,3 @@ def test_tasks_and_their_order(dag: Any) -> None:
 
 def test_only_report_drift_emits_the_drift_asset(dag: Any) -> None:
     assert [task.task_id for task in dag.tasks if DRIFT_ASSET in task.outlets] == ["report_drift"]
-
-
-def test_drift_is_skipped_or_emitted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk.exceptions import AirflowSkipException
-
-    from scones.monitoring import actions as monitoring_actions
-    from scones.monitoring import tasks as monitoring_flow
-
-    events: Any = defaultdict(lambda: type("Event", (), {"extra": {}})())
-    report_drift = monitoring_flow.report_drift.function
-    params = {"retrain_cooldown_hours": 3}
-    calls: list[Any] = []
-
-    def request(resources: Any, written: Any, **options: Any) -> Any:
-        calls.append(options)
-        return written["asked"]
-
-    monkeypatch.setattr(monitoring_actions, "request_retraining", request)
-    with pytest.raises(AirflowSkipException):
-        report_drift({}, {"asked": None}, params=params, outlet_events=events)
-    assert events[DRIFT_ASSET].extra == {}
-    report_drift({}, {"asked": {"report_id": "report-1"}}, params=params, outlet_events=events)
-    assert events[DRIFT_ASSET].extra == {"report_id": "report-1"}
-    assert calls == [{"cooldown_hours": 3}] * 2

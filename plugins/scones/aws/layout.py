@@ -11,7 +11,7 @@
     refused/<job>.json                   models the gate refused
     capture/<endpoint>/<variant>/        what the endpoint captured, by hour
     ground-truth/<endpoint>/             what captured images really showed
-    reports/<endpoint>/                  index.json and a folder for each report
+    reports/<endpoint>/                  index.json, watermark.json and a folder for each report
     batches/<batch>/                     plan, chunks, results, report of a batch
     traffic/<batch>/                     changed images that a drill sent
     labels/accepted.csv                  labels people gave: extra training images
@@ -102,6 +102,11 @@ def reports(endpoint: str) -> str:
 def report_index(endpoint: str) -> str:
     """The list of an endpoint's reports, newest first."""
     return f"{reports(endpoint)}index.json"
+
+
+def watermark(endpoint: str) -> str:
+    """How far an endpoint's reports have read."""
+    return f"{reports(endpoint)}watermark.json"
 
 
 # ---- batches

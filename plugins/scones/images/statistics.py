@@ -43,9 +43,14 @@ class ImageShapeError(ValueError):
 def image_statistics(images: NDArray[np.uint8]) -> dict[str, FloatArray]:
     """Compute every statistic of :data:`STATISTICS` for each image of a batch.
 
-    :param images: ``uint8`` array of shape ``(N, H, W, 3)``, RGB. N may be 0.
-    :return: statistic name -> ``float32`` array of shape ``(N,)``.
-    :raises ImageShapeError: when dtype or shape is another.
+    Args:
+        images: ``uint8`` array of shape ``(N, H, W, 3)``, RGB. N may be 0.
+
+    Returns:
+        statistic name -> ``float32`` array of shape ``(N,)``.
+
+    Raises:
+        ImageShapeError: when dtype or shape is another.
     """
     _check_batch(images)
     count, height, width, _ = images.shape
@@ -170,13 +175,18 @@ def baseline_statistics(
 ) -> dict[str, Any]:
     """Compute the statistics of the training images that live traffic is compared with.
 
-    :param images: ``uint8`` array of shape ``(N, H, W, 3)``.
-    :param labels: N class indices, each a position in ``classes``.
-    :param classes: class names, in the order of the class indices.
-    :return: a JSON-able dict in the form of Model Monitor's ``statistics.json``: one feature per entry of
+    Args:
+        images: ``uint8`` array of shape ``(N, H, W, 3)``.
+        labels: N class indices, each a position in ``classes``.
+        classes: class names, in the order of the class indices.
+
+    Returns:
+        a JSON-able dict in the form of Model Monitor's ``statistics.json``: one feature per entry of
         :data:`STATISTICS`, then ``size`` and ``label``.
-    :raises ImageShapeError: when the batch has another shape or type.
-    :raises ValueError: when there are no images, or labels do not match images or classes.
+
+    Raises:
+        ImageShapeError: when the batch has another shape or type.
+        ValueError: when there are no images, or labels do not match images or classes.
     """
     _check_batch(images)
     indices = np.asarray(labels, dtype=np.int64)

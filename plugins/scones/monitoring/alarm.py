@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from scones.monitoring.document import Report
 
 #: SNS takes at most 100 ASCII characters as a subject, without control characters.
 _SUBJECT = 100
 
 
-def alarm_message(report: Mapping[str, Any], report_url: str) -> tuple[str, str]:
+def alarm_message(report: Report, report_url: str) -> tuple[str, str]:
     """Subject and text of the alarm of a report, for a mail or a chat."""
     count = len(report["violations"])
     names = sorted({entry["feature_name"] for entry in report["violations"]})

@@ -1,19 +1,17 @@
-"""What monitoring asks AWS for: the endpoint and where its model came from, its traffic, its captures."""
+"""What monitoring asks AWS for: the endpoint and where its model came from, its traffic; what it publishes."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scones.aws.errors import code_of
 from scones.aws.lineage import training_job_of_artifact
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
@@ -21,7 +19,10 @@ from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.monitoring.build import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from scones.monitoring.document import EndpointFacts, Report
+    from scones.monitoring.index import Window
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,6 @@ _PACKAGES_SEARCHED = 20
 
 class EndpointMissingError(RuntimeError):
     """There is no such endpoint, so there is nothing to report on."""
-
-
-class ConflictError(RuntimeError):
-    """A document in S3 was changed by others at every try."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,6 @@ class MonitoringAws:
     @classmethod
     def connect(cls, bucket: str, aws_conn_id: str = AWS_CONN_ID) -> MonitoringAws:
         """Connect through Airflow's AWS connection."""
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
         return cls(
             store=ObjectStore(bucket, aws_conn_id),
             sagemaker=SageMakerResourcesHook(aws_conn_id=aws_conn_id),
@@ -60,41 +55,126 @@ class MonitoringAws:
             sns=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="sns").conn,
         )
 
+    def endpoint(self, name: str) -> EndpointFacts:
+        """The facts of an endpoint that a report shows.
 
-# ---- endpoint and lineage
+        Raises:
+            EndpointMissingError: there is no such endpoint.
+        """
+        endpoint = self.sagemaker.endpoint(name)
+        if endpoint is None:
+            raise EndpointMissingError(f"There is no endpoint named {name!r}. Run the train_and_deploy DAG first.")
+        config_name = endpoint.get("EndpointConfigName")
+        config = (self.sagemaker.endpoint_config(config_name) if config_name else None) or {}
+        capture = config.get("DataCaptureConfig") or {}
+        now = endpoint.get("DataCaptureConfig") or {}
+        return {
+            "name": name,
+            "status": endpoint["EndpointStatus"],
+            "config_name": config_name,
+            "created_at": endpoint["CreationTime"].astimezone(UTC).isoformat(),
+            "capture_enabled": bool(now.get("EnableCapture", capture.get("EnableCapture", False))),
+            "capture_status": now.get("CaptureStatus"),
+            "sampling_percentage": now.get(
+                "CurrentSamplingPercentage", capture.get("InitialSamplingPercentage") or 100
+            ),
+            "destination": now.get("DestinationS3Uri", capture.get("DestinationS3Uri")),
+            "variants": [
+                {"name": variant["VariantName"], "model_name": variant.get("ModelName")}
+                for variant in config.get("ProductionVariants", [])
+            ],
+        }
+
+    def lineage(self, endpoint: EndpointFacts) -> dict[str, Any]:
+        """Model, model package, training job and data set behind the endpoint, as far as they are known."""
+        return _lineage_of(self.sagemaker, endpoint)
+
+    def traffic(self, endpoint: EndpointFacts, window: Window) -> Traffic:
+        """Invocations, errors and latency of the endpoint in a window, two weeks at most.
+
+        An endpoint without metrics has no invocations; when CloudWatch cannot be asked, invocations are None.
+        """
+        since, until = max(window.since, window.until - _LARGEST_WINDOW), window.until
+        period = 60 if until - since <= timedelta(days=1) else 3600
+        # CloudWatch aligns periods to the hour; the end is past the last minute, or that minute would be left out.
+        start = since.replace(second=0, microsecond=0)
+        end = until.replace(second=0, microsecond=0) + timedelta(minutes=1)
+        whole = 60 * math.ceil((end - start).total_seconds() / 60)
+
+        def series(metric: str, stat: str, seconds: int = period) -> list[tuple[datetime, float]]:
+            return self._series(endpoint, metric, stat, {"StartTime": start, "EndTime": end}, seconds)
+
+        try:
+            means, tails = series("ModelLatency", "Average", whole), series("ModelLatency", "p95", whole)
+            errors = series("Invocation4XXErrors", "Sum") + series("Invocation5XXErrors", "Sum")
+            return Traffic(
+                invocations=series("Invocations", "Sum"),
+                latency=series("ModelLatency", "Average"),
+                latency_mean_ms=max(value for _, value in means) / 1000 if means else None,
+                latency_p95_ms=max(value for _, value in tails) / 1000 if tails else None,
+                errors=sum(value for _, value in errors),
+            )
+        except (BotoCoreError, ClientError) as error:
+            log.warning("CloudWatch could not be asked about %s: %s", endpoint["name"], error)
+            return Traffic()
+
+    def _series(
+        self, endpoint: EndpointFacts, metric: str, stat: str, window: Mapping[str, datetime], period: int
+    ) -> list[tuple[datetime, float]]:
+        """Points of a metric over all variants, added up; averages are averaged."""
+        queries = [
+            {
+                "Id": f"m{index}",
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/SageMaker",
+                        "MetricName": metric,
+                        "Dimensions": [
+                            {"Name": "EndpointName", "Value": endpoint["name"]},
+                            {"Name": "VariantName", "Value": variant["name"]},
+                        ],
+                    },
+                    "Period": period,
+                    "Stat": stat,
+                },
+            }
+            for index, variant in enumerate(endpoint["variants"] or [{"name": "AllTraffic", "model_name": None}])
+        ]
+        values: dict[datetime, list[float]] = {}
+        pages = self.cloudwatch.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=queries, ScanBy="TimestampAscending", **window
+        )
+        for result in (one for page in pages for one in page["MetricDataResults"]):
+            for at, value in zip(result["Timestamps"], result["Values"], strict=True):
+                values.setdefault(at.astimezone(UTC), []).append(value)
+        combine: Callable[[list[float]], float] = sum if stat == "Sum" else lambda found: sum(found) / len(found)
+        return [(at, combine(values[at])) for at in sorted(values)]
+
+    def put_metrics(self, report: Report) -> int:
+        """Publish a report's numbers to CloudWatch, drift under Model Monitor's names. Return how many."""
+        numbers: dict[str, float | None] = {
+            "captured_records": report["captured_records"],
+            "violations": len(report["violations"]),
+            "rejection_rate": report["rejection_rate"],
+            "mean_confidence": report["confidence"]["mean"],
+        }
+        for result in report["drift"]:
+            if result["decisive"]:
+                numbers[f"feature_baseline_drift_{result['feature']}"] = result["value"]
+        common = {
+            "Dimensions": [{"Name": "Endpoint", "Value": report["endpoint_name"]}],
+            "Timestamp": datetime.fromisoformat(report["created_at"]),
+        }
+        data = [
+            {"MetricName": name, "Value": float(value), **common}
+            for name, value in numbers.items()
+            if value is not None
+        ]
+        self.cloudwatch.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
+        return len(data)
 
 
-def describe_endpoint(sagemaker: SageMakerResourcesHook, name: str) -> dict[str, Any]:
-    """The facts of an endpoint that a report shows.
-
-    Raises:
-        EndpointMissingError: there is no such endpoint.
-    """
-    endpoint = sagemaker.endpoint(name)
-    if endpoint is None:
-        raise EndpointMissingError(f"There is no endpoint named {name!r}. Run the train_and_deploy DAG first.")
-    config = sagemaker.endpoint_config(endpoint["EndpointConfigName"]) if endpoint.get("EndpointConfigName") else None
-    capture = (config or {}).get("DataCaptureConfig") or {}
-    summary = endpoint.get("DataCaptureConfig") or {}
-    created = endpoint["CreationTime"]
-    return {
-        "name": name,
-        "status": endpoint["EndpointStatus"],
-        "config_name": endpoint.get("EndpointConfigName"),
-        "created_at": created.astimezone(UTC).isoformat(),
-        "capture_enabled": bool(summary.get("EnableCapture", capture.get("EnableCapture", False))),
-        "capture_status": summary.get("CaptureStatus"),
-        "sampling_percentage": summary.get("CurrentSamplingPercentage", capture.get("InitialSamplingPercentage", 100)),
-        "destination": summary.get("DestinationS3Uri", capture.get("DestinationS3Uri")),
-        "variants": [
-            {"name": variant["VariantName"], "model_name": variant.get("ModelName")}
-            for variant in (config or {}).get("ProductionVariants", [])
-        ],
-    }
-
-
-def lineage_of(sagemaker: SageMakerResourcesHook, endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Model, model package, training job and data set behind the endpoint, as far as they are known."""
+def _lineage_of(sagemaker: SageMakerResourcesHook, endpoint: EndpointFacts) -> dict[str, Any]:
     lineage: dict[str, Any] = {"endpoint_config_name": endpoint["config_name"]}
     model_name = next((variant["model_name"] for variant in endpoint["variants"]), None)
     model = sagemaker.model(model_name) if model_name else None
@@ -149,147 +229,3 @@ def _package_of(sagemaker: SageMakerResourcesHook, container: Mapping[str, Any])
 def _tags(sagemaker: SageMakerResourcesHook, arn: str | None) -> dict[str, str]:
     answer = sagemaker.describe("list_tags", ResourceArn=arn) if arn else None
     return {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}
-
-
-# ---- traffic
-
-
-def traffic_of(cloudwatch: Any, endpoint: Mapping[str, Any], since: datetime, until: datetime) -> Traffic:
-    """Invocations, errors and latency of the endpoint in ``[since, until]``.
-
-    An endpoint without metrics has no invocations; when CloudWatch cannot be asked, invocations are None.
-    """
-    since = max(since, until - _LARGEST_WINDOW)
-    period = 60 if until - since <= timedelta(days=1) else 3600
-    # CloudWatch aligns periods to the hour; the end is past the last minute, or that minute would be left out.
-    start = since.replace(second=0, microsecond=0)
-    end = until.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    whole = 60 * math.ceil((end - start).total_seconds() / 60)
-    try:
-        invocations = _series(cloudwatch, endpoint, "Invocations", "Sum", period, start, end)
-        latency = _series(cloudwatch, endpoint, "ModelLatency", "Average", period, start, end)
-        errors = sum(
-            value
-            for metric in ("Invocation4XXErrors", "Invocation5XXErrors")
-            for _, value in _series(cloudwatch, endpoint, metric, "Sum", period, start, end)
-        )
-        means = _series(cloudwatch, endpoint, "ModelLatency", "Average", whole, start, end)
-        tails = _series(cloudwatch, endpoint, "ModelLatency", "p95", whole, start, end)
-    except (BotoCoreError, ClientError) as error:
-        log.warning("CloudWatch could not be asked about %s: %s", endpoint["name"], error)
-        return Traffic()
-    return Traffic(
-        invocations=invocations,
-        latency=latency,
-        latency_mean_ms=max(value for _, value in means) / 1000 if means else None,
-        latency_p95_ms=max(value for _, value in tails) / 1000 if tails else None,
-        errors=errors,
-    )
-
-
-def _series(
-    cloudwatch: Any, endpoint: Mapping[str, Any], metric: str, stat: str, period: int, start: datetime, end: datetime
-) -> list[tuple[datetime, float]]:
-    """Points of a metric over all variants, added up; averages are averaged."""
-    queries = [
-        {
-            "Id": f"m{index}",
-            "MetricStat": {
-                "Metric": {
-                    "Namespace": "AWS/SageMaker",
-                    "MetricName": metric,
-                    "Dimensions": [
-                        {"Name": "EndpointName", "Value": endpoint["name"]},
-                        {"Name": "VariantName", "Value": variant["name"]},
-                    ],
-                },
-                "Period": period,
-                "Stat": stat,
-            },
-        }
-        for index, variant in enumerate(endpoint["variants"] or [{"name": "AllTraffic"}])
-    ]
-    values: dict[datetime, list[float]] = {}
-    token: dict[str, str] = {}
-    while True:
-        answer = cloudwatch.get_metric_data(
-            MetricDataQueries=queries, StartTime=start, EndTime=end, ScanBy="TimestampAscending", **token
-        )
-        for result in answer["MetricDataResults"]:
-            for at, value in zip(result["Timestamps"], result["Values"], strict=True):
-                values.setdefault(at.astimezone(UTC), []).append(value)
-        if not answer.get("NextToken"):
-            break
-        token = {"NextToken": answer["NextToken"]}
-    combine: Callable[[list[float]], float] = sum if stat == "Sum" else lambda found: sum(found) / len(found)
-    return [(at, combine(values[at])) for at in sorted(values)]
-
-
-def put_report_metrics(cloudwatch: Any, report: Mapping[str, Any]) -> int:
-    """Publish a report's numbers to CloudWatch, drift under Model Monitor's names. Return how many."""
-    dimensions = [{"Name": "Endpoint", "Value": report["endpoint_name"]}]
-    numbers: dict[str, float | None] = {
-        "captured_records": report["captured_records"],
-        "violations": len(report["violations"]),
-        "rejection_rate": report["rejection_rate"],
-        "mean_confidence": report["confidence"]["mean"],
-    }
-    for result in report["drift"]:
-        if result["decisive"]:
-            numbers[f"feature_baseline_drift_{result['feature']}"] = result["value"]
-    at = datetime.fromisoformat(report["created_at"])
-    data = [
-        {"MetricName": name, "Dimensions": dimensions, "Timestamp": at, "Value": float(value)}
-        for name, value in numbers.items()
-        if value is not None
-    ]
-    cloudwatch.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
-    return len(data)
-
-
-# ---- shared documents
-
-
-def update_json(
-    store: ObjectStore, key: str, change: Callable[[dict[str, Any]], dict[str, Any]], tries: int = 20
-) -> dict[str, Any]:
-    """Change a JSON document so that no concurrent change is lost (conditional writes). Return the new document.
-
-    Raises:
-        ConflictError: others changed it at every try.
-    """
-    for attempt in range(tries):
-        condition: dict[str, str]
-        try:
-            answer = store.client.get_object(Bucket=store.bucket, Key=key)
-            document, condition = json.loads(answer["Body"].read()), {"IfMatch": answer["ETag"]}
-        except ClientError as error:
-            if code_of(error) not in ("NoSuchKey", "404"):
-                raise
-            document, condition = {}, {"IfNoneMatch": "*"}
-        changed = change(document)
-        body = json.dumps(changed, separators=(",", ":")).encode()
-        try:
-            store.client.put_object(
-                Bucket=store.bucket, Key=key, Body=body, ContentType="application/json", **condition
-            )
-        except ClientError as error:
-            if code_of(error) not in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
-                raise
-            # Somebody else was quicker: read theirs and change it again.
-            time.sleep(min(1.0, 0.02 * 2**attempt))
-            continue
-        return changed
-    raise ConflictError(f"s3://{store.bucket}/{key} was changed by others {tries} times in a row")
-
-
-def write_objects(store: ObjectStore, folder: str, documents: Sequence[tuple[str, bytes, str]]) -> None:
-    """Write ``(name, content, content type)`` under a folder."""
-    for name, content, content_type in documents:
-        store.client.put_object(
-            Bucket=store.bucket,
-            Key=f"{folder}/{name}",
-            Body=content,
-            ContentType=content_type,
-            CacheControl="private, no-cache",
-        )

@@ -6,20 +6,28 @@ page, the alarm and the pages in the Airflow UI show it and compute nothing of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from scones.defaults import DEFAULT_CLASSES, DEFAULT_THRESHOLD
 from scones.images.statistics import QUANTILES, STATISTICS, categorical_feature, features_by_name, numerical_feature
-from scones.monitoring import figures as figures
+from scones.monitoring import figures
 from scones.monitoring.capture_summary import CaptureSummary
-from scones.monitoring.checks import Check, overall_status, run_checks, violations_of
+from scones.monitoring.checks import headline, next_steps, overall_status, run_checks, violations_of
+from scones.monitoring.document import Change, Counts, EndpointFacts, Latency, Previous, Report, Unit
 from scones.monitoring.drift import DriftResult, compare, effective_count
+from scones.monitoring.ground_truth import Quality
+from scones.monitoring.index import START, DagRun, IndexEntry, Place, Window
 
 REPORT_VERSION = 1
+#: Statistics whose means are compared from report to report.
+COMPARED = ("brightness", "contrast", "sharpness")
+#: An invocation older than this has been captured, or never will be (a couple of minutes on AWS).
+SETTLED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,37 @@ class Traffic:
     latency_p95_ms: float | None = None
     errors: float = 0
 
+    def invocations_before(self, time: datetime | None = None) -> int | None:
+        """Invocations, all or before a time; None when CloudWatch could not be asked."""
+        if self.invocations is None:
+            return None
+        return int(sum(number for minute, number in self.invocations if time is None or minute < time))
+
+
+@dataclass(frozen=True)
+class ModelDocuments:
+    """What is known of the live model and its training images; what is not there keeps its default.
+
+    Attributes:
+        classes: class names in the order of the endpoint's answer.
+        threshold: ``{"threshold", "version", ...}``: config/threshold.json.
+        baseline, constraints: documents of the training data set.
+        evaluation: evaluation.json, for the confidences on the test images.
+        lineage: model package, training job, data set.
+    """
+
+    classes: Sequence[str] = tuple(DEFAULT_CLASSES)
+    threshold: Mapping[str, Any] = field(default_factory=lambda: {"threshold": DEFAULT_THRESHOLD, "version": 0})
+    baseline: Mapping[str, Any] | None = None
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def least_confidence(self) -> float:
+        """Confidence from which an answer passes."""
+        return float(self.threshold["threshold"])
+
 
 @dataclass(frozen=True)
 class ReportInputs:
@@ -46,82 +85,51 @@ class ReportInputs:
 
     Attributes:
         report_id: identifier of the report, also its folder.
-        endpoint: ``{"name", "status", "config_name", "capture_enabled", "sampling_percentage"}``.
-        classes: class names in the order of the endpoint's answer.
-        threshold: ``{"threshold", "version", ...}``: config/threshold.json.
-        since, until: the window of the report.
-        baseline, constraints: documents of the training data set; None when there is none.
-        evaluation: evaluation.json of the live model, for its confidences on the test images; None when unknown.
+        run: the DAG run that writes the report.
+        window: what the report covers.
+        created_at: when it is written.
         traffic: what CloudWatch says.
         quality: result of :func:`scones.monitoring.ground_truth.model_quality`.
-        lineage: model package, training job, data set of the live model.
-        previous: the previous report's JSON.
-        run: ``{"dag_id", "run_id"}`` of the DAG run that writes the report.
-        created_at: when it is written.
+        previous: the last report before this one that had records.
     """
 
     report_id: str
-    endpoint: Mapping[str, Any]
-    classes: Sequence[str]
-    threshold: Mapping[str, Any]
-    since: datetime
-    until: datetime
+    run: DagRun
+    endpoint: EndpointFacts
+    window: Window
     created_at: datetime
-    baseline: Mapping[str, Any] | None = None
-    constraints: Mapping[str, Any] | None = None
-    evaluation: Mapping[str, Any] | None = None
+    model: ModelDocuments
     traffic: Traffic = field(default_factory=Traffic)
-    quality: Mapping[str, Any] | None = None
-    lineage: Mapping[str, Any] = field(default_factory=dict)
-    previous: Mapping[str, Any] | None = None
-    run: Mapping[str, str] = field(default_factory=dict)
+    quality: Quality | None = None
+    previous: IndexEntry | None = None
 
 
-def build_report(summary: CaptureSummary, inputs: ReportInputs) -> dict[str, Any]:
+def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
     """Make the report of a window.
 
-    :param summary: what was read from the captures.
-    :return: the JSON-able report; ``violations`` has Model Monitor's form.
-    :raises scones.monitoring.drift.ConstraintsError: when the constraints cannot be used.
+    Args:
+        summary: what was read from the captures.
+
+    Raises:
+        scones.monitoring.drift.ConstraintsError: the constraints cannot be used.
     """
-    threshold = float(inputs.threshold["threshold"])
-    class_counts = _class_counts(summary, inputs.classes)
-    baseline = _with_confidence(inputs.baseline, inputs.evaluation)
-    statistics = current_statistics(summary, class_counts)
-    fingerprints = summary.column("fingerprint")
-    effective = effective_count(fingerprints)
-    drift = _drift(baseline, inputs.constraints, summary, class_counts, effective)
-    usable = summary.records - summary.unusable_outputs
-    invocations = None
-    if inputs.traffic.invocations is not None:
-        invocations = int(sum(number for _, number in inputs.traffic.invocations))
-    settled = invocations_before(inputs.traffic.invocations, inputs.until - timedelta(minutes=5))
-    report: dict[str, Any] = {
+    model = inputs.model
+    class_counts = {name: summary.predicted_counts.get(index, 0) for index, name in enumerate(model.classes)}
+    counts = _counts(summary, inputs)
+    drift = _drift(model, summary, class_counts, counts["effective_records"])
+    usable = counts["passed"] + counts["rejected"]
+    report: Report = {
         "version": REPORT_VERSION,
         "report_id": inputs.report_id,
         "endpoint_name": inputs.endpoint["name"],
-        "endpoint": dict(inputs.endpoint),
+        "endpoint": inputs.endpoint,
         "created_at": inputs.created_at.isoformat(),
-        "run": dict(inputs.run),
-        "window": {"since": inputs.since.isoformat(), "until": inputs.until.isoformat()},
-        "classes": list(inputs.classes),
-        "threshold": dict(inputs.threshold),
+        "run": {"dag_id": inputs.run.dag_id, "run_id": inputs.run.run_id},
+        "window": inputs.window.as_text(),
+        "classes": list(model.classes),
+        "threshold": dict(model.threshold),
         "captured_records": summary.records,
-        "counts": {
-            "files": len(summary.files),
-            "bytes": summary.bytes_read,
-            "records": summary.records,
-            "different_images": int(np.unique(fingerprints).size),
-            "effective_records": round(effective, 1),
-            "invocations": invocations,
-            "invocations_settled": settled,
-            "invocation_errors": int(inputs.traffic.errors),
-            "malformed_lines": summary.malformed,
-            "unusable_outputs": summary.unusable_outputs,
-            "undecodable_images": summary.undecodable,
-            "passed": usable - summary.rejected,
-            "rejected": summary.rejected,
-        },
+        "counts": counts,
         "problems": {
             "malformed_lines": summary.malformed_examples,
             "unusable_outputs": summary.output_examples,
@@ -129,37 +137,56 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> dict[str, Any
         },
         "content_types": dict(summary.content_types.most_common(10)),
         "rejection_rate": summary.rejected / usable if usable else None,
-        "class_mix": figures.class_mix(class_counts, inputs.baseline),
-        "expected_rejection_rate": figures.expected_rejection_rate(inputs.evaluation, threshold),
-        "confidence": figures.confidence(summary.column("confidence"), inputs.evaluation),
-        "over_time": figures.over_time(summary, threshold),
-        "latency": {
-            "mean_ms": inputs.traffic.latency_mean_ms,
-            "p95_ms": inputs.traffic.latency_p95_ms,
-            "points": [[time.timestamp(), value / 1000] for time, value in inputs.traffic.latency],
-        },
-        "statistics": statistics,
-        "baseline_histograms": figures.histograms(summary, inputs.baseline),
+        "class_mix": figures.class_mix(class_counts, model.baseline),
+        "expected_rejection_rate": figures.expected_rejection_rate(model.evaluation, model.least_confidence),
+        "confidence": figures.confidence(summary.column("confidence"), model.evaluation),
+        "over_time": figures.over_time(summary, model.least_confidence),
+        "latency": _latency(inputs.traffic),
+        "statistics": current_statistics(summary, class_counts),
+        "baseline_histograms": figures.histograms(summary, model.baseline),
         "drift": [result.as_dict() for result in drift],
-        "quality": dict(inputs.quality) if inputs.quality else None,
-        "lineage": dict(inputs.lineage),
-        "baseline_available": inputs.baseline is not None,
+        "quality": inputs.quality,
+        "lineage": dict(model.lineage),
+        "baseline_available": model.baseline is not None,
+        "checks": [],
+        "violations": [],
+        "status": "ok",
+        "headline": "",
+        "next_steps": [],
+        "previous": None,
     }
-    checks = run_checks(report, drift, inputs.constraints or {})
-    report["checks"] = [check.as_dict() for check in checks]
+    checks = run_checks(report, drift, model.constraints)
+    report["checks"] = [check.line() for check in checks]
     report["violations"] = violations_of(checks)
-    report["status"] = overall_status(checks)
-    report["headline"] = _headline(report, checks)
-    report["next_steps"] = _next_steps(checks)
-    report["previous"] = _previous(report, inputs.previous)
+    report["status"] = overall_status(report)
+    report["headline"] = headline(report)
+    report["next_steps"] = next_steps(checks)
+    report["previous"] = _previous(index_entry(report, inputs), inputs.previous)
     return report
 
 
-def invocations_before(invocations: Sequence[tuple[datetime, float]] | None, time: datetime) -> int | None:
-    """Invocations early enough for their capture to have been delivered (a couple of minutes on AWS)."""
-    if invocations is None:
-        return None
-    return int(sum(number for minute, number in invocations if minute < time))
+def _counts(summary: CaptureSummary, inputs: ReportInputs) -> Counts:
+    fingerprints = summary.column("fingerprint")
+    return {
+        "files": len(summary.files),
+        "bytes": summary.bytes_read,
+        "records": summary.records,
+        "different_images": int(np.unique(fingerprints).size),
+        "effective_records": round(effective_count(fingerprints), 1),
+        "invocations": inputs.traffic.invocations_before(),
+        "invocations_settled": inputs.traffic.invocations_before(inputs.window.until - SETTLED),
+        "invocation_errors": int(inputs.traffic.errors),
+        "malformed_lines": summary.malformed,
+        "unusable_outputs": summary.unusable_outputs,
+        "undecodable_images": summary.undecodable,
+        "passed": summary.records - summary.unusable_outputs - summary.rejected,
+        "rejected": summary.rejected,
+    }
+
+
+def _latency(traffic: Traffic) -> Latency:
+    points = [[time.timestamp(), value / 1000] for time, value in traffic.latency]
+    return {"mean_ms": traffic.latency_mean_ms, "p95_ms": traffic.latency_p95_ms, "points": points}
 
 
 def current_statistics(summary: CaptureSummary, class_counts: Mapping[str, int]) -> dict[str, Any]:
@@ -170,17 +197,10 @@ def current_statistics(summary: CaptureSummary, class_counts: Mapping[str, int])
     return {"version": 0, "dataset": {"item_count": summary.records}, "features": features}
 
 
-def _class_counts(summary: CaptureSummary, classes: Sequence[str]) -> dict[str, int]:
-    return {name: summary.predicted_counts.get(index, 0) for index, name in enumerate(classes)}
-
-
-def _with_confidence(
-    baseline: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
+def _with_confidence(baseline: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add the confidences on the test images to the baseline, as the evaluation's quantiles give them."""
-    given = (evaluation or {}).get("confidence_quantiles") or []
-    images = int((evaluation or {}).get("images") or 0)
-    if baseline is None or len(given) < 5 or images < 1:
+    given, images = evaluation.get("confidence_quantiles") or [], int(evaluation.get("images") or 0)
+    if len(given) < 5 or images < 1:
         return baseline
     quantiles = np.interp(np.linspace(0, 1, QUANTILES), np.linspace(0, 1, len(given)), np.asarray(given, dtype=float))
     feature = numerical_feature("confidence", quantiles)
@@ -189,99 +209,56 @@ def _with_confidence(
 
 
 def _drift(
-    baseline: Mapping[str, Any] | None,
-    constraints: Mapping[str, Any] | None,
-    summary: CaptureSummary,
-    class_counts: Mapping[str, int],
-    effective: float,
+    model: ModelDocuments, summary: CaptureSummary, class_counts: Mapping[str, int], effective: float
 ) -> list[DriftResult]:
-    if baseline is None or not summary.records:
+    if model.baseline is None or not summary.records:
         return []
+    baseline = _with_confidence(model.baseline, model.evaluation)
     numeric = {name: summary.column(name) for name in (*STATISTICS, "confidence")}
     categorical: dict[str, Mapping[str, int]] = {"size": summary.sizes, "label": class_counts}
-    return compare(baseline, constraints or {}, numeric, categorical, effective)
+    return compare(baseline, model.constraints, numeric, categorical, effective)
 
 
-def _headline(report: Mapping[str, Any], checks: Sequence[Check]) -> str:
-    failing = [check for check in checks if check.status == "violation"]
-    if report["status"] == "no_traffic":
-        return "No traffic: the endpoint was not invoked in this window."
-    if report["status"] == "capture_broken":
-        return "Capture is broken: the endpoint answers, but nothing is captured."
-    if failing:
-        names = ", ".join(check.title.lower() for check in failing)
-        return f"{len(failing)} of {len(checks)} checks failed: {names}."
-    if report["status"] == "attention":
-        names = ", ".join(check.title.lower() for check in checks if check.status == "attention")
-        return f"Worth a look: {names}."
-    return "Everything checked is within its limits."
-
-
-def _next_steps(checks: Sequence[Check]) -> list[str]:
-    steps: list[str] = []
-    for status in ("violation", "attention", "unknown"):
-        for check in checks:
-            if check.status == status and check.action and check.action not in steps:
-                steps.append(check.action)
-    return steps or ["Nothing to do. The next report comes with the next run of monitor_endpoint."]
-
-
-def _previous(report: Mapping[str, Any], previous: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if previous is None:
+def _previous(now: IndexEntry, before: IndexEntry | None) -> Previous | None:
+    if before is None:
         return None
-    rows = []
-    for title, number, unit, lower_is_better in (
-        ("Captured records", lambda r: r["captured_records"], "", None),
-        ("Rejection rate", lambda r: r["rejection_rate"], "%", True),
-        ("Mean confidence", lambda r: r["confidence"]["mean"], "", False),
-        ("Latency, 95th percentile", lambda r: r["latency"]["p95_ms"], "ms", True),
-        ("Violations", lambda r: len(r["violations"]), "", True),
-        *(
-            (f"Mean {name}", lambda r, n=name: _mean_of(r, n), "", None)
-            for name in ("brightness", "contrast", "sharpness")
-        ),
-    ):
-        rows.append(
-            {
-                "title": title,
-                "unit": unit,
-                "before": number(previous),
-                "now": number(report),
-                "lower_is_better": lower_is_better,
-            }
-        )
-    return {
-        "report_id": previous["report_id"],
-        "status": previous["status"],
-        "window": dict(previous["window"]),
-        "rows": rows,
-    }
+
+    def row(title: str, number: Callable[[IndexEntry], float | None], unit: Unit = "", **better: bool) -> Change:
+        lower = better.get("lower_is_better")
+        return {"title": title, "unit": unit, "before": number(before), "now": number(now), "lower_is_better": lower}
+
+    return Previous(
+        report_id=before.report_id,
+        status=before.status,
+        window=before.window.as_text(),
+        rows=[
+            row("Captured records", lambda one: one.captured_records),
+            row("Rejection rate", lambda one: one.rejection_rate, "%", lower_is_better=True),
+            row("Mean confidence", lambda one: one.mean_confidence, lower_is_better=False),
+            row("Latency, 95th percentile", lambda one: one.latency_p95_ms, "ms", lower_is_better=True),
+            row("Violations", lambda one: one.violations, lower_is_better=True),
+            *(row(f"Mean {name}", lambda one, of=name: one.means.get(of)) for name in COMPARED),  # type: ignore[misc]
+        ],
+    )
 
 
-def _mean_of(report: Mapping[str, Any], name: str) -> float | None:
-    value: float | None = features_by_name(report["statistics"])[name]["numerical_statistics"]["mean"]
-    return value
-
-
-def index_entry(report: Mapping[str, Any]) -> dict[str, Any]:
+def index_entry(report: Report, inputs: ReportInputs, place_before: Place = START) -> IndexEntry:
     """The few numbers of a report that the list of reports and the trends show."""
-    return {
-        "report_id": report["report_id"],
-        "created_at": report["created_at"],
-        "window": report["window"],
-        "run": report["run"],
-        "status": report["status"],
-        "headline": report["headline"],
-        "captured_records": report["captured_records"],
-        "rejection_rate": report["rejection_rate"],
-        "mean_confidence": report["confidence"]["mean"],
-        "latency_p95_ms": report["latency"]["p95_ms"],
-        "violations": len(report["violations"]),
-        "model_version": report["lineage"].get("model_package_version"),
-        "training_job_name": report["lineage"].get("training_job_name"),
-    }
-
-
-def utc(epoch: float) -> datetime:
-    """Seconds since the epoch as a time in UTC."""
-    return datetime.fromtimestamp(epoch, tz=UTC)
+    known = features_by_name(report["statistics"])
+    return IndexEntry(
+        report_id=inputs.report_id,
+        created_at=inputs.created_at,
+        window=inputs.window,
+        run=inputs.run,
+        status=report["status"],
+        headline=report["headline"],
+        captured_records=report["captured_records"],
+        rejection_rate=report["rejection_rate"],
+        mean_confidence=report["confidence"]["mean"],
+        latency_p95_ms=report["latency"]["p95_ms"],
+        violations=len(report["violations"]),
+        model_version=report["lineage"].get("model_package_version"),
+        training_job_name=report["lineage"].get("training_job_name"),
+        means={name: known[name]["numerical_statistics"]["mean"] for name in COMPARED},
+        place_before=place_before,
+    )

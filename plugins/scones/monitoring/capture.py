@@ -8,7 +8,6 @@ Source: "Capture data from real-time endpoint" in the SageMaker developer guide,
 from __future__ import annotations
 
 import binascii
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +16,8 @@ import msgspec
 
 #: A line longer than this is not parsed: an endpoint's payload is at most 6 MB, twice that with base64 and quotes.
 MAX_LINE_BYTES = 32 << 20
+#: Times outside these years parse, but are nobody's: 0001-01-01 is the zero time of Go and .NET.
+FIRST_YEAR, LAST_YEAR = 1970, 2200
 #: Characters of a malformed line that are quoted.
 _QUOTED = 160
 
@@ -87,14 +88,16 @@ class CaptureRecord:
     def input_bytes(self) -> bytes:
         """The body of the request.
 
-        :raises MalformedCaptureError: when it was not captured, or its encoding is wrong.
+        Raises:
+            MalformedCaptureError: when it was not captured, or its encoding is wrong.
         """
         return _payload_bytes(self._data.endpointInput, "endpointInput")
 
     def probabilities(self) -> list[float]:
         """The class probabilities the endpoint answered, one per class.
 
-        :raises MalformedCaptureError: when the output was not captured or holds no probabilities.
+        Raises:
+            MalformedCaptureError: when the output was not captured or holds no probabilities.
         """
         payload = self._data.endpointOutput
         body = _payload_bytes(payload, "endpointOutput")
@@ -106,7 +109,8 @@ class CaptureRecord:
 def parse_line(line: bytes) -> CaptureRecord:
     """Parse one line of a capture file.
 
-    :raises MalformedCaptureError: when the line is not a capture record; says why and quotes the line's beginning.
+    Raises:
+        MalformedCaptureError: when the line is not a capture record; says why and quotes the line's beginning.
     """
     if len(line) > MAX_LINE_BYTES:
         raise MalformedCaptureError(f"line of {len(line)} bytes is longer than any capture record: {quote(line)}")
@@ -117,11 +121,15 @@ def parse_line(line: bytes) -> CaptureRecord:
     meta = parsed.eventMetadata
     try:
         time = datetime.fromisoformat(meta.inferenceTime)
-        seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise MalformedCaptureError(
             f"inferenceTime {meta.inferenceTime[:40]!r} is not an ISO 8601 time: {quote(line)}"
         ) from error
+    if not FIRST_YEAR <= time.year <= LAST_YEAR:
+        raise MalformedCaptureError(
+            f"inferenceTime {meta.inferenceTime[:40]!r} is outside {FIRST_YEAR} to {LAST_YEAR}: {quote(line)}"
+        )
+    seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     custom = meta.customAttributes
     attributes = custom if isinstance(custom, str) else ", ".join(custom or ())
     return CaptureRecord(meta.eventId, seconds, meta.inferenceId, attributes, parsed.captureData)
@@ -156,7 +164,8 @@ def _payload_bytes(payload: _Payload | None, side: str) -> bytes:
 def parse_json_probabilities(body: bytes) -> list[float]:
     """Read ``[p0, p1]``, ``{"prediction": [p0, p1]}`` or ``[[p0, p1]]``.
 
-    :raises MalformedCaptureError: on anything else.
+    Raises:
+        MalformedCaptureError: on anything else.
     """
     try:
         value = _DECODE_JSON(body)
@@ -174,7 +183,8 @@ def parse_json_probabilities(body: bytes) -> list[float]:
 def parse_csv_probabilities(body: bytes) -> list[float]:
     """Read ``p0,p1``, with or without brackets and quotes.
 
-    :raises MalformedCaptureError: on anything else.
+    Raises:
+        MalformedCaptureError: on anything else.
     """
     try:
         value = [float(part) for part in body.decode("ascii").strip().strip('[]"').split(",")]
@@ -187,8 +197,9 @@ def _checked(value: Any, body: bytes) -> list[float]:
     if not isinstance(value, list) or len(value) < 2:
         raise MalformedCaptureError(f"output is not a list of two or more probabilities: {quote(body)}")
     for number in value:
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float):
             raise MalformedCaptureError(f"output holds something that is not a number: {quote(body)}")
+        # Also false for NaN; whole numbers may have hundreds of digits, more than a float takes.
         if not -1e-6 <= number <= 1 + 1e-6:
-            raise MalformedCaptureError(f"output holds {number:g}, which is not a probability: {quote(body)}")
+            raise MalformedCaptureError(f"output holds what is no probability: {quote(body)}")
     return [float(number) for number in value]

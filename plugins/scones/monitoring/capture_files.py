@@ -6,10 +6,12 @@ A key ends in ``<endpoint>/<variant>/yyyy/mm/dd/HH/MM-SS-mmm-<uuid>.jsonl``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import msgspec
 
 from scones.monitoring.capture import MAX_LINE_BYTES
 
@@ -44,9 +46,12 @@ def key_time(key: str) -> datetime | None:
 def endpoint_prefix(destination_s3_uri: str, endpoint_name: str) -> tuple[str, str]:
     """Bucket and key prefix under which an endpoint's captures lie.
 
-    :param destination_s3_uri: ``DestinationS3Uri`` of the endpoint's DataCaptureConfig; stray slashes are ignored,
-        as a doubled one breaks Model Monitor's own reader.
-    :raises ValueError: when it is not an S3 URI.
+    Args:
+        destination_s3_uri: ``DestinationS3Uri`` of the endpoint's DataCaptureConfig; stray slashes are ignored,
+            as a doubled one breaks Model Monitor's own reader.
+
+    Raises:
+        ValueError: when it is not an S3 URI.
     """
     match = re.fullmatch(r"s3://([^/]+)/*(.*)", destination_s3_uri.strip())
     if match is None:
@@ -98,8 +103,7 @@ def split_blocks(chunks: Iterable[bytes], block_bytes: int = 4 << 20) -> Iterato
         yield number, bytes(pending)
 
 
-@dataclass(frozen=True, slots=True)
-class Watermark:
+class Watermark(msgspec.Struct, frozen=True):
     """Up to where the captures of an endpoint were read.
 
     Files are ordered by their arrival (S3's LastModified), so a file that arrives late, with a key of an hour long
@@ -135,13 +139,3 @@ class Watermark:
         if self.arrived is not None and self.arrived > arrived - self.SLACK:
             recent |= self.recent
         return Watermark(arrived, frozenset(recent))
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {"arrived": self.arrived.isoformat() if self.arrived else None, "recent": sorted(self.recent)}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Watermark:
-        """Read what :meth:`as_dict` returned."""
-        arrived = value.get("arrived")
-        return cls(datetime.fromisoformat(arrived) if arrived else None, frozenset(value.get("recent", ())))

@@ -40,14 +40,19 @@ def read_capture(
 ) -> CaptureSummary:
     """Read every record of every line of every file.
 
-    :param files: what to read; the order decides the order of the columns.
-    :param fetch: gives the content of a file in chunks; called from several threads.
-    :param settings: how to read.
-    :param workers: child processes; None for as many as there are processors, at most 4, or none when there is
-        little to read. 0 reads in this process.
-    :return: the summary over all files.
-    :raises CaptureReadError: when a child process died.
-    :raises Exception: whatever ``fetch`` raises.
+    Args:
+        files: what to read; the order decides the order of the columns.
+        fetch: gives the content of a file in chunks; called from several threads.
+        settings: how to read.
+        workers: child processes; None for as many as there are processors, at most 4, or none when there is
+            little to read. 0 reads in this process.
+
+    Returns:
+        the summary over all files.
+
+    Raises:
+        CaptureReadError: when a child process died.
+        Exception: whatever ``fetch`` raises.
     """
     if workers is None:
         small = sum(file.size for file in files) < IN_PROCESS_BYTES

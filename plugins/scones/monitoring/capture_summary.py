@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scones.images.decode import UndecodableImageError, decode_image
+from scones.images.pictures import Geometry, PictureError, Pixels, decode_sized
 from scones.images.statistics import STATISTICS, NoveltyScale, image_statistics, size_label
 from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, parse_line
 
 #: One piece of a file: its key, the number of its first line, whole lines.
 Block = tuple[str, int, bytes]
 MAX_ROWS = 500_000
+#: The size of CIFAR's images, where no baseline tells another.
+CIFAR = Geometry(32, 32)
 _EXAMPLES = 5
 _BATCH = 256
 #: Larger inputs are not kept for showing; they still count in the statistics.
@@ -36,7 +38,7 @@ class ReadSettings:
 
     Attributes:
         classes: class names in the order of the endpoint's answer; empty takes whatever number it answers.
-        width, height: size the images are scaled to before their statistics are computed: the baseline's.
+        geometry: how images are scaled before their statistics are computed: to the baseline's size.
         scale: scale of novelty, from the baseline; None when there is no baseline.
         threshold: confidence from which a prediction passes.
         since, until: records outside ``[since, until)`` (inferenceTime, epoch seconds) are left out; None for all.
@@ -46,8 +48,7 @@ class ReadSettings:
     """
 
     classes: tuple[str, ...] = ()
-    width: int = 32
-    height: int = 32
+    geometry: Geometry = CIFAR
     scale: NoveltyScale | None = None
     threshold: float = 0.93
     since: float | None = None
@@ -180,7 +181,7 @@ def summarise(blocks: Iterable[Block], settings: ReadSettings) -> CaptureSummary
 class _Row:
     record: CaptureRecord
     image: bytes
-    pixels: NDArray[np.uint8] | None
+    pixels: Pixels | None
     confidence: float
     predicted: int
 
@@ -239,9 +240,9 @@ def _read(record: CaptureRecord, key: str, number: int, settings: ReadSettings, 
         return _Row(record, image, pixels, confidence, predicted)
     try:
         image = record.input_bytes()
-        pixels, size = decode_image(image, settings.width, settings.height)
+        pixels, size = decode_sized(image, settings.geometry)
         summary.sizes[size_label(*size)] += 1
-    except (MalformedCaptureError, UndecodableImageError) as error:
+    except (MalformedCaptureError, PictureError) as error:
         summary.undecodable += 1
         _note(summary.undecodable_examples, key, number, error)
     return _Row(record, image, pixels, confidence, predicted)

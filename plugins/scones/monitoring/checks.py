@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from scones.images.statistics import STATISTICS
+from scones.monitoring.document import CheckLine, CheckStatus, CheckType, Report, Violation
 from scones.monitoring.drift import RETRAINING_CHECKS, TEST_TITLES, DriftResult, drift_settings, service_settings
+from scones.monitoring.index import Status
 
-Status = Literal["ok", "attention", "violation", "unknown"]
 #: With fewer records a rate says nothing.
 _MINIMUM_FOR_A_RATE = 30
 
@@ -29,22 +30,34 @@ class Check:
 
     name: str
     title: str
-    status: Status
+    status: CheckStatus
     detail: str
     action: str = ""
-    violations: tuple[dict[str, Any], ...] = field(default=())
+    violations: tuple[Violation, ...] = ()
 
-    def as_dict(self) -> dict[str, str]:
+    def line(self) -> CheckLine:
         """JSON-able form, without the violations, which the report lists once for all checks."""
-        return {key: getattr(self, key) for key in ("name", "title", "status", "detail", "action")}
+        return {
+            "name": self.name,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "action": self.action,
+        }
 
 
-def violation(feature: str, check_type: str, description: str, **numbers: float) -> dict[str, Any]:
-    """An entry of ``constraint_violations.json``, in Model Monitor's form, with the numbers beside it."""
-    return {"feature_name": feature, "constraint_check_type": check_type, "description": description, **numbers}
+def violation(feature: str, kind: CheckType, description: str, value: float, threshold: float) -> Violation:
+    """An entry of ``constraint_violations.json``."""
+    return {
+        "feature_name": feature,
+        "constraint_check_type": kind,
+        "description": description,
+        "value": value,
+        "threshold": threshold,
+    }
 
 
-def run_checks(report: Mapping[str, Any], drift: Sequence[DriftResult], constraints: Mapping[str, Any]) -> list[Check]:
+def run_checks(report: Report, drift: Sequence[DriftResult], constraints: Mapping[str, Any]) -> list[Check]:
     """Run every check on the numbers of a report."""
     service = service_settings(constraints)
     return [
@@ -57,37 +70,61 @@ def run_checks(report: Mapping[str, Any], drift: Sequence[DriftResult], constrai
     ]
 
 
-def violations_of(checks: Sequence[Check]) -> list[dict[str, Any]]:
+def violations_of(checks: Sequence[Check]) -> list[Violation]:
     """All violations, in the order of the checks."""
     return [entry for check in checks for entry in check.violations]
 
 
-def overall_status(checks: Sequence[Check]) -> str:
-    """``no_traffic``, ``capture_broken``, ``alarm``, ``attention`` or ``ok``."""
-    by_name = {check.name: check for check in checks}
-    capture = by_name["capture"]
-    if capture.status == "unknown" and capture.detail.startswith("No invocations"):
+def overall_status(report: Report) -> Status:
+    """What a report with these checks and violations says in one word."""
+    if not report["counts"]["records"] and report["counts"]["invocations"] == 0:
         return "no_traffic"
-    if any(entry["constraint_check_type"] == "capture_broken_check" for entry in capture.violations):
+    if any(entry["constraint_check_type"] == "capture_broken_check" for entry in report["violations"]):
         return "capture_broken"
-    if any(check.status == "violation" for check in checks):
-        return "alarm"
-    return "attention" if any(check.status == "attention" for check in checks) else "ok"
+    found = {check["status"] for check in report["checks"]}
+    return "alarm" if "violation" in found else "attention" if "attention" in found else "ok"
 
 
-def needs_retraining(violations: Sequence[Mapping[str, Any]]) -> bool:
+def headline(report: Report) -> str:
+    """What a report says in one sentence; what could not be decided is never called fine."""
+
+    def named(status: CheckStatus) -> list[str]:
+        return [check["title"].lower() for check in report["checks"] if check["status"] == status]
+
+    failing, undecided, count = named("violation"), named("unknown"), len(report["checks"])
+    if report["status"] == "no_traffic":
+        return "No traffic: the endpoint was not invoked in this window."
+    if report["status"] == "capture_broken":
+        return "Capture is broken: the endpoint answers, but nothing is captured."
+    if failing:
+        return f"{len(failing)} of {count} checks failed: {', '.join(failing)}."
+    if report["status"] == "attention":
+        return f"Worth a look: {', '.join(named('attention'))}."
+    if undecided:
+        return f"{len(named('ok'))} of {count} checks are within their limits; not decided: {', '.join(undecided)}."
+    return "Everything checked is within its limits."
+
+
+def next_steps(checks: Sequence[Check]) -> list[str]:
+    """What to do, the gravest first, each once."""
+    order: tuple[CheckStatus, ...] = ("violation", "attention", "unknown")
+    steps = [check.action for status in order for check in checks if check.status == status and check.action]
+    return list(dict.fromkeys(steps)) or ["Nothing to do. The next report comes with the next run of monitor_endpoint."]
+
+
+def needs_retraining(violations: Sequence[Violation]) -> bool:
     """Whether any violation says that the model no longer fits what it is shown."""
     return any(entry["constraint_check_type"] in RETRAINING_CHECKS for entry in violations)
 
 
-def _capture(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
+def _capture(report: Report, service: Mapping[str, Any]) -> Check:
     """Tell no traffic from a broken capture: CloudWatch counts invocations, S3 holds records."""
     title = "Data capture"
     counts, endpoint = report["counts"], report["endpoint"]
     records, invocations = counts["records"], counts["invocations"]
     sampling = (endpoint.get("sampling_percentage") or 100) / 100
     if invocations is None:
-        status: Status = "ok" if records else "unknown"
+        status: CheckStatus = "ok" if records else "unknown"
         detail = f"{records} records; CloudWatch could not be asked how many invocations there were"
         return Check("capture", title, status, detail, "Allow cloudwatch:GetMetricData to tell a gap from no traffic.")
     if not records and not invocations:
@@ -124,32 +161,37 @@ def _capture(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     return Check("capture", title, "ok", detail)
 
 
-def _readable(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
-    counts = report["counts"]
-    lines = counts["records"] + counts["malformed_lines"]
+def _readable(report: Report, service: Mapping[str, Any]) -> Check:
+    counts, title = report["counts"], "Readable records"
+    lines, records = counts["records"] + counts["malformed_lines"], counts["records"]
+    if not lines:
+        return Check("readable", title, "unknown", "Nothing to read")
+    limit = service["maximum_malformed_share"]
     parts = [
-        ("malformed_lines", "malformed lines", lines, service["maximum_malformed_share"]),
-        ("unusable_outputs", "answers without probabilities", counts["records"], service["maximum_malformed_share"]),
-        ("undecodable_images", "inputs that are no image", counts["records"], service["maximum_undecodable_share"]),
+        ("malformed_lines", counts["malformed_lines"], "malformed lines", lines, limit),
+        ("unusable_outputs", counts["unusable_outputs"], "answers without probabilities", records, limit),
+        (
+            "undecodable_images",
+            counts["undecodable_images"],
+            "inputs that are no image",
+            records,
+            service["maximum_undecodable_share"],
+        ),
     ]
     entries = []
-    for name, words, total, maximum in parts:
-        share = counts[name] / total if total else 0.0
+    for name, number, words, total, maximum in parts:
+        share = number / total if total else 0.0
         if share > maximum:
-            description = f"{counts[name]} {words} of {total} ({share:.1%}), more than {maximum:.1%}"
+            description = f"{number} {words} of {total} ({share:.1%}), more than {maximum:.1%}"
             entries.append(violation(name, "data_type_check", description, value=share, threshold=maximum))
-    found = [f"{counts[name]} {words}" for name, words, _, _ in parts if counts[name]]
-    detail = "; ".join(found) if found else "Every line, answer and image could be read"
-    if not lines:
-        return Check("readable", "Readable records", "unknown", "Nothing to read")
+    found = [f"{number} {words}" for _, number, words, _, _ in parts if number]
+    if not found:
+        return Check("readable", title, "ok", "Every line, answer and image could be read")
     action = "Look at 'Problems with the captures': the first of each kind are quoted with file and line."
-    status: Status = "violation" if entries else "attention" if found else "ok"
-    return Check("readable", "Readable records", status, detail, action if found else "", tuple(entries))
+    return Check("readable", title, "violation" if entries else "attention", "; ".join(found), action, tuple(entries))
 
 
-def _drift_checks(
-    report: Mapping[str, Any], drift: Sequence[DriftResult], constraints: Mapping[str, Any]
-) -> list[Check]:
+def _drift_checks(report: Report, drift: Sequence[DriftResult], constraints: Mapping[str, Any]) -> list[Check]:
     groups = (
         ("image_drift", "Images like the training images", {*STATISTICS, "size"}),
         ("class_mix", "Class mix", {"label"}),
@@ -212,7 +254,7 @@ def _words(feature: str) -> str:
     return {"label": "predicted class", "size": "image size"}.get(feature, feature)
 
 
-def _rejections(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
+def _rejections(report: Report, service: Mapping[str, Any]) -> Check:
     title, rate, counts = "Rejection rate", report["rejection_rate"], report["counts"]
     maximum, expected = service["maximum_rejection_rate"], report["expected_rejection_rate"]
     if expected is not None:
@@ -234,7 +276,7 @@ def _rejections(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     return Check("rejections", title, "violation", detail, action, (entry,))
 
 
-def _latency(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
+def _latency(report: Report, service: Mapping[str, Any]) -> Check:
     title, latency, maximum = "Model latency", report["latency"], service["maximum_latency_p95_ms"]
     value = latency["p95_ms"] if latency["p95_ms"] is not None else latency["mean_ms"]
     if value is None:
@@ -248,7 +290,7 @@ def _latency(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
     return Check("latency", title, "violation", detail, action, (entry,))
 
 
-def _quality(report: Mapping[str, Any], service: Mapping[str, Any]) -> Check:
+def _quality(report: Report, service: Mapping[str, Any]) -> Check:
     title, quality, minimum = "Accuracy on ground truth", report["quality"], service["minimum_accuracy"]
     if quality is None:
         return Check("model_quality", title, "unknown", "No ground truth has arrived for these predictions")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from scipy.spatial import distance
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
 from scones.images.statistics import categorical_counts, features_by_name
+from scones.monitoring.document import Drift
 
 KOLMOGOROV_SMIRNOV = "kolmogorov_smirnov"
 POPULATION_STABILITY = "population_stability_index"
@@ -87,16 +88,19 @@ class DriftResult:
     decisive: bool
     drifted: bool
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Drift:
         """JSON-able form."""
-        return asdict(self)
+        return cast("Drift", asdict(self))
 
 
 def suggest_constraints(baseline: Mapping[str, Any]) -> dict[str, Any]:
     """Suggest the constraints for traffic that should look like ``baseline``.
 
-    :param baseline: what :func:`scones.images.statistics.baseline_statistics` returned.
-    :return: a JSON-able dict in the form of Model Monitor's ``constraints.json``; the thresholds of the drift
+    Args:
+        baseline: what :func:`scones.images.statistics.baseline_statistics` returned.
+
+    Returns:
+        a JSON-able dict in the form of Model Monitor's ``constraints.json``; the thresholds of the drift
         tests are under ``monitoring_config.drift``, those of the service under ``monitoring_config.service``.
     """
     features: list[dict[str, Any]] = []
@@ -125,7 +129,8 @@ def suggest_constraints(baseline: Mapping[str, Any]) -> dict[str, Any]:
 def drift_settings(constraints: Mapping[str, Any]) -> dict[str, Any]:
     """``monitoring_config.drift`` completed by the defaults and checked.
 
-    :raises ConstraintsError: on an unknown test, or a threshold outside its range.
+    Raises:
+        ConstraintsError: on an unknown test, or a threshold outside its range.
     """
     given = constraints.get("monitoring_config", {}).get("drift", {})
     settings = {**DEFAULT_DRIFT, **given}
@@ -164,13 +169,18 @@ def compare(
 ) -> list[DriftResult]:
     """Run every test on every feature that the baseline and the traffic share.
 
-    :param baseline: statistics document of the baseline.
-    :param constraints: constraints document; its ``monitoring_config.drift`` sets thresholds and decisive tests.
-    :param numeric: feature name -> values of the current records; values that are not finite are ignored.
-    :param categorical: feature name -> value -> number of current records.
-    :param effective: effective number of current records, see :func:`effective_count`.
-    :return: results in the order of the baseline's features.
-    :raises ConstraintsError: when the constraints cannot be used.
+    Args:
+        baseline: statistics document of the baseline.
+        constraints: constraints document; its ``monitoring_config.drift`` sets thresholds and decisive tests.
+        numeric: feature name -> values of the current records; values that are not finite are ignored.
+        categorical: feature name -> value -> number of current records.
+        effective: effective number of current records, see :func:`effective_count`.
+
+    Returns:
+        results in the order of the baseline's features.
+
+    Raises:
+        ConstraintsError: when the constraints cannot be used.
     """
     settings = drift_settings(constraints)
     known = features_by_name(baseline)

@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from scones.images.statistics import STATISTICS, categorical_counts, features_by_name
 from scones.monitoring.capture_summary import CaptureSummary
+from scones.monitoring.document import ClassMix, Confidence, OverTime, Point, Shares
 
 _TIME_BINS = 48
 
 
-def expected_rejection_rate(evaluation: Mapping[str, Any] | None, threshold: float) -> float | None:
+def expected_rejection_rate(evaluation: Mapping[str, Any], threshold: float) -> float | None:
     """Share of the test images below the threshold; None when the evaluation is not known."""
-    sweep = sorted(
-        (float(row["threshold"]), float(row["coverage"])) for row in (evaluation or {}).get("threshold_sweep") or []
-    )
+    sweep = sorted((float(row["threshold"]), float(row["coverage"])) for row in evaluation.get("threshold_sweep") or [])
     if not sweep:
         return None
     thresholds, coverages = zip(*sweep, strict=True)
     return 1 - float(np.interp(threshold, thresholds, coverages))
 
 
-def class_mix(counts: Mapping[str, int], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def class_mix(counts: Mapping[str, int], baseline: Mapping[str, Any] | None) -> list[ClassMix]:
+    """How often each class was predicted, beside its share among the training images."""
     total = sum(counts.values())
     before = categorical_counts(features_by_name(baseline)["label"]) if baseline else {}
     total_before = sum(before.values())
@@ -40,10 +40,11 @@ def class_mix(counts: Mapping[str, int], baseline: Mapping[str, Any] | None) -> 
     ]
 
 
-def confidence(values: NDArray[Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+def confidence(values: NDArray[Any], evaluation: Mapping[str, Any]) -> Confidence:
+    """Mean, median and histogram of the confidences."""
     present = values[np.isfinite(values)].astype(np.float64)
     counts, edges = np.histogram(present, bins=25, range=(0, 1))
-    sweep = (evaluation or {}).get("threshold_sweep") or []
+    sweep = evaluation.get("threshold_sweep") or []
     return {
         "mean": float(present.mean()) if present.size else None,
         "median": float(np.median(present)) if present.size else None,
@@ -52,7 +53,7 @@ def confidence(values: NDArray[Any], evaluation: Mapping[str, Any] | None) -> di
     }
 
 
-def over_time(summary: CaptureSummary, threshold: float) -> dict[str, Any]:
+def over_time(summary: CaptureSummary, threshold: float) -> OverTime:
     """Records, mean and lowest tenth of the confidence, and rejections in up to 48 equal steps of time."""
     times = summary.column("time").astype(np.float64)
     confidence = summary.column("confidence").astype(np.float64)
@@ -67,7 +68,7 @@ def over_time(summary: CaptureSummary, threshold: float) -> dict[str, Any]:
     for minute, number in summary.minutes.items():
         index = int((minute * 60 - start) // step)
         counts[max(index, 0)] = counts.get(max(index, 0), 0) + number
-    points = []
+    points: list[Point] = []
     for index in range(int(bins.max()) + 1):
         values = confidence[(bins == index) & np.isfinite(confidence)]
         points.append(
@@ -82,10 +83,10 @@ def over_time(summary: CaptureSummary, threshold: float) -> dict[str, Any]:
     return {"step_seconds": step, "points": points}
 
 
-def histograms(summary: CaptureSummary, baseline: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+def histograms(summary: CaptureSummary, baseline: Mapping[str, Any] | None) -> dict[str, Shares]:
     """Shares of baseline and traffic in the same 24 bins, for the plots."""
     known = features_by_name(baseline) if baseline else {}
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, Shares] = {}
     for name in STATISTICS:
         values = summary.column(name).astype(np.float64)
         values = values[np.isfinite(values)]
@@ -95,10 +96,15 @@ def histograms(summary: CaptureSummary, baseline: Mapping[str, Any] | None) -> d
             continue
         low, high = float(both.min()), float(both.max())
         edges = np.linspace(low, high if high > low else low + 1, 25)
-        shares: dict[str, Any] = {"edges": [float(f"{edge:.5g}") for edge in edges]}
-        for side, sample in (("baseline", quantiles), ("current", values)):
-            if sample.size:
-                counts = np.histogram(np.clip(sample, edges[0], edges[-1]), bins=edges)[0] / sample.size
-                shares[side] = [round(float(share), 5) for share in counts]
+        shares: Shares = {"edges": [float(f"{edge:.5g}") for edge in edges]}
+        if quantiles.size:
+            shares["baseline"] = _shares(quantiles, edges)
+        if values.size:
+            shares["current"] = _shares(values, edges)
         result[name] = shares
     return result
+
+
+def _shares(sample: NDArray[Any], edges: NDArray[Any]) -> list[float]:
+    counts = np.histogram(np.clip(sample, edges[0], edges[-1]), bins=edges)[0] / sample.size
+    return [round(float(share), 5) for share in counts]

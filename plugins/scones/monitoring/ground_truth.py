@@ -11,11 +11,12 @@ The labels come as JSON lines in Model Monitor's form, joined on the InferenceId
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from scones.monitoring.capture import quote
 
@@ -40,34 +41,58 @@ _DECODE = msgspec.json.Decoder(_Line).decode
 def parse_ground_truth(content: bytes, classes: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Read the labels of one file.
 
-    :param content: JSON lines.
-    :param classes: class names in the order of the class indices.
-    :return: InferenceId -> class index (the last line wins), and a message for each line that is no label.
+    Args:
+        content: JSON lines.
+        classes: class names in the order of the class indices.
+
+    Returns:
+        InferenceId -> class index (the last line wins), and a message for each line that is no label.
     """
     labels: dict[str, int] = {}
     problems: list[str] = []
-    index_of = {name: index for index, name in enumerate(classes)}
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             parsed = _DECODE(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             problems.append(f"line {number}: {error}: {quote(line)}")
             continue
         text = str(parsed.groundTruthData.data).strip()
-        label = index_of.get(text)
+        label = _index(text, classes)
         if label is None:
-            try:
-                number_given = float(text)
-                label = int(number_given) if number_given.is_integer() else -1
-            except (ValueError, OverflowError):
-                label = -1
-        if not 0 <= label < len(classes):
             problems.append(f"line {number}: {text[:40]!r} is neither a class ({', '.join(classes)}) nor its index")
-            continue
-        labels[parsed.eventMetadata.eventId] = label
+        else:
+            labels[parsed.eventMetadata.eventId] = label
     return labels, problems
+
+
+def _index(text: str, classes: Sequence[str]) -> int | None:
+    if text in classes:
+        return classes.index(text)
+    try:
+        number = float(text)
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and 0 <= number < len(classes) else None
+
+
+class Quality(TypedDict):
+    """How predictions compare with the ground truth; the metrics in Model Monitor's form.
+
+    ``accuracy_upper_bound`` is the upper end of the 99 % one-sided Wilson interval, ``confusion`` counts true classes
+    by row, predicted ones by column.
+    """
+
+    version: int
+    dataset: dict[str, int]
+    binary_classification_metrics: NotRequired[dict[str, Any]]
+    multiclass_classification_metrics: NotRequired[dict[str, Any]]
+    accuracy: float
+    accuracy_of_passed: float | None
+    passed: int
+    accuracy_upper_bound: float
+    confusion: list[list[int]]
 
 
 def model_quality(
@@ -75,14 +100,13 @@ def model_quality(
     labels: Mapping[str, int],
     classes: Sequence[str],
     threshold: float,
-) -> dict[str, Any] | None:
-    """Compare predictions with the ground truth.
+) -> Quality | None:
+    """Compare predictions with the ground truth; None when no prediction has a label.
 
-    :param predictions: ``(inference_id, predicted class index, confidence)``; the last of an id counts.
-    :param labels: inference id -> class index.
-    :param threshold: confidence from which a prediction passes.
-    :return: a JSON-able dict with Model Monitor's ``binary_classification_metrics`` or
-        ``multiclass_classification_metrics``; None when no prediction has a label.
+    Args:
+        predictions: ``(inference_id, predicted class index, confidence)``; the last of an id counts.
+        labels: inference id -> class index.
+        threshold: confidence from which a prediction passes.
     """
     joined = {identifier: (predicted, confidence) for identifier, predicted, confidence in predictions}
     matched = [identifier for identifier in joined if identifier in labels]
@@ -90,30 +114,32 @@ def model_quality(
         return None
     truth = np.array([labels[identifier] for identifier in matched])
     predicted = np.array([joined[identifier][0] for identifier in matched])
-    confidence = np.array([joined[identifier][1] for identifier in matched])
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (truth, predicted), 1)
     correct = truth == predicted
-    accuracy = float(correct.mean())
-    passed = confidence >= threshold
-    metrics: dict[str, Any] = {
-        "confusion_matrix": {
-            name: {other: int(confusion[i, j]) for j, other in enumerate(classes)} for i, name in enumerate(classes)
-        },
-        "accuracy": {"value": accuracy, "standard_deviation": _deviation(accuracy, len(matched))},
-        "per_class": {name: _class_metrics(confusion, i) for i, name in enumerate(classes)},
-    }
-    kind = "binary_classification_metrics" if len(classes) == 2 else "multiclass_classification_metrics"
-    return {
+    passed = np.array([joined[identifier][1] for identifier in matched]) >= threshold
+    accuracy, count = float(correct.mean()), len(matched)
+    quality: Quality = {
         "version": 0,
-        "dataset": {"item_count": len(matched), "labels": len(labels), "unmatched_labels": len(labels) - len(matched)},
-        kind: metrics,
+        "dataset": {"item_count": count, "labels": len(labels), "unmatched_labels": len(labels) - count},
         "accuracy": accuracy,
         "accuracy_of_passed": float(correct[passed].mean()) if passed.any() else None,
         "passed": int(passed.sum()),
-        "accuracy_upper_bound": _wilson_upper(accuracy, len(matched)),
+        "accuracy_upper_bound": binomtest(int(correct.sum()), count).proportion_ci(0.98, "wilson").high,
         "confusion": confusion.tolist(),
     }
+    metrics = {
+        "confusion_matrix": {
+            name: dict(zip(classes, row, strict=True)) for name, row in zip(classes, confusion.tolist(), strict=True)
+        },
+        "accuracy": {"value": accuracy, "standard_deviation": float(np.sqrt(accuracy * (1 - accuracy) / count))},
+        "per_class": {name: _class_metrics(confusion, index) for index, name in enumerate(classes)},
+    }
+    if len(classes) == 2:
+        quality["binary_classification_metrics"] = metrics
+    else:
+        quality["multiclass_classification_metrics"] = metrics
+    return quality
 
 
 def _class_metrics(confusion: NDArray[np.int64], index: int) -> dict[str, float | None]:
@@ -123,14 +149,3 @@ def _class_metrics(confusion: NDArray[np.int64], index: int) -> dict[str, float 
         "precision": float(hits / predicted) if predicted else None,
         "records": int(actual),
     }
-
-
-def _deviation(share: float, count: int) -> float:
-    return float(np.sqrt(share * (1 - share) / count))
-
-
-def _wilson_upper(share: float, count: int, z: float = 2.326) -> float:
-    """Upper end of Wilson's interval for a share, 99 % one-sided."""
-    centre = share + z * z / (2 * count)
-    spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return float((centre + spread) / (1 + z * z / count))

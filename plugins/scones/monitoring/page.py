@@ -7,14 +7,15 @@ requests, should anything slip through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from scones.images.decode import thumbnail_uri
 from scones.images.statistics import STATISTICS, features_by_name
+from scones.images.thumbnails import thumbnail_uri
 from scones.monitoring.capture_summary import Example
+from scones.monitoring.document import Change, Report
 from scones.monitoring.drift import service_settings
 from scones.report import charts
 from scones.report.formatting import DASH, environment, number, percent
@@ -22,14 +23,15 @@ from scones.report.formatting import DASH, environment, number, percent
 _FEATURE_WORDS = {"label": "class mix", "size": "image size"}
 
 
-def render_page(
-    report: Mapping[str, Any], least_confident: Sequence[Example] = (), most_unlike: Sequence[Example] = ()
-) -> str:
+def render_page(report: Report, least_confident: Sequence[Example] = (), most_unlike: Sequence[Example] = ()) -> str:
     """Render ``report.html``.
 
-    :param report: what :func:`scones.monitoring.build.build_report` returned.
-    :param least_confident, most_unlike: records whose images are shown.
-    :return: a complete HTML document, well under 2 MB.
+    Args:
+        report: what :func:`scones.monitoring.build.build_report` returned.
+        least_confident, most_unlike: records whose images are shown.
+
+    Returns:
+        a complete HTML document, well under 2 MB.
     """
     classes = report["classes"]
     return (
@@ -42,13 +44,13 @@ def render_page(
             features=_features(report),
             least_confident=_gallery(least_confident, classes),
             most_unlike=_gallery(most_unlike, classes),
-            comparison=_comparison(report),
+            comparison=_comparison(report["previous"]["rows"] if report["previous"] else []),
             lineage=_lineage(report),
         )
     )
 
 
-def _charts(report: Mapping[str, Any]) -> dict[str, Markup | None]:
+def _charts(report: Report) -> dict[str, Markup | None]:
     threshold = float(report["threshold"]["threshold"])
     records = report["captured_records"]
     has_answers = records and report["confidence"]["mean"] is not None
@@ -66,7 +68,7 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Markup | None]:
     }
 
 
-def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _tiles(report: Report) -> list[dict[str, Any]]:
     counts, latency = report["counts"], report["latency"]
     p95 = latency["p95_ms"] if latency["p95_ms"] is not None else latency["mean_ms"]
     asked = counts["invocations"]
@@ -107,7 +109,7 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _features(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _features(report: Report) -> list[dict[str, Any]]:
     """A small chart for each image statistic, with the verdict of its decisive tests."""
     known = features_by_name(report["statistics"])
     found = []
@@ -151,38 +153,28 @@ def _gallery(examples: Sequence[Example], classes: Sequence[str]) -> list[dict[s
     return shown
 
 
-def _comparison(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for row in (report["previous"] or {"rows": []})["rows"]:
-        before, now = row["before"], row["now"]
-        form = percent if row["unit"] == "%" else number
+def _comparison(rows: Sequence[Change]) -> list[dict[str, str]]:
+    """The numbers of two reports side by side, and what the difference means."""
+    shown = []
+    for row in rows:
+        share, before, now = row["unit"] == "%", row["before"], row["now"]
         unit = " ms" if row["unit"] == "ms" else ""
         change, kind = "", ""
         if before is not None and now is not None:
             difference = now - before
-            if row["unit"] == "%":
-                change = f"{difference * 100:+.1f} points"
-            elif before:
+            change = f"{difference * 100:+.1f} points" if share else f"{difference:+g}"
+            if before and not share:
                 change = f"{difference / abs(before):+.1%}"
-            else:
-                change = f"{difference:+g}"
             if not any(digit in change for digit in "123456789"):
                 change = "no change"  # that could be seen: "-0.0%" in red would alarm for nothing
             elif row["lower_is_better"] is not None:
                 kind = "better" if (difference < 0) == row["lower_is_better"] else "worse"
-        rows.append(
-            {
-                "title": row["title"],
-                "before": form(before) + (unit if before is not None else ""),
-                "now": form(now) + (unit if now is not None else ""),
-                "change": change,
-                "kind": kind,
-            }
-        )
-    return rows
+        values = [DASH if one is None else (percent(one) if share else number(one)) + unit for one in (before, now)]
+        shown.append({"title": row["title"], "before": values[0], "now": values[1], "change": change, "kind": kind})
+    return shown
 
 
-def _lineage(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _lineage(report: Report) -> list[tuple[str, str]]:
     lineage, endpoint, threshold = report["lineage"], report["endpoint"], report["threshold"]
     version = lineage.get("model_package_version")
     rows = [

@@ -1,27 +1,44 @@
-"""The tasks of `monitor_endpoint` as Airflow sees them: they read params and context, and call the functions."""
+"""The tasks of `monitor_endpoint`, and the report right after a deployment.
+
+DAG files import this: what is heavy is imported when a task runs.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import task
+from airflow.sdk.exceptions import AirflowSkipException
 
+from scones.aws import layout
 from scones.defaults import DRIFT_ASSET
-from scones.jobs.links import report_task
+from scones.jobs.links import page_url, report_task
 
-JsonDict = dict[str, Any]
+if TYPE_CHECKING:
+    from scones.monitoring.aws import MonitoringAws
+    from scones.monitoring.document import Report, WrittenReport
+    from scones.monitoring.index import Mark
+
+log = logging.getLogger(__name__)
+
+_SHORT = timedelta(minutes=5)
 
 
-@task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=timedelta(minutes=5))
+@task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=_SHORT)
 def resolve_resources(params: Any = None) -> dict[str, str]:
-    """Read the stack's outputs; the param endpoint_name replaces its endpoint. Skip while there is no endpoint."""
-    from airflow.sdk.exceptions import AirflowSkipException
+    """Read the stack's outputs; the param endpoint_name replaces its endpoint. Skip while there is no endpoint.
 
+    Raises:
+        ValueError: the params since and until are no window.
+    """
     from scones.aws.resources import stack_outputs
     from scones.aws.sagemaker import SageMakerResourcesHook
+    from scones.monitoring.report import window_of
 
+    window_of(params)
     resources = stack_outputs()
     resources["EndpointName"] = params["endpoint_name"] or resources["EndpointName"]
     if SageMakerResourcesHook().endpoint(resources["EndpointName"]) is None:
@@ -30,52 +47,130 @@ def resolve_resources(params: Any = None) -> dict[str, str]:
 
 
 @task(multiple_outputs=False, task_id="await_capture", execution_timeout=timedelta(minutes=30))
-def await_capture(resources: Mapping[str, str], params: Any = None) -> JsonDict:
-    """Wait until what was invoked has been captured, or the timeout is over."""
-    from scones.monitoring.report import wait_for_capture
+def await_capture(resources: Mapping[str, str], params: Any = None) -> Any:
+    """Wait until what was invoked since the last report has been captured, or the timeout is over."""
+    from scones.monitoring.index import Window, parse_index
+    from scones.monitoring.report import place_of
+    from scones.monitoring.sources import CapturePlace, wait_for_records
 
-    return wait_for_capture(resources, resources["EndpointName"], timeout_s=params["capture_timeout_s"])
+    aws, name = _connect(resources), resources["EndpointName"]
+    endpoint = aws.endpoint(name)
+    place = place_of(aws, name, parse_index(aws.store.read(layout.report_index(name))))
+    now = datetime.now(UTC)
+    since = place.until or datetime.fromisoformat(endpoint["created_at"])
+    invocations = aws.traffic(endpoint, Window(since, now)).invocations_before(now) or 0
+    expected = int(invocations * endpoint["sampling_percentage"] / 100)
+    return wait_for_records(
+        CapturePlace.of(aws.store, endpoint), place.captures, expected, timeout_s=params["capture_timeout_s"]
+    )
 
 
 @report_task(task_id="write_report")
-def write_report(resources: Mapping[str, str], params: Any = None, run_id: Any = None) -> JsonDict:
+def write_report(resources: Mapping[str, str], params: Any = None, run_id: Any = None) -> WrittenReport:
     """Write the report over what arrived since the last one, or over the window of the params."""
+    from scones.monitoring.index import DagRun
+    from scones.monitoring.report import ReportOrder, window_of
     from scones.monitoring.report import write_report as write
 
-    return write(resources, resources["EndpointName"], run_id, since=params["since"], until=params["until"])
+    run = DagRun("monitor_endpoint", run_id)
+    return write(_connect(resources), ReportOrder(resources["EndpointName"], run, *window_of(params)))
 
 
-@task(task_id="publish_metrics", execution_timeout=timedelta(minutes=5))
-def publish_metrics(resources: Mapping[str, str], written: JsonDict) -> int:
-    """Publish the report's numbers to CloudWatch."""
-    from scones.monitoring.actions import publish_metrics as publish
+@report_task(task_id="write_report")
+def write_first_report(
+    deployment: Mapping[str, Any], resources: Mapping[str, str], run_id: Any = None
+) -> WrittenReport:
+    """Write a report right after a deployment, and send its alarm: the records in it are in no later report."""
+    from scones.monitoring.index import DagRun
+    from scones.monitoring.report import ReportOrder
+    from scones.monitoring.report import write_report as write
 
-    return publish(resources, written)
+    order = ReportOrder(deployment["endpoint_name"], DagRun("train_and_deploy", run_id))
+    written = write(_connect(resources), order)
+    send_alarm.function(resources, written)
+    return written
 
 
-@task(multiple_outputs=False, task_id="send_alarm", execution_timeout=timedelta(minutes=5))
-def send_alarm(resources: Mapping[str, str], written: JsonDict) -> JsonDict:
+@task(task_id="publish_metrics", execution_timeout=_SHORT)
+def publish_metrics(resources: Mapping[str, str], written: WrittenReport) -> int:
+    """Publish the report's numbers to CloudWatch. Return how many."""
+    aws = _connect(resources)
+    return aws.put_metrics(_report(aws, written))
+
+
+@task(multiple_outputs=False, task_id="send_alarm", execution_timeout=_SHORT)
+def send_alarm(resources: Mapping[str, str], written: WrittenReport) -> dict[str, Any]:
     """Tell the alert topic of violations, once per report."""
-    from airflow.configuration import conf
+    from scones.monitoring.alarm import alarm_message
+    from scones.monitoring.index import parse_index
 
-    from scones.monitoring.actions import send_alarm as send
+    aws = _connect(resources)
+    report = _report(aws, written)
+    page = page_url(f"reports/{written['endpoint_name']}/{written['report_id']}")
+    subject, message = alarm_message(report, page if page.startswith("http") else written["html_uri"])
+    entries = parse_index(aws.store.read(layout.report_index(written["endpoint_name"])))
+    sent = any(one.alarm_sent_at for one in entries if one.report_id == written["report_id"])
+    if sent or not report["violations"]:
+        return {"sent": False, "subject": subject, "message_id": None}
+    answer = aws.sns.publish(TopicArn=resources["AlertTopicArn"], Subject=subject, Message=message)
+    _mark(aws, written, "alarm_sent_at")
+    return {"sent": True, "subject": subject, "message_id": answer["MessageId"]}
 
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
-    url = f"{base}/scones/reports/{written['endpoint_name']}/{written['report_id']}" if base else ""
-    return send(resources, written, report_url=url)
 
-
-@task(multiple_outputs=False, task_id="report_drift", outlets=[DRIFT_ASSET], execution_timeout=timedelta(minutes=5))
+@task(multiple_outputs=False, task_id="report_drift", outlets=[DRIFT_ASSET], execution_timeout=_SHORT)
 def report_drift(
-    resources: Mapping[str, str], written: JsonDict, params: Any = None, outlet_events: Any = None
-) -> JsonDict:
-    """Emit the drift asset, which starts train_and_deploy; skipped when nothing asks for retraining."""
-    from airflow.sdk.exceptions import AirflowSkipException
+    resources: Mapping[str, str], written: WrittenReport, params: Any = None, outlet_events: Any = None
+) -> dict[str, Any]:
+    """Emit the drift asset, which starts train_and_deploy; skipped when nothing asks for retraining.
 
-    from scones.monitoring.actions import request_retraining
+    The same model is not asked to be retrained again within the cooldown: drifted traffic drifts every hour, and one
+    retraining answers it.
+    """
+    from scones.monitoring.drift import RETRAINING_CHECKS
+    from scones.monitoring.index import parse_index
 
-    asked = request_retraining(resources, written, cooldown_hours=params["retrain_cooldown_hours"])
-    if asked is None:
-        raise AirflowSkipException("Nothing asks for retraining, or it was asked for already: see the log above")
-    outlet_events[DRIFT_ASSET].extra.update(asked)
-    return asked
+    if not written["needs_retraining"]:
+        raise AirflowSkipException("No violation asks for retraining")
+    aws = _connect(resources)
+    report = _report(aws, written)
+    since = datetime.now(UTC) - timedelta(hours=params["retrain_cooldown_hours"])
+    for entry in parse_index(aws.store.read(layout.report_index(written["endpoint_name"]))):
+        asked = entry.retraining_requested_at
+        same_model = entry.training_job_name == report["lineage"].get("training_job_name")
+        if asked and asked > since and same_model and entry.report_id != written["report_id"]:
+            raise AirflowSkipException(f"Report {entry.report_id} asked for retraining of the live model at {asked}")
+    _mark(aws, written, "retraining_requested_at")
+    asking = [entry for entry in report["violations"] if entry["constraint_check_type"] in RETRAINING_CHECKS]
+    event = {
+        "report_id": written["report_id"],
+        "endpoint_name": written["endpoint_name"],
+        "features": [entry["feature_name"] for entry in asking],
+        "reason": "; ".join(entry["description"] for entry in asking)[:1000],
+    }
+    outlet_events[DRIFT_ASSET].extra.update(event)
+    return event
+
+
+def _connect(resources: Mapping[str, str]) -> MonitoringAws:
+    from scones.monitoring.aws import MonitoringAws
+
+    return MonitoringAws.connect(resources["BucketName"])
+
+
+def _report(aws: MonitoringAws, written: WrittenReport) -> Report:
+    key = f"{layout.reports(written['endpoint_name'])}{written['report_id']}/report.json"
+    report: Any = aws.store.read_json(key)
+    if report is None:
+        raise FileNotFoundError(f"{aws.store.uri(key)} is gone; clear the task write_report to write it again")
+    return report
+
+
+def _mark(aws: MonitoringAws, written: WrittenReport, mark: Mark) -> None:
+    from scones.monitoring.index import mark_entry
+
+    name, now = written["endpoint_name"], datetime.now(UTC)
+    aws.store.update(
+        layout.report_index(name),
+        lambda content: mark_entry(content, name, written["report_id"], mark, now),
+        "application/json",
+    )

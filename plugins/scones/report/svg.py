@@ -124,8 +124,11 @@ _TIME_STEPS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86
 def time_ticks(first: float, last: float, count: int = 7) -> list[tuple[float, str]]:
     """Times and their labels for an axis from ``first`` to ``last`` (epoch seconds, UTC)."""
     span = max(last - first, 60)
-    step = next((one for one in _TIME_STEPS if span / one <= count), _TIME_STEPS[-1])
-    form = "%H:%M" if step < 43200 and span < 86400 else "%d %b %H:%M" if step < 43200 else "%d %b"
+    month = _TIME_STEPS[-1]
+    step = next((one for one in _TIME_STEPS if span / one <= count), month * math.ceil(span / month / count))
+    form = "%H:%M" if span < 86400 else "%d %b %H:%M"
+    if step >= 43200:
+        form = "%d %b" if step <= month else "%b %Y"
     at = math.ceil(first / step) * step
     ticks = []
     while at <= last + 1:

@@ -154,7 +154,7 @@ def _waiting(bucket: ObjectStore) -> list[dict[str, Any]]:
 
 
 def _thumbnail(bucket: ObjectStore, key: str) -> str | None:
-    from scones.images.decode import thumbnail_uri
+    from scones.images.thumbnails import thumbnail_uri
 
     data = bucket.read(key)
     return thumbnail_uri(data, side=160) if data and len(data) <= _LARGEST_IMAGE else None
@@ -163,7 +163,8 @@ def _thumbnail(bucket: ObjectStore, key: str) -> str | None:
 def accept_label(bucket: ObjectStore, key: str, label: str) -> None:
     """Take a label for an image of the queue.
 
-    :raises ValueError: the image is not in the queue, or the label is no class.
+    Raises:
+        ValueError: the image is not in the queue, or the label is no class.
     """
     if not label:
         raise ValueError("No label was given.")

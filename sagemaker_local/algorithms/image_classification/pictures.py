@@ -36,6 +36,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
+_PLAIN_HEAD_BYTES = 33
+_PLAIN_MODES = {0: "L", 2: "RGB", 6: "RGBA"}
 _END = b"\xff\xd9"
 # A marker within a JPEG's scan that ends it: neither a stuffed byte nor a restart nor filling.
 _SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -73,11 +76,53 @@ def decode(content: bytes, geometry: Geometry) -> Pixels:
     Raises:
         PictureError: not a PNG or JPEG, damaged, or beyond MOST_BYTES, MOST_PIXELS or MOST_SIDE.
     """
-    image, _ = upright(content, geometry.resize or max(geometry.width, geometry.height))
-    size, box = (geometry.width, geometry.height), geometry.box(*image.size)
-    if image.size != size or box != (0.0, 0.0, float(size[0]), float(size[1])):
+    return decode_sized(content, geometry)[0]
+
+
+def decode_sized(content: bytes, geometry: Geometry) -> tuple[Pixels, tuple[int, int]]:
+    """As `decode`, with the picture's true width and height."""
+    size = (geometry.width, geometry.height)
+    if geometry.box(*size) == (0.0, 0.0, *map(float, size)) and (plain := _plain_png(content, size)) is not None:
+        return plain, size
+    image, true_size = upright(content, geometry.resize or max(size))
+    box = geometry.box(*image.size)
+    if image.size != size or box != (0.0, 0.0, *map(float, size)):
         image = image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(image, dtype=np.uint8), true_size
+
+
+def _plain_png(content: bytes, size: tuple[int, int]) -> Pixels | None:
+    """The plainest PNG (grey, RGB or RGBA of 8 bits, not interlaced, no notes, of this size); None for any other.
+
+    Three times as fast as `Image.open`, which matters for a hundred thousand small images. What is unusual or
+    damaged is left to `upright`, which knows better or says why.
+    """
+    if content[:16] != _PNG_HEAD or len(content) < 57 or len(content) > MOST_BYTES:
+        return None
+    *claimed, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    mode = _PLAIN_MODES.get(colour)
+    if (*claimed, depth, interlaced) != (*size, 8, 0) or mode is None:
+        return None
+    position, parts = 8, []
+    while position + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        body = content[position + 8 : position + 8 + length]
+        position += 12 + length
+        if kind == b"IEND":
+            break
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(content[position - 4 : position]):
+            return None
+        if kind == b"IDAT":
+            parts.append(body)
+        elif position != _PLAIN_HEAD_BYTES:
+            return None
+    try:
+        image = Image.frombytes(mode, size, b"".join(parts), "zip", mode, False)
+    except _BROKEN:
+        return None
+    packed = image.tobytes("raw", "L" if mode == "L" else "RGB")
+    pixels = np.frombuffer(packed, np.uint8).reshape(size[1], size[0], -1)
+    return np.repeat(pixels, 3, axis=2) if mode == "L" else pixels
 
 
 def upright(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int]]:

@@ -8,6 +8,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sagemaker_local.algorithms.image_classification import pictures as algorithms_copy
@@ -94,3 +96,24 @@ def test_a_small_image_shape_limits_the_detail() -> None:
     seen = canvas(decode_image(encoded(stripes), Geometry(8, 8), "a.png")).astype(int)
     assert seen.shape == (CANVAS, CANVAS, 3)
     assert seen.max() - seen.min() < 60
+
+
+def test_the_short_way_is_taken_by_plain_files_and_gives_what_the_long_way_gives() -> None:
+    for name, content, _ in lossless():
+        short = plugins_copy._plain_png(content, (32, 32))
+        assert (short is not None) == (name in ("RGB", "RGBA", "L")), name
+        if short is not None:
+            assert np.array_equal(short, np.asarray(plugins_copy.upright(content, 32)[0]))
+    for name, content, _ in refused():
+        assert plugins_copy._plain_png(content, (64, 64)) is None, name
+
+
+@given(st.integers(0, 4000), st.binary(max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_file_is_seen_alike_on_the_short_way_or_refused(position: int, change: bytes) -> None:
+    content = bytearray(encoded(drawn()))
+    position %= len(content)
+    content[position : position + len(change)] = change
+    short = plugins_copy._plain_png(bytes(content), (32, 32))
+    if short is not None:
+        assert np.array_equal(short, np.asarray(plugins_copy.upright(bytes(content), 32)[0]))

@@ -1,25 +1,21 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import os
 import signal
-import struct
-import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scones.images import decode as captured_images
-from scones.images.decode import UndecodableImageError, decode_image, thumbnail_uri
 from scones.images.statistics import NoveltyScale, baseline_statistics
 from scones.monitoring import capture_reader
 from scones.monitoring.capture import (
@@ -241,90 +237,11 @@ def test_each_file_is_read_once_whatever_the_order_of_arrival(arrivals: list[tup
         second += wait
         listed.append(CaptureFile(f"{(number * 7919) % 101:03d}-{number}", 1, AT + timedelta(seconds=second)))
         if report < 2:
-            chosen = Watermark.from_dict(json.loads(json.dumps(mark.as_dict()))).select(listed)
+            chosen = msgspec.json.decode(msgspec.json.encode(mark), type=Watermark).select(listed)
             read += chosen
             mark = mark.advance(chosen)
     read += mark.select(listed)
     assert sorted(file.key for file in read) == sorted(file.key for file in listed)
-
-
-# ---- images
-
-
-@pytest.mark.parametrize(
-    ("mode", "form"), [("RGB", "PNG"), ("RGBA", "PNG"), ("L", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("RGB", "JPEG")]
-)
-def test_images_decode_as_pillow_does(mode: str, form: str) -> None:
-    image = Image.fromarray(pictures(1)[0]).convert(mode)
-    buffer = io.BytesIO()
-    image.save(buffer, form)
-    pixels, size = decode_image(buffer.getvalue(), 32, 32)
-    assert size == (32, 32)
-    expected = np.asarray(Image.open(io.BytesIO(buffer.getvalue())).convert("RGB"))
-    assert np.array_equal(pixels, expected)
-
-
-def test_the_short_way_is_taken_and_equals_the_long_way() -> None:
-    for level in (0, 1, 9):
-        data = encode(pictures(1, level)[0], compress_level=level)
-        short = captured_images._decode_plain_png(data, 32, 32)
-        assert short is not None
-        assert np.array_equal(short, pictures(1, level)[0])
-
-
-def test_another_size_is_scaled() -> None:
-    pixels, size = decode_image(encode(np.full((64, 48, 3), 77, np.uint8)), 32, 32)
-    assert size == (48, 64)
-    assert pixels.shape == (32, 32, 3)
-    assert (pixels == 77).all()
-
-
-def huge_png() -> bytes:
-    """A PNG that claims 60000 x 60000 pixels."""
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"<svg onload=alert(1)>",
-        encode(pictures(1)[0])[:200],
-        encode(pictures(1)[0]).replace(b"IDAT", b"IDAX"),
-        encode(pictures(1)[0], "BMP"),
-        huge_png(),
-    ],
-)
-def test_what_is_no_image_is_refused(data: bytes) -> None:
-    with pytest.raises(UndecodableImageError):
-        decode_image(data, 32, 32)
-    assert thumbnail_uri(data) is None
-
-
-@given(st.integers(8, 3000), st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
-def test_a_damaged_png_decodes_or_is_refused(position: int, value: int) -> None:
-    data = bytearray(encode(pictures(1)[0]))
-    data[position % len(data)] = value
-    with contextlib.suppress(UndecodableImageError):
-        assert decode_image(bytes(data), 32, 32)[0].shape == (32, 32, 3)
-
-
-def test_thumbnails_are_drawn_anew() -> None:
-    from PIL.PngImagePlugin import PngInfo
-
-    secret = PngInfo()
-    secret.add_text("Comment", "<script>alert(1)</script>")
-    uri = thumbnail_uri(encode(pictures(1, side=300)[0], pnginfo=secret) + b"<script>")
-    assert uri is not None
-    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
-    assert b"script" not in data
-    assert max(Image.open(io.BytesIO(data)).size) == 96
 
 
 # ---- summaries and the reader

@@ -15,12 +15,14 @@ from PIL import Image
 from scones.evaluation.metrics import evaluate
 from scones.images.statistics import NoveltyScale, baseline_statistics
 from scones.monitoring.alarm import alarm_message
-from scones.monitoring.build import ReportInputs, Traffic, build_report, index_entry
+from scones.monitoring.build import ModelDocuments, ReportInputs, Traffic, build_report, index_entry
 from scones.monitoring.capture_summary import CaptureSummary, Example, ReadSettings, summarise
 from scones.monitoring.checks import needs_retraining
+from scones.monitoring.document import Change, Report
 from scones.monitoring.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
 from scones.monitoring.figures import expected_rejection_rate
 from scones.monitoring.ground_truth import model_quality, parse_ground_truth
+from scones.monitoring.index import DagRun, Window
 from scones.monitoring.page import _comparison, render_page
 from scones.report import charts, svg
 from scones.report.formatting import number, percent, when
@@ -42,17 +44,20 @@ def captured(images: np.ndarray, answers: np.ndarray | None = None, **options: A
     return summarise([("key", 1, content.encode())], ReadSettings(classes=tuple(CLASSES), scale=SCALE))
 
 
+ENDPOINT: Any = {"name": "courier", "config_name": "c-1", "capture_enabled": True, "sampling_percentage": 100}
+MODEL = ModelDocuments(CLASSES, {"threshold": 0.93, "version": 4}, BASELINE, suggest_constraints(BASELINE))
+
+
 def inputs(**changes: Any) -> ReportInputs:
+    """Inputs of a report; fields of the model and of the endpoint may be given beside the report's own."""
+    model = {name: changes.pop(name) for name in list(changes) if hasattr(MODEL, name)}
     base = ReportInputs(
         report_id="report-0123456789ab",
-        endpoint={"name": "courier", "config_name": "c-1", "capture_enabled": True, "sampling_percentage": 100},
-        classes=CLASSES,
-        threshold={"threshold": 0.93, "version": 4},
-        since=AT,
-        until=AT + timedelta(hours=2),
+        run=DagRun("monitor_endpoint", "run"),
+        endpoint=ENDPOINT,
+        window=Window(AT, AT + timedelta(hours=2)),
         created_at=AT + timedelta(hours=2),
-        baseline=BASELINE,
-        constraints=suggest_constraints(BASELINE),
+        model=replace(MODEL, **model),
     )
     return replace(base, **changes)
 
@@ -61,7 +66,7 @@ def calls(count: int, minutes: int = 30) -> Traffic:
     return Traffic(invocations=[(AT + timedelta(minutes=minutes), float(count))])
 
 
-def status_of(report: dict[str, Any], name: str) -> str:
+def status_of(report: Report, name: str) -> str:
     return next(check["status"] for check in report["checks"] if check["name"] == name)
 
 
@@ -133,7 +138,7 @@ def test_rejections_are_judged_by_the_test_images(usual: CaptureSummary) -> None
     sweep = [{"threshold": t / 100, "coverage": 1.0 if t < 93 else 0.95} for t in range(50, 100)]
     strict = {"images": 100, "threshold_sweep": sweep}
     assert expected_rejection_rate(strict, 0.93) == pytest.approx(0.05)
-    assert expected_rejection_rate(None, 0.93) is None
+    assert expected_rejection_rate({}, 0.93) is None
     assert status_of(build_report(usual, inputs(evaluation=strict)), "rejections") == "violation"
     assert status_of(build_report(usual, inputs()), "rejections") == "ok"
 
@@ -176,29 +181,29 @@ def test_malformed_lines_beyond_the_limit_are_a_violation() -> None:
 
 
 def test_without_a_baseline_the_report_says_what_to_do(usual: CaptureSummary) -> None:
-    report = build_report(usual, inputs(baseline=None, constraints=None))
+    report = build_report(usual, inputs(baseline=None, constraints={}))
     assert status_of(report, "image_drift") == "unknown"
     assert any("train_and_deploy" in step for step in report["next_steps"])
     assert "<svg" in render_page(report)
 
 
-def test_a_change_too_small_to_be_shown_is_none_for_the_better_or_worse(usual: CaptureSummary) -> None:
-    first = build_report(usual, inputs())
-    second = build_report(usual, inputs(report_id="report-2", previous=first))
-    rows = {row["title"]: row for row in second["previous"]["rows"]}
-    rows["Mean confidence"]["before"] = rows["Mean confidence"]["now"] * 1.0001
-    rows["Violations"]["before"] = rows["Violations"]["now"] + 1
-    shown = {row["title"]: (row["change"], row["kind"]) for row in _comparison(second)}
-    assert shown["Mean confidence"] == ("no change", "")
-    assert shown["Violations"][1] == "better"
+def test_a_change_too_small_to_be_shown_is_none_for_the_better_or_worse() -> None:
+    confidence: Change = {"title": "a", "unit": "", "before": 0.90001, "now": 0.9, "lower_is_better": False}
+    violations: Change = {"title": "b", "unit": "", "before": 2, "now": 1, "lower_is_better": True}
+    shown = {row["title"]: (row["change"], row["kind"]) for row in _comparison([confidence, violations])}
+    assert shown["a"] == ("no change", "")
+    assert shown["b"][1] == "better"
 
 
 def test_the_previous_report_is_compared(usual: CaptureSummary) -> None:
-    first = json.loads(json.dumps(build_report(usual, inputs())))
-    second = build_report(captured(vehicles(80, 3)), inputs(report_id="report-2", previous=first))
-    row = second["previous"]["rows"][0]
-    assert (row["before"], row["now"]) == (150, 80)
-    assert index_entry(second)["captured_records"] == 80
+    first, chosen = inputs(), inputs(report_id="report-2")
+    before = index_entry(build_report(usual, first), first)
+    second = build_report(captured(vehicles(80, 3)), replace(chosen, previous=before))
+    assert second["previous"] is not None
+    rows = {row["title"]: (row["before"], row["now"]) for row in second["previous"]["rows"]}
+    assert rows["Captured records"] == (150, 80)
+    assert all(number is not None for number in rows["Mean brightness"])
+    assert index_entry(second, chosen).captured_records == 80
 
 
 # ---- ground truth
@@ -276,7 +281,7 @@ def test_hostile_text_in_any_place_stays_text() -> None:
             endpoint={"name": HOSTILE, "config_name": HOSTILE, "capture_enabled": True, "sampling_percentage": 100},
             classes=[HOSTILE, "motorcycle"],
             lineage={"training_job_name": HOSTILE, "dataset_version": HOSTILE, "model_package_version": HOSTILE},
-            run={"dag_id": HOSTILE, "run_id": HOSTILE},
+            run=DagRun(HOSTILE, HOSTILE),
         ),
     )
     shown = [replace(one, source=HOSTILE) for one in summary.least_confident]

@@ -53,7 +53,6 @@ MIXED = {
     "scones/deployment/verify.py",
     "scones/evaluation/evaluate.py",
     "scones/evaluation/transform.py",
-    "scones/monitoring/capture_store.py",
     "scones/training/approval.py",
     "scones/training/params.py",
 }

@@ -12,7 +12,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from scones.aws.errors import code_of
+from scones.aws.errors import code_of, is_absent_object
 from scones.aws.store import ObjectStore
 from scones.monitoring.capture_files import CaptureFile, hour_prefixes, key_time
 
@@ -26,32 +26,27 @@ _URL_VALID_S = 3600
 _CONNECTIONS = 16
 
 
+def listed(store: ObjectStore, prefix: str) -> list[CaptureFile]:
+    """The files under a prefix."""
+    return [
+        CaptureFile(item["Key"], item["Size"], item["LastModified"].astimezone(UTC)) for item in store.objects(prefix)
+    ]
+
+
 def list_captures(store: ObjectStore, prefix: str, since: datetime | None, until: datetime) -> list[CaptureFile]:
     """Capture files of an endpoint whose hour lies in ``[since, until]``, or all when ``since`` is None.
 
     Only the hours in question are listed, so that a year of captures does not slow the hourly report.
     """
-    hours = hour_prefixes(since, until) if since is not None else None
-    if hours is None:
-        prefixes = [prefix]
-    else:
-        variants = list(_folders(store, prefix))
-        prefixes = [variant + hour for variant in variants for hour in hours]
-    files = []
-    for one in prefixes:
-        for item in store.objects(one):
-            at = key_time(item["Key"])
-            if at is None or (since is not None and at < since.replace(minute=0, second=0, microsecond=0)):
-                continue
-            files.append(CaptureFile(item["Key"], item["Size"], item["LastModified"].astimezone(UTC)))
-    return sorted(files, key=lambda file: file.key)
-
-
-def _folders(store: ObjectStore, prefix: str) -> Iterator[str]:
-    pages = store.client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=prefix, Delimiter="/")
-    for page in pages:
-        for common in page.get("CommonPrefixes", []):
-            yield common["Prefix"]
+    prefixes, first = [prefix], None
+    if since is not None:
+        first = since.replace(minute=0, second=0, microsecond=0)
+        hours = hour_prefixes(since, until)
+        if hours is not None:
+            prefixes = [variant + hour for variant in store.folders(prefix) for hour in hours]
+    times = [(key_time(file.key), file) for one in prefixes for file in listed(store, one)]
+    found = [file for at, file in times if at is not None and (first is None or at >= first)]
+    return sorted(found, key=lambda file: file.key)
 
 
 def fetcher(store: ObjectStore) -> Callable[[CaptureFile], Iterator[bytes]]:
@@ -69,7 +64,7 @@ def fetcher(store: ObjectStore) -> Callable[[CaptureFile], Iterator[bytes]]:
                     offset += len(chunk)
                     yield chunk
             except ClientError as error:
-                if code_of(error) in ("NoSuchKey", "404"):
+                if is_absent_object(error):
                     log.warning("%s was deleted while the report was being written", file.key)
                     return
                 if code_of(error) == "InvalidRange":
