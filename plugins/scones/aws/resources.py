@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scones.defaults import AWS_CONN_ID
@@ -41,6 +42,18 @@ def parse_outputs(stack: dict[str, Any]) -> dict[str, str]:
             f"Stack {name!r} lacks the outputs {', '.join(missing)}: its template is older. Run `make deploy`."
         )
     return outputs
+
+
+def vpc_config(stack: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Return the network in which jobs and models run, to be merged into SageMaker's requests; empty for none.
+
+    Args:
+        stack: the outputs of the stack; SubnetIds and SecurityGroupIds are texts with commas.
+    """
+    if not stack.get("SubnetIds"):
+        return {}
+    groups = stack.get("SecurityGroupIds", "").split(",")
+    return {"VpcConfig": {"Subnets": stack["SubnetIds"].split(","), "SecurityGroupIds": groups}}
 
 
 def stack_outputs(

@@ -40,7 +40,7 @@ def choose_version(
     )
     image, artifact = artifact_of(packages[chosen])
     job = training_job_of_artifact(artifact)
-    request = model_request(image, artifact, resources["SageMakerRoleArn"], tags({"training_job": job}))
+    request = model_request(image, artifact, resources, tags({"training_job": job}))
     hook.ensure_model(request)
     log.info("Going back to version %d, trained by %s", chosen, job)
     return {

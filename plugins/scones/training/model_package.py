@@ -7,6 +7,7 @@ from typing import Any
 
 from scones.aws.lineage import training_job_of_artifact
 from scones.aws.naming import content_hash, sagemaker_name
+from scones.aws.resources import vpc_config
 
 APPROVED = "Approved"
 PENDING = "PendingManualApproval"
@@ -20,15 +21,21 @@ class UnknownVersionError(ValueError):
 
 
 def model_request(
-    image: str, model_data_url: str, role_arn: str, tags: list[dict[str, str]], prefix: str = "scones"
+    image: str, model_data_url: str, stack: Mapping[str, str], tags: list[dict[str, str]], prefix: str = "scones"
 ) -> dict[str, Any]:
-    """Return a CreateModel request whose name is a hash of image and artifact: the same model has one name."""
-    digest = content_hash([image, model_data_url])
+    """Return a CreateModel request whose name is a hash of what runs, and in which network: the same has one name.
+
+    Args:
+        stack: the stack's outputs: SageMakerRoleArn, and SubnetIds and SecurityGroupIds if models run in a VPC.
+    """
+    network = vpc_config(stack)
+    digest = content_hash([image, model_data_url, *([network] if network else [])])
     return {
         "ModelName": sagemaker_name(prefix, digest),
         "PrimaryContainer": {"Image": image, "ModelDataUrl": model_data_url},
-        "ExecutionRoleArn": role_arn,
+        "ExecutionRoleArn": stack["SageMakerRoleArn"],
         "Tags": tags,
+        **network,
     }
 
 

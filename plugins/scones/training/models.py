@@ -55,7 +55,7 @@ def create_model(
     request = model_request(
         training["image"],
         training["model_artifacts"],
-        resources["SageMakerRoleArn"],
+        resources,
         tags({"training_job": training["job_name"]}),
     )
     created = hook.ensure_model(request)

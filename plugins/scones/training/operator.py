@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
+from scones.aws.resources import vpc_config
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.jobs.links import TrainingJobLink, persist_link
@@ -190,7 +191,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             max_runtime_s=as_int("max_runtime_s", self.max_runtime_s),
             input_kind=self.input_kind,
             hyperparameters=self.hyperparameters,
-            extra=self.extra,
+            extra={**vpc_config(self.stack), **self.extra},
         )
 
     def _stacks_image(self) -> str:

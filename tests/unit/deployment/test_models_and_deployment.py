@@ -82,7 +82,17 @@ def test_a_model_is_created_once_and_named_by_its_content(sagemaker: FakeSageMak
     assert legal("CreateModel", sagemaker.called("create_model")[0]) == ""
     assert first["champion"] is None
     assert first["answers_uri"] == "s3://b/evaluations/j/transform/"
-    assert model_request("i", "s3://b/other", ROLE, [])["ModelName"] != first["model_name"]
+    assert model_request("i", "s3://b/other", RESOURCES, [])["ModelName"] != first["model_name"]
+
+
+def test_a_model_runs_in_the_stacks_network_and_is_another_one_there() -> None:
+    network = {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+    outside = model_request("i", "s3://b/m", RESOURCES, [])
+    inside = model_request("i", "s3://b/m", RESOURCES | network, [])
+    assert "VpcConfig" not in outside
+    assert inside["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    assert inside["ModelName"] != outside["ModelName"]
+    assert legal("CreateModel", inside) == ""
 
 
 def test_the_champion_is_what_the_endpoint_serves(sagemaker: FakeSageMaker) -> None:

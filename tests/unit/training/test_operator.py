@@ -258,6 +258,13 @@ def test_the_forms_image_wins_over_the_stacks(sagemaker: FakeSageMaker, bucket: 
     assert sagemaker.things["training_job", FIRST]["AlgorithmSpecification"]["TrainingImage"] == used
 
 
+def test_a_job_runs_in_the_stacks_network(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    stack = STACK | {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+    deferred(operator(sagemaker, stack=stack), context())
+    network = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    assert sagemaker.things["training_job", FIRST]["VpcConfig"] == network
+
+
 def test_a_stack_of_an_older_template_says_what_to_do(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     with pytest.raises(AirflowFailException, match="make deploy"):
         operator(sagemaker, training_image="").execute(context())
