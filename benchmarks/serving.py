@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from benchmarks.measure import Measurement
 from embedded import services
@@ -151,10 +154,11 @@ def platform() -> Iterator[Platform]:
 
 async def _client(target: Target, body: bytes, content_type: str, count: int, seconds: list[float]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-    request = (
-        f"POST {target.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    host = f"localhost:{target.port}"
+    signed = AWSRequest("POST", f"http://{host}{target.path}", {"content-type": content_type}, body)
+    SigV4Auth(Credentials("test", "test"), "sagemaker", "us-east-1").add_auth(signed)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in {"host": host, **signed.headers}.items())
+    request = f"POST {target.path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
     for _ in range(count):
         started = time.perf_counter()
         writer.write(request)

@@ -97,17 +97,16 @@ def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, 
     return images
 
 
-def our_way(s3: Any, archive: Path, classes: tuple[str, ...], training_input: str, seed: int) -> dict[str, Any]:
+def our_way(s3: Any, archive: Path, classes: tuple[str, ...], input_kind: str, seed: int) -> dict[str, Any]:
     if "AIRFLOW_HOME" not in os.environ:  # importing Airflow writes there: never into the user's home
         os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="scones-bench-airflow-")
         atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
-    from scones.dataset.staging import stage_images
+    from scones.aws.store import ObjectStore
+    from scones.dataset.staging import StagingRequest, stage
     from scones.settings import Settings
 
-    settings = Settings(cifar100_archive=str(archive))
-    return stage_images(
-        bucket=BUCKET, classes=list(classes), training_input=training_input, seed=seed, settings=settings, s3=s3
-    )
+    request = StagingRequest(classes, seed=seed, input_kind=input_kind)
+    return dict(stage(ObjectStore(BUCKET, client=s3), request, Settings(cifar100_archive=str(archive))))
 
 
 def _clock(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:

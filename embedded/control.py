@@ -14,7 +14,7 @@ from embedded import run_folder
 from embedded.environment import MARKER
 from embedded.processes import end_leftovers, own_family
 from embedded.settings import PROJECT_ROOT, VARIABLES, EmbeddedSettings
-from embedded.supervisor import ANOTHER_RUNS, applied
+from embedded.supervisor import applied
 
 POLL_SECONDS = 0.2
 
@@ -41,13 +41,14 @@ def start(settings: EmbeddedSettings, owned: bool) -> tuple[EmbeddedSettings, bo
     began = log.stat().st_size if log.exists() else 0
     supervisor, ours = _supervise(settings, owned), True
     while (state := run_folder.read_state(settings.run_dir)) is None:
-        if ours and supervisor.poll() == ANOTHER_RUNS:
+        if supervisor.poll() is not None:
+            if not run_folder.is_held(settings.run_dir):
+                with log.open(encoding="utf-8", errors="replace") as written:
+                    written.seek(began)
+                    raise PlatformError(f"The platform did not start:\n{written.read().strip()}")
+            if ours:
+                print("Another command is bringing this platform up: waiting for it", flush=True)
             ours = False
-            print("Another command is bringing this platform up: waiting for it", flush=True)
-        if supervisor.poll() is not None and not (not ours and run_folder.is_held(settings.run_dir)):
-            with log.open(encoding="utf-8", errors="replace") as written:
-                written.seek(began)
-                raise PlatformError(f"The platform did not start:\n{written.read().strip()}")
         time.sleep(POLL_SECONDS)
     return applied(settings, state), ours
 

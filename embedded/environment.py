@@ -67,6 +67,9 @@ def platform_environment(settings: EmbeddedSettings) -> dict[str, str]:
     return base_environment(settings) | {
         "AWS_ACCESS_KEY_ID": _ACCESS_KEY_ID,
         "AWS_SECRET_ACCESS_KEY": settings.aws_secret_key,
+        # What the two services hold signatures against, if it is nobody else's.
+        "SCONES_VERIFIED_SECRET_KEY": settings.verified_secret_key,
+        "SAGEMAKER_LOCAL_SECRET_KEY": settings.verified_secret_key,
         "AWS_ENDPOINT_URL": settings.aws_url,
         "AWS_ENDPOINT_URL_SAGEMAKER": settings.sagemaker_url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": settings.sagemaker_url,

@@ -39,6 +39,7 @@ from pathlib import Path
 
 from embedded.patches.checks import check_version
 from embedded.patches.cloudwatch import evaluate_alarms_as_aws_does
+from embedded.patches.door import guard
 from embedded.patches.eventbridge import let_sagemaker_announce
 from embedded.patches.lambda_task import call_lambda_as_aws_does
 from embedded.patches.lambda_workers import (
@@ -81,6 +82,13 @@ def main() -> None:
     os.environ.setdefault("IOT_MTLS_ENABLED", "0")
     folder = own_temporary_folder(Path(os.environ.get("STATE_DIR") or tempfile.mkdtemp(prefix="ministack-")))
     apply_patches(folder / "functions")
+    from ministack import app
+
+    guard(
+        app,
+        allowed_hosts=os.environ.get("SCONES_ALLOWED_HOSTS", "").split(","),
+        secret_key=os.environ.get("SCONES_VERIFIED_SECRET_KEY") or None,
+    )
     serve(os.environ["BIND_HOST"], int(os.environ.get("GATEWAY_PORT", "4566")))
 
 

@@ -57,6 +57,11 @@ class EmbeddedSettings:
         return f"http://{self.host}:{self.airflow_port}"
 
     @property
+    def verified_secret_key(self) -> str:
+        """The secret that signatures must be made with; empty as long as it is the one that everybody knows."""
+        return "" if self.aws_secret_key == DEFAULT_AWS_SECRET_KEY else self.aws_secret_key
+
+    @property
     def logs_dir(self) -> Path:
         return self.run_dir / "logs"
 

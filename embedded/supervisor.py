@@ -19,8 +19,6 @@ from embedded.settings import PORT_FIELDS, EmbeddedSettings, SettingsError, with
 
 WATCH_SECONDS = 0.5
 STARTS_PER_MINUTE = 5
-# Exit status of a supervisor that found another one at work: `make up` waits for that one then.
-ANOTHER_RUNS = 75
 
 
 def applied(settings: EmbeddedSettings, state: dict[str, Any]) -> EmbeddedSettings:
@@ -164,10 +162,7 @@ def main(settings: EmbeddedSettings, owner_pid: int | None, move_ports: bool) ->
     """Entry of the supervisor's own process."""
     try:
         Supervisor(settings, owner_pid, move_ports).run()
-    except AlreadyRunningError as error:
-        print(error, file=sys.stderr, flush=True)
-        return ANOTHER_RUNS
-    except (SettingsError, ServiceError, AirflowApiError, OSError) as error:
+    except (AlreadyRunningError, SettingsError, ServiceError, AirflowApiError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

@@ -15,6 +15,8 @@ import uvicorn
 from sagemaker_local.app import create_app
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
+from sagemaker_local.guard import Guard
+from sagemaker_local.slow_clients import TimedProtocol
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: None)
     # Container logs and answers matter here, not one line per request.
     uvicorn.run(
-        create_app(context),
+        Guard(create_app(context), allowed_hosts=config.allowed_hosts, secret_key=config.secret_key),
+        http=TimedProtocol,
         host=config.host,
         port=config.port,
         log_level="warning",

@@ -18,17 +18,26 @@ from typing import Any
 
 from anyio import to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
 from sagemaker_local.context import Context, Direct, Handler
-from sagemaker_local.errors import InternalFailure, SerializationException, ServiceError, UnsupportedOperation
+from sagemaker_local.errors import (
+    InternalFailure,
+    RequestEntityTooLargeException,
+    ServiceError,
+    UnknownOperationException,
+    UnsupportedOperation,
+)
 from sagemaker_local.protocol import operation_of, parse_request, serialise_answer
 
 log = logging.getLogger(__name__)
+
+MAX_BODY = 4 << 20  # bytes; the largest request that SageMaker's own limits allow is a few hundred KiB
 
 
 def areas() -> list[ModuleType]:
@@ -55,11 +64,8 @@ async def answer(ctx: Context, table: dict[str, Handler], target: str, body: byt
         raise UnsupportedOperation(
             f"sagemaker_local does not implement {operation.name}. COVERAGE.md lists what it does; on AWS it exists."
         )
-    try:
-        document = json.loads(body or b"{}")
-    except ValueError as error:
-        raise SerializationException(f"The request body is not JSON: {error}") from error
-    request = parse_request(operation, document)
+    # In a thread: a large body would hold up every invocation meanwhile.
+    request = await to_thread.run_sync(parse_request, operation, body)
     if inspect.iscoroutinefunction(handler):
         result = await handler(ctx, request)
     else:
@@ -89,17 +95,14 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
 
     async def control_plane(request: Request) -> Response:
         target = request.headers.get("x-amz-target", "")
-        request_id = str(uuid.uuid4())
         try:
-            result = await answer(ctx, table, target, await request.body())
+            result = await answer(ctx, table, target, await _body(request))
         except ServiceError as error:
-            return error_response(error, request_id)
+            return error_response(error)
         except Exception:
             log.exception("%s failed", target)
-            return error_response(InternalFailure(f"{target}: unexpected error, see the service's log"), request_id)
-        content = json.dumps(result).encode()
-        headers = {"x-amzn-RequestId": request_id}
-        return Response(content, media_type="application/x-amz-json-1.1", headers=headers)
+            return error_response(InternalFailure(f"{target}: unexpected error, see the service's log"))
+        return _response(result, 200)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -114,21 +117,39 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
     for module in parts:
         if hasattr(module, "routes"):
             routes.extend(module.routes(ctx))
-    service = Service(routes=routes, lifespan=lifespan)
+    service = Service(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
     service.direct = tuple(module.direct(ctx) for module in parts if hasattr(module, "direct"))
     return service
 
 
-def error_response(error: ServiceError, request_id: str | None = None) -> Response:
-    """An error in the form that both the JSON control plane and the REST runtime of AWS use."""
-    headers = {"x-amzn-RequestId": request_id or str(uuid.uuid4()), "x-amzn-ErrorType": error.code}
-    return JSONResponse(
-        error.body(), status_code=error.status, headers=headers, media_type="application/x-amz-json-1.1"
-    )
+def error_response(error: ServiceError, status: int | None = None) -> Response:
+    """An error in the form of AWS's JSON services."""
+    return _response(error.body(), status or error.status, {"x-amzn-ErrorType": error.code})
+
+
+def _response(document: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+    named = {"x-amzn-RequestId": str(uuid.uuid4()), **(headers or {})}
+    return Response(json.dumps(document), status, named, media_type="application/x-amz-json-1.1")
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body. Raises `RequestEntityTooLargeException`, without reading on."""
+    chunks, length = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        length += len(chunk)
+        if length > MAX_BODY:
+            raise RequestEntityTooLargeException(f"Request size exceeded {MAX_BODY} bytes")
+    return b"".join(chunks)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return error_response(UnknownOperationException(f"{request.method} {request.url.path} is no operation."), status)
 
 
 async def _health(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+    return _response({"status": "ok"}, 200)
 
 
 async def _call(hook: Callable[[Context], Any] | None, ctx: Context) -> None:

@@ -22,7 +22,8 @@ class Config:
 
     Times are in seconds. `max_training_jobs` bounds the training jobs that run at once; later ones wait in order.
     `stop_grace_seconds` is what SageMaker gives a stopped container between SIGTERM and SIGKILL (120 s).
-    `outage_seconds` is how long a job keeps retrying S3 before it fails.
+    `outage_seconds` is how long a job keeps retrying S3 before it fails. `allowed_hosts` and `secret_key` are for the
+    guard (`guard.Guard`): names in `Host` beside this machine's own, and the secret that requests are signed with.
     """
 
     data_dir: Path
@@ -37,10 +38,19 @@ class Config:
     max_restarts: int = 3
     region: str = "us-east-1"
     account_id: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    secret_key: str | None = None
 
     @classmethod
     def from_environment(cls, data_dir: Path, **overrides: object) -> Config:
-        """Settings with the region from AWS_REGION or AWS_DEFAULT_REGION, as the AWS SDKs read it."""
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        settings: dict[str, object] = {"region": region, **{k: v for k, v in overrides.items() if v is not None}}
+        """Settings from the environment: the region as the AWS SDKs read it, the guard's from variables of its own.
+
+        SAGEMAKER_LOCAL_ALLOWED_HOSTS is a list with commas, SAGEMAKER_LOCAL_SECRET_KEY the secret.
+        """
+        settings: dict[str, object] = {
+            "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            "allowed_hosts": tuple(os.environ.get("SAGEMAKER_LOCAL_ALLOWED_HOSTS", "").split(",")),
+            "secret_key": os.environ.get("SAGEMAKER_LOCAL_SECRET_KEY") or None,
+            **{key: value for key, value in overrides.items() if value is not None},
+        }
         return cls(data_dir=data_dir.resolve(), **settings)  # type: ignore[arg-type]

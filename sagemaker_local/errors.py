@@ -63,6 +63,12 @@ class UnknownOperationException(ServiceError):
     status = 404
 
 
+class RequestEntityTooLargeException(ServiceError):
+    """The body is longer than any request may be."""
+
+    status = 413
+
+
 class UnsupportedOperation(ServiceError):
     """SageMaker has it, this service does not. Status 400, so that no client retries in vain."""
 

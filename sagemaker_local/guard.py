@@ -18,6 +18,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import re
 import time
 import uuid
 from calendar import timegm
@@ -42,6 +43,8 @@ LOG = logging.getLogger(__name__)
 CLOCK_SKEW = 900  # seconds that a signature may be from now, as on AWS
 MAX_SIGNED_BODY = 128 << 20  # bytes of a body that is held to verify its hash
 _LOOPBACK = frozenset({"localhost", "::1"})
+_STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_PLACES = ((0, 4), (4, 6), (6, 8), (9, 11), (11, 13), (13, 15))
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
@@ -61,7 +64,7 @@ class Guard:
         app: what is guarded; lifespan events pass through.
         allowed_hosts: names in `Host` beside this machine's own, without port; `*.name` allows all below a name.
         secret_key: when given, signatures are verified with it, whatever the access key.
-        open_paths: paths that need no signature, as health checks.
+        open_paths: paths that need no signature, as health checks; one that ends in "/" stands for all below it.
         now: the clock, in seconds since the epoch.
     """
 
@@ -80,6 +83,7 @@ class Guard:
         self._suffixes = (".localhost", *(host[1:] for host in hosts if host.startswith("*.")))
         self._secret_key = secret_key
         self._open_paths = frozenset(open_paths)
+        self._open_folders = tuple(path for path in self._open_paths if path.endswith("/"))
         self._now = now
         self._known: set[bytes] = set()  # Host headers that were allowed
 
@@ -91,7 +95,7 @@ class Guard:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             self._check_browser(scope["method"] if scope["type"] == "http" else "GET", headers)
-            if scope["path"] not in self._open_paths:
+            if scope["path"] not in self._open_paths and not scope["path"].startswith(self._open_folders):
                 receive = await self._check_signature(scope, headers, receive)
         except Refused as refused:
             LOG.warning("refused %s %s: %s", scope.get("method", "websocket"), scope["path"][:200], refused)
@@ -130,16 +134,16 @@ class Guard:
             raise Refused("MissingAuthenticationTokenException", "The request is not signed: use an SDK or the CLI.")
         if self._secret_key is None:
             return receive
-        given = _text_headers(scope)
-        parameters = {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()}
-        if not signed and "AWSAccessKeyId" in parameters:
-            self._verify_version_2(scope, given, parameters)
-            return receive
+        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         if signed:
-            fields = dict(part.strip().partition("=")[::2] for part in authorization[17:].decode("latin-1").split(","))
+            fields = dict(part.strip().partition("=")[::2] for part in given["authorization"][17:].split(","))
             fields["Date"] = given.get("x-amz-date", "")
             lifetime = CLOCK_SKEW
         else:
+            parameters = {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()}
+            if "AWSAccessKeyId" in parameters:
+                self._verify_version_2(scope, given, parameters)
+                return receive
             names = ("Credential", "SignedHeaders", "Signature", "Date")
             fields = {name: parameters.get(f"X-Amz-{name}", "") for name in names}
             lifetime = _number(parameters.get("X-Amz-Expires", ""))
@@ -155,39 +159,45 @@ class Guard:
         kind = _S3Verifier if service == "s3" else _Verifier
         signer = kind(Credentials(key, self._secret_key), service, region)
         request = AWSRequest(scope["method"], _url(scope, without=("X-Amz-Signature",)))
-        request.headers = _only(given, fields["SignedHeaders"].split(";"))
+        request.headers = _Listed({name: given[name] for name in fields["SignedHeaders"].split(";") if name in given})
         request.context.update(timestamp=fields["Date"], payload=payload)
         expected = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
         _compare(expected, fields["Signature"])
         return receive
 
     def _check_time(self, stamp: str, lifetime: float) -> None:
-        try:
-            signed = timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
-        except ValueError:
-            raise Refused("IncompleteSignatureException", "The signature has no date.") from None
-        age = self._now() - signed
+        if not _STAMP.fullmatch(stamp):
+            raise Refused("IncompleteSignatureException", "The signature has no date.")
+        year, month, day, hour, minute, second = (int(stamp[slice(*place)]) for place in _PLACES)
+        age = self._now() - timegm((year or 1, max(1, min(month, 12)), day, hour, minute, second))
         if not -CLOCK_SKEW <= age <= lifetime:
             raise Refused("SignatureDoesNotMatch", f"Signature expired: it was made {age:.0f} s ago.")
 
-    def _verify_version_2(self, scope: Scope, given: HTTPHeaders, parameters: Mapping[str, str]) -> None:
+    def _verify_version_2(self, scope: Scope, given: Mapping[str, str], parameters: Mapping[str, str]) -> None:
         """A presigned URL of S3's first kind, which boto3 makes unless told otherwise."""
         expires = parameters.get("Expires", "")
         if _number(expires) < self._now():
             raise Refused("AccessDenied", "Request has expired.")
-        for name, value in parameters.items():  # headers that were signed for the client to send may be parameters
-            if name not in given and (name.startswith("x-amz-") or name in ("content-md5", "content-type")):
-                given[name] = value
+        # Headers that were signed for the client to send may be parameters.
+        signed = HTTPHeaders.from_dict({**parameters, **given})
         signer = _Version2(Credentials(parameters["AWSAccessKeyId"], self._secret_key), expires)
-        expected = signer.get_signature(scope["method"], urlsplit(_url(scope)), given)
+        expected = signer.get_signature(scope["method"], urlsplit(_url(scope)), signed)
         _compare(expected, parameters.get("Signature", ""))
+
+
+class _Listed(dict[str, str]):
+    """The headers that a request says it has signed, as the signer asks for them."""
+
+    def get_all(self, name: str) -> tuple[str]:
+        return (self[name],)
 
 
 class _Verifier(SigV4Auth):
     """Signs what a request says it has signed."""
 
-    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
-        return request.headers
+    def headers_to_sign(self, request: AWSRequest) -> _Listed:
+        listed: _Listed = request.headers
+        return listed
 
     def payload(self, request: AWSRequest) -> str:
         return str(request.context["payload"])
@@ -228,21 +238,6 @@ def _number(text: str) -> int:
 def _compare(expected: str, given: str) -> None:
     if not hmac.compare_digest(expected.encode(), given.encode()):
         raise Refused("SignatureDoesNotMatch", "The signature does not match: is it made with this service's secret?")
-
-
-def _only(headers: HTTPHeaders, names: Iterable[str]) -> HTTPHeaders:
-    kept = HTTPHeaders()
-    for name in names:
-        for value in headers.get_all(name) or ():
-            kept[name] = value
-    return kept
-
-
-def _text_headers(scope: Scope) -> HTTPHeaders:
-    headers = HTTPHeaders()
-    for name, value in scope["headers"]:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
-    return headers
 
 
 def _url(scope: Scope, without: tuple[str, ...] = ()) -> str:

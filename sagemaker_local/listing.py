@@ -79,8 +79,10 @@ def _open_token(token: str | None, filters: dict[str, Any]) -> list[Any] | None:
         return None
     try:
         fingerprint, *place = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValidationException("Invalid NextToken.") from error
+    if not place or not all(isinstance(part, str | int | float) for part in place):
+        raise ValidationException("Invalid NextToken.")
     if fingerprint != _fingerprint(filters):
         raise ValidationException("Invalid NextToken: it belongs to a request with other filters.")
     return list(place)

@@ -7,6 +7,8 @@ Inside the service a timestamp is a float of seconds since the epoch and a blob 
 from __future__ import annotations
 
 import base64
+import json
+import math
 import re
 import sys
 import unicodedata
@@ -20,6 +22,8 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 from sagemaker_local.errors import SerializationException, UnknownOperationException, ValidationException
 
 TARGET_PREFIX = "SageMaker."
+_WHOLE = {"integer": 1 << 31, "long": 1 << 63}
+_DEEPEST = 100  # dots in a path; the deepest request of the model has fewer than 20
 
 
 @lru_cache(maxsize=1)
@@ -39,12 +43,16 @@ def operation_of(target: str) -> OperationModel:
 # --- requests ---
 
 
-def parse_request(operation: OperationModel, document: Any) -> dict[str, Any]:
-    """Check a decoded JSON body against the operation's input shape and return it with known members only.
+def parse_request(operation: OperationModel, body: bytes) -> dict[str, Any]:
+    """Check a JSON body against the operation's input shape and return it with known members only.
 
-    Unknown members and nulls are dropped, as AWS does. Raises `SerializationException` for a wrong JSON type and
-    `ValidationException`, listing every violated constraint, for the rest.
+    Unknown members and nulls are dropped, as AWS does. Raises `SerializationException` for what is no JSON or a wrong
+    JSON type, and `ValidationException`, listing every violated constraint, for the rest.
     """
+    try:
+        document = json.loads(body or b"{}", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SerializationException(f"The request body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise SerializationException("The request body must be a JSON object")
     shape = operation.input_shape
@@ -58,7 +66,13 @@ def parse_request(operation: OperationModel, document: Any) -> dict[str, Any]:
     return parsed
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
 def _parse(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
+    if path.count(".") > _DEEPEST:
+        raise SerializationException(f"The request is nested too deeply at '{path[:100]}...'")
     if isinstance(shape, StructureShape):
         return _parse_structure(shape, _typed(value, dict, path, "an object"), path, problems)
     if isinstance(shape, ListShape):
@@ -68,7 +82,7 @@ def _parse(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
     if isinstance(shape, MapShape):
         entries = _typed(value, dict, path, "an object")
         _check_size(shape, entries, path, problems)
-        return {k: _parse_entry(shape, k, v, path, problems) for k, v in entries.items() if v is not None}
+        return {_text(k, path): _parse_entry(shape, k, v, path, problems) for k, v in entries.items() if v is not None}
     return _parse_scalar(shape, value, path, problems)
 
 
@@ -101,14 +115,13 @@ def _parse_entry(shape: MapShape, key: str, value: Any, path: str, problems: lis
 
 def _parse_scalar(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
     kind = shape.type_name
-    if kind in ("integer", "long"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if kind in _WHOLE:
+        number = _number(value, path, "an Integer")
+        if number != int(number) or not -_WHOLE[kind] <= number < _WHOLE[kind]:
             raise SerializationException(f"{_token(value)} can not be converted to an Integer at '{path}'")
         value = int(value)
     elif kind in ("float", "double"):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise SerializationException(f"{_token(value)} can not be converted to a Float at '{path}'")
-        value = float(value)
+        value = _number(value, path, "a Float")
     elif kind == "boolean":
         _typed(value, bool, path, "a boolean")
     elif kind == "timestamp":
@@ -119,7 +132,7 @@ def _parse_scalar(shape: Shape, value: Any, path: str, problems: list[str]) -> A
         except ValueError as error:
             raise SerializationException(f"Invalid base64 at '{path}'") from error
     elif kind == "string":
-        _typed(value, str, path, "a String")
+        _text(_typed(value, str, path, "a String"), path)
     for constraint in _broken_constraints(shape, value):
         problems.append(f"Value '{value}' at '{path}' failed to satisfy constraint: {constraint}")
     return value
@@ -134,7 +147,8 @@ def _broken_constraints(shape: Shape, value: Any) -> list[str]:
                 broken.append(f"Member must satisfy enum value set: [{', '.join(enum)}]")
             return broken
         broken += _size_constraints(limits, len(value))
-        if (pattern := limits.get("pattern")) and not _pattern(pattern).fullmatch(value):
+        pattern = limits.get("pattern")
+        if pattern and not broken and not _pattern(pattern).fullmatch(value):  # a long one is not worth matching
             broken.append(f"Member must satisfy regular expression pattern: {pattern}")
     elif isinstance(value, int | float) and not isinstance(value, bool) and shape.type_name != "timestamp":
         if "min" in limits and value < limits["min"]:
@@ -164,6 +178,28 @@ def _typed(value: Any, kind: type, path: str, wanted: str) -> Any:
     return value
 
 
+def _number(value: Any, path: str, wanted: str) -> float:
+    """A finite number. JSON's own may be larger than any float."""
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise SerializationException(f"{_token(value)} can not be converted to {wanted} at '{path}'")
+    return number
+
+
+def _text(value: str, path: str) -> str:
+    """Text that can be stored and handed to a process. JSON's escapes allow half a surrogate pair, and NUL."""
+    try:
+        fine = b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        fine = False
+    if not fine:
+        raise SerializationException(f"STRING_VALUE at '{path}' holds a character that no text has")
+    return value
+
+
 def _token(value: Any) -> str:
     names = {
         str: "STRING_VALUE",
@@ -175,15 +211,13 @@ def _token(value: Any) -> str:
 
 
 def _epoch(value: Any, path: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError as error:
             raise SerializationException(f"Invalid timestamp at '{path}': {value}") from error
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    raise SerializationException(f"{_token(value)} can not be converted to a Timestamp at '{path}'")
+    return _number(value, path, "a Timestamp")
 
 
 def _camel(name: str) -> str:

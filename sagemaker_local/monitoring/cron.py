@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 HOUR = 3600
 _CRON = re.compile(r"cron\(0 (?P<hour>\*|\d{1,2})(?:/(?P<step>\d{1,2}))? \? \* \* \*\)")
-_OFFSET = re.compile(r"(?P<sign>-?)P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?)?")
+_OFFSET = re.compile(r"(?P<sign>-?)P(?:(?P<days>\d{1,4})D)?(?:T(?:(?P<hours>\d{1,5})H)?(?:(?P<minutes>\d{1,7})M)?)?")
 
 
 @dataclass(frozen=True)

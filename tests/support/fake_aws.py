@@ -151,6 +151,7 @@ class FakeS3:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.modified: dict[str, datetime] = {}
+        self.metadata: dict[str, dict[str, str]] = {}
         self.forbidden: set[str] = set()
 
     def _check(self, key: str, absent: str) -> None:
@@ -183,7 +184,7 @@ class FakeS3:
 
     def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         self._check(Key, "404")
-        return {}
+        return {"Metadata": self.metadata.get(Key, {})}
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:
         for item in Delete["Objects"]:

@@ -12,7 +12,7 @@ from tests.support.fake_aws import FakeSageMaker
 DATASET: dict[str, Any] = {
     "dataset_version": "ds-0123456789ab",
     "bucket": "b",
-    "prefix": "datasets/ds-0123456789ab",
+    "prefix": "datasets/ds-0123456789ab/",
     "train_uri": "s3://b/train/",
     "validation_uri": "s3://b/validation/",
     "test_uri": "s3://b/test/",
@@ -21,7 +21,6 @@ DATASET: dict[str, Any] = {
     "recordio_train_uri": "s3://b/rec/train/",
     "recordio_validation_uri": "s3://b/rec/validation/",
     "classes": ["bicycle", "motorcycle"],
-    "num_classes": 2,
     "counts": {"train": 800, "validation": 200, "test": 200},
     "image_shape": "3,32,32",
 }

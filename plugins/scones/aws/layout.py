@@ -3,6 +3,7 @@
 ::
 
     config/threshold.json                the threshold in force
+    raw/<md5>/cifar-100-python.tar.gz    archives that datasets were made of
     datasets/current.json                the dataset that the next training reads
     datasets/<version>/                  images, lists, label map, baseline; manifest.json is written last
     training/<job>/output/model.tar.gz   what a training job made
@@ -19,9 +20,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 THRESHOLD = "config/threshold.json"
 CURRENT_DATASET = "datasets/current.json"
 ACCEPTED_LABELS = "labels/accepted.csv"
+
+# Metadata of an object that was made from another: that one's key.
+ORIGIN = "scones-origin"
 
 DATASETS = "datasets/"
 TRAINING = "training/"
@@ -31,6 +37,11 @@ REPORTS = "reports/"
 BATCHES = "batches/"
 
 # ---- datasets
+
+
+def archive(md5: str) -> str:
+    """The CIFAR-100 archive a dataset was made of."""
+    return f"raw/{md5}/cifar-100-python.tar.gz"
 
 
 def dataset(version: str) -> str:
@@ -51,6 +62,18 @@ def label_map(version: str) -> str:
 def test_images(version: str) -> str:
     """Prefix of the images that no training sees."""
     return f"{dataset(version)}test/"
+
+
+def test_image_behind(key: str, metadata: Mapping[str, str] | None) -> str:
+    """The test image that an object is or was made from; "" when there is none. Such an image never trains.
+
+    ``metadata`` is what was noted on the object: whatever changes a test image writes its key there as `ORIGIN`.
+    """
+    origin = (metadata or {}).get(ORIGIN, "") or key
+    parts = origin.split("/")
+    drawn = parts[0] == "traffic" and len(parts) > 2  # a drill sends test images only
+    tested = parts[0] == "datasets" and len(parts) > 3 and parts[2] == "test"
+    return origin if drawn or tested else ""
 
 
 def baseline(version: str, name: str) -> str:

@@ -89,15 +89,29 @@ class ObjectStore:
         answer = self._get(key)
         return None if answer is None else self._lines(answer["Body"])
 
-    def exists(self, key: str) -> bool:
-        """Return whether there is such a key."""
+    def download(self, key: str, path: str) -> bool:
+        """Fetch an object of any size into a file; return False when there is none."""
         try:
-            self.client.head_object(Bucket=self.bucket, Key=key)
+            self.client.download_file(self.bucket, key, path)
         except ClientError as error:
             if is_absent_object(error):
                 return False
             raise
         return True
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is such a key."""
+        return self.metadata(key) is not None
+
+    def metadata(self, key: str) -> dict[str, str] | None:
+        """Return what was noted on an object (``x-amz-meta-...``), or None when there is none."""
+        try:
+            found: dict[str, str] = self.client.head_object(Bucket=self.bucket, Key=key).get("Metadata", {})
+        except ClientError as error:
+            if is_absent_object(error):
+                return None
+            raise
+        return found
 
     def objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Yield {"Key", "Size", "ETag", "LastModified", ...} under a prefix, over all pages."""

@@ -12,8 +12,9 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from scones.aws import layout
+from scones.aws.store import ObjectStore
 from scones.dataset.download import DownloadBudget, download, download_first, file_md5
 from scones.dataset.errors import ArchiveNotFoundError, CorruptArchiveError, DownloadError
 from scones.settings import OFFICIAL_ARCHIVE_MD5, Settings
@@ -39,10 +40,6 @@ class Archive:
         return {"kind": self.kind, "uri": self.uri, "md5": self.md5}
 
 
-def cache_key(md5: str) -> str:
-    return f"raw/{md5}/{ARCHIVE_NAME}"
-
-
 def _work_dir(settings: Settings) -> Path:
     """This user's folder for archives. In the shared temporary folder nobody else may have made it beforehand."""
     if settings.cache_dir:
@@ -58,23 +55,10 @@ def _work_dir(settings: Settings) -> Path:
     return folder
 
 
-def _is_missing(error: Exception) -> bool:
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-    return code in ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
-
-
-def _from_s3(s3: Any, bucket: str, key: str, target: Path) -> bool:
+def _from_s3(store: ObjectStore, key: str, target: Path) -> bool:
     """Whether the object exists; if so it is at ``target`` now."""
-    from botocore.exceptions import ClientError
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        s3.download_file(bucket, key, str(target))
-    except ClientError as error:
-        if _is_missing(error):
-            return False
-        raise
-    return True
+    return store.download(key, str(target))
 
 
 def _checked(path: Path, wanted: str, name: str) -> str:
@@ -87,19 +71,19 @@ def _checked(path: Path, wanted: str, name: str) -> str:
     return found
 
 
-def _asked_for(s3: Any, bucket: str, settings: Settings, budget: DownloadBudget) -> Archive:
+def _asked_for(store: ObjectStore, settings: Settings, budget: DownloadBudget) -> Archive:
     """The archive that CIFAR100_ARCHIVE names. It is never replaced by another one; with CIFAR100_ARCHIVE_MD5 set, the
     same content may come from a cache."""
     name, wanted = settings.cifar100_archive, settings.cifar100_archive_md5
     scheme = urllib.parse.urlsplit(name).scheme.lower()
     target = _work_dir(settings) / hashlib.sha256(name.encode()).hexdigest()[:16] / ARCHIVE_NAME
     if scheme in ("http", "https"):
-        if not (wanted and _cached(s3, bucket, target, wanted)):
+        if not (wanted and _cached(store, target, wanted)):
             download(name, target, wanted, budget)
         return Archive(target, "archive", name, _checked(target, wanted, name))
     if scheme == "s3":
         parts = urllib.parse.urlsplit(name)
-        if not _from_s3(s3, parts.netloc, parts.path.lstrip("/"), target):
+        if not _from_s3(ObjectStore(parts.netloc, client=store.client), parts.path.lstrip("/"), target):
             raise ArchiveNotFoundError(f"There is no object {name}. Set CIFAR100_ARCHIVE to an archive that exists.")
         return Archive(target, "archive", name, _checked(target, wanted, name))
     path = Path(urllib.parse.urlsplit(name).path if scheme == "file" else name).expanduser()
@@ -113,22 +97,22 @@ def _asked_for(s3: Any, bucket: str, settings: Settings, budget: DownloadBudget)
     return Archive(path, kind, path.name, md5)
 
 
-def _cached(s3: Any, bucket: str, target: Path, md5: str) -> bool:
+def _cached(store: ObjectStore, target: Path, md5: str) -> bool:
     """Whether ``target`` holds the archive with this md5: from an earlier run on this machine, or now from S3."""
     if target.is_file() and file_md5(target) == md5.lower():
         log.info("The archive is in %s already", target.parent)
         return True
-    key = cache_key(md5.lower())
-    if _from_s3(s3, bucket, key, target) and file_md5(target) == md5.lower():
-        log.info("The archive comes from the cache s3://%s/%s", bucket, key)
+    key = layout.archive(md5.lower())
+    if _from_s3(store, key, target) and file_md5(target) == md5.lower():
+        log.info("The archive comes from the cache %s", store.uri(key))
         return True
     return False
 
 
-def _official(s3: Any, bucket: str, settings: Settings, budget: DownloadBudget) -> Archive:
+def _official(store: ObjectStore, settings: Settings, budget: DownloadBudget) -> Archive:
     target = _work_dir(settings) / OFFICIAL_ARCHIVE_MD5 / ARCHIVE_NAME
     url = settings.archive_urls[-1]
-    if not _cached(s3, bucket, target, OFFICIAL_ARCHIVE_MD5):
+    if not _cached(store, target, OFFICIAL_ARCHIVE_MD5):
         url = download_first(settings.archive_urls, target, OFFICIAL_ARCHIVE_MD5, budget)
     return Archive(target, "official", url, OFFICIAL_ARCHIVE_MD5)
 
@@ -150,52 +134,32 @@ def _drawn(settings: Settings, classes: Sequence[str], seed: int, reason: str) -
     return Archive(path, "sample", f"drawn by the project, seed {seed}", file_md5(path))
 
 
-def _cache(s3: Any, bucket: str, archive: Archive) -> None:
-    """Keep the archive in S3, so that neither a later run nor another worker needs its source."""
-    from boto3.s3.transfer import TransferConfig
-    from botocore.exceptions import ClientError
-
-    key = cache_key(archive.md5)
-    try:
-        if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == archive.path.stat().st_size:
-            return
-    except ClientError as error:
-        if not _is_missing(error):
-            raise
-    s3.upload_file(str(archive.path), bucket, key, Config=TransferConfig(max_concurrency=4))
-    log.info("Kept the archive as s3://%s/%s", bucket, key)
-
-
 def get_archive(
-    s3: Any,
-    bucket: str,
+    store: ObjectStore,
     classes: Sequence[str],
     *,
     settings: Settings,
-    allow_sample: bool = True,
     seed: int = 0,
     budget: DownloadBudget | None = None,
     sample: Callable[..., Archive] = _drawn,
 ) -> Archive:
-    """The archive to stage, as a local file, also kept in S3 as ``raw/<md5>/cifar-100-python.tar.gz``.
+    """The archive to stage, as a local file, also kept in S3 (`layout.archive`): neither a later run nor another
+    worker then needs its source.
 
     `settings.cifar100_archive` (path, http(s) or s3 URL) is used when set, and nothing else then. Otherwise the
     official archive: from this machine's folder, from S3, then from each of `settings.archive_urls`. When none can
-    be had, a drawn sample if ``allow_sample``.
+    be had, a drawn sample of ``classes``.
     Raises ArchiveNotFoundError, CorruptArchiveError, DownloadError.
     """
     if settings.cifar100_archive:
-        archive = _asked_for(s3, bucket, settings, budget or DownloadBudget())
+        archive = _asked_for(store, settings, budget or DownloadBudget())
     else:
         try:
-            archive = _official(s3, bucket, settings, budget or OFFICIAL_BUDGET)
+            archive = _official(store, settings, budget or OFFICIAL_BUDGET)
         except DownloadError as error:
-            if not allow_sample:
-                raise DownloadError(
-                    f"The official CIFAR-100 archive could not be had: {error}. Set CIFAR100_ARCHIVE to a path or URL "
-                    "of it, CIFAR100_MIRRORS to a mirror, or allow_sample to work with drawn images."
-                ) from error
             archive = sample(settings, classes, seed, str(error))
     log.info("Archive: %s (%s), md5 %s", archive.uri, archive.kind, archive.md5)
-    _cache(s3, bucket, archive)
+    key = layout.archive(archive.md5)
+    if not store.exists(key):
+        log.info("Keeping the archive as %s", store.upload(key, str(archive.path), "application/gzip"))
     return archive

@@ -7,9 +7,7 @@ names and order, whenever and wherever it runs.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +24,6 @@ from scones.dataset.errors import BadInputError
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 BASELINE_IMAGES = 5_000
-MAX_ACCEPTED_LABELS = 10_000
 _MAX_NAME = 120
 _UNSAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -210,43 +207,6 @@ def build_dataset(
     }
     checks = check_dataset(counts, exclusions, test.source[test.rows], whole.source.shape[1:], mini_batch_size)
     return Dataset(_version(names, splits), names, seed, validation_share, splits, checks)
-
-
-def parse_accepted_labels(content: bytes, classes: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Rows (S3 key, class name) of ``labels/accepted.csv`` and one message per row that is not usable.
-
-    The file is written by people and by the review page: it is read as hostile. The last row of a key wins. Labels of
-    other classes are left out without a message (another model may use them).
-    Raises BadInputError when it is no CSV with the columns key and label, or has more than 10,000 rows.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError("labels/accepted.csv is not UTF-8 text. Write it with the columns key,label.") from error
-    reader = csv.reader(io.StringIO(text), strict=True)
-    rows: dict[str, str] = {}
-    problems: list[str] = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        if header and not {"key", "label"} <= set(header):
-            raise BadInputError(f"labels/accepted.csv has the columns {header!s:.100}, needs key and label.")
-        for number, cells in enumerate(reader, start=2):
-            if number > MAX_ACCEPTED_LABELS + 1:
-                raise BadInputError(f"labels/accepted.csv has more than {MAX_ACCEPTED_LABELS:,} rows.")
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-            key, label = row.get("key", ""), row.get("label", "")
-            if not cells or not any(cells):
-                continue
-            if not key or len(key.encode()) > 1024 or any(ord(char) < 32 for char in key) or ".." in key.split("/"):
-                problems.append(f"row {number}: {key!r:.80} is not an S3 key")
-            elif not label:
-                problems.append(f"row {number}: no label for {key!r:.80}")
-            else:
-                rows.pop(key, None)
-                rows[key] = label
-    except csv.Error as error:
-        raise BadInputError(f"labels/accepted.csv is not readable as CSV: {error}.") from error
-    return [(key, label) for key, label in rows.items() if label in classes], problems
 
 
 def manifest(

@@ -153,7 +153,9 @@ def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKE
 def _names(value: Any) -> list[str] | None:
     if not isinstance(value, list) or not all(isinstance(item, bytes | str) for item in value):
         return None
-    return [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value]
+    # By way of bytes, as a pickle's text may hold what no text can (lone surrogates).
+    raw = (item.encode("utf-8", "replace") if isinstance(item, str) else item for item in value)
+    return [item.decode("utf-8", "replace") for item in raw]
 
 
 def _class_names(meta: dict[str, Any]) -> list[str]:

@@ -31,10 +31,6 @@ class DataCheckError(BadInputError):
     """The selected images cannot train a model worth having."""
 
 
-class ImageDecodeError(BadInputError):
-    """Bytes that should be an image are not, or are one too large to open."""
-
-
 class ArchiveNotFoundError(BadInputError):
     """The archive that was asked for is not there."""
 

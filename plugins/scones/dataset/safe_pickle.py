@@ -1,299 +1,248 @@
-"""Read the CIFAR-100 pickles without Python's unpickler.
+"""Read the CIFAR-100 pickles, and run nothing that a pickle asks for.
 
-A pickle is a program for a small stack machine, and Python's own machine calls whatever function the program
-names. This one is not able to: it knows strings, numbers, containers and one thing more, the few names with which
-numpy 1, numpy 2 and Python 2 or 3 write a ``uint8`` array. Those names are answered with inert markers, never with
-the functions, so no code outside this module ever sees what a hostile file says. Everything else is refused by name.
+A pickle is a program for a small stack machine that calls whatever function the program names. First the program is
+looked through without being run: only the operations that an honest CIFAR-100 pickle needs, few enough of them, every
+length within the file. Then Python's own unpickler runs it with names of our own for numpy's: the few with which numpy
+1, numpy 2 and Python 2 or 3 write a ``uint8`` array are answered by stand-ins, everything else is refused by name.
 
-Large byte strings are returned as views into the input, not copies: the 154 MB pixel block of the full archive
-exists once.
+Large byte strings never go through the unpickler: they stay views into the input, so the 154 MB pixel block of the full
+archive exists once.
 """
 
 from __future__ import annotations
 
-import codecs
+import io
+import math
+import pickle
+import pickletools
+import re
 import struct
+from collections.abc import Callable
 from typing import Any
 
-from scones.dataset.errors import CorruptArchiveError, UnsafePickleError
-from scones.dataset.pickle_arrays import (
-    ADVICE,
-    ALLOWED_GLOBALS,
-    DTYPE,
-    ENCODE,
-    FROMBUFFER,
-    NDARRAY,
-    RECONSTRUCT,
-    Marker,
-    PickledArray,
-    UInt8Type,
-    as_text,
-)
+import numpy as np
 
+from scones.dataset.errors import BadInputError, CorruptArchiveError, UnsafePickleError
+
+_ADVICE = "Take the archive from its official source and check its md5."
 # The full training pickle needs about 260,000 operations. One byte of input can build one object, so this bound,
 # not the size of the file, keeps a hostile pickle from filling the memory.
 MAX_OPERATIONS = 2_000_000
-_VIEW_FROM_BYTES = 4096
+# Nothing nested is needed. Python hashes nested tuples by recursion, and a deep one ends the process.
+MAX_TUPLES = 1000
 _MAX_LINE = 1024
-_REFUSED_OPCODES = {
-    ord("i"): "INST",
-    ord("o"): "OBJ",
-    0x81: "NEWOBJ",
-    0x92: "NEWOBJ_EX",
-    ord("P"): "PERSID",
-    ord("Q"): "BINPERSID",
-    0x82: "EXT1",
-    0x83: "EXT2",
-    0x84: "EXT4",
-    0x97: "NEXT_BUFFER",
-    0x98: "READONLY_BUFFER",
-    ord("2"): "DUP",
-    0x8F: "EMPTY_SET",
-    0x90: "ADDITEMS",
-    0x91: "FROZENSET",
+_LARGE = 4096
+_BYTES = frozenset({"BINSTRING", "BINBYTES", "BINBYTES8", "BYTEARRAY8"})
+_ALLOWED = re.compile(
+    r"(INT|BININT[12]?|LONG1?|BINFLOAT|NONE|NEWTRUE|NEWFALSE|(SHORT_)?BIN(STRING|BYTES|UNICODE)|STRING|UNICODE"
+    r"|(BINBYTES|BYTEARRAY|BINUNICODE)8|EMPTY_(LIST|DICT|TUPLE)|APPENDS?|LIST|TUPLE[123]?|DICT|SETITEMS?|POP|MARK"
+    r"|(BIN|LONG_BIN)?(GET|PUT)|MEMOIZE|(STACK_)?GLOBAL|REDUCE|BUILD|PROTO|FRAME|STOP)"
+)
+_OPERATIONS = {ord(op.code): op for op in pickletools.opcodes if _ALLOWED.fullmatch(op.name)}
+_REFUSED = {ord(op.code): op.name for op in pickletools.opcodes if not _ALLOWED.fullmatch(op.name)}
+# Width of the length in front of an operation's content.
+_LENGTHS = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
-# Opcode -> width of its little-endian length field, by what the counted bytes become.
-_COUNTED_BYTES = {ord("U"): 1, ord("C"): 1, ord("T"): 4, ord("B"): 4, 0x8E: 8, 0x96: 8}
-_COUNTED_TEXT = {0x8C: 1, ord("X"): 4, 0x8D: 8}
-_CONSTANTS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
-_MARK = object()
 
 
-class _Machine:
-    """One run over one pickle. ``name`` only serves the messages."""
+def _look_through(data: memoryview) -> tuple[bytes, list[memoryview]]:
+    """Return the program with each large byte string taken out, and those strings as views into ``data``.
 
-    def __init__(self, data: bytes | bytearray | memoryview, name: str) -> None:
-        self.data, self.name, self.position = memoryview(data).toreadonly(), name, 0
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+    Raises UnsafePickleError or CorruptArchiveError unless an honest pickle could be this program.
+    """
+    kept: list[memoryview | bytes] = []
+    large: list[memoryview] = []
+    position = tuples = start = 0
+    for _ in range(MAX_OPERATIONS):
+        if position >= len(data):
+            raise CorruptArchiveError("the pickle ends without a result")
+        op = _OPERATIONS.get(data[position])
+        if op is None and data[position] in _REFUSED:
+            raise UnsafePickleError(f"the pickle uses {_REFUSED[data[position]]}. Nothing was run")
+        if op is None:
+            raise CorruptArchiveError(f"byte 0x{data[position]:02x} is not a pickle operation")
+        if op.name == "STOP":
+            return b"".join([*kept, data[start : position + 1]]), large
+        content, end = _argument(data, op, position + 1)
+        if end > len(data):
+            raise CorruptArchiveError("the pickle ends in the middle of a value")
+        tuples += op.name.startswith("TUPLE")
+        if tuples > MAX_TUPLES:
+            raise UnsafePickleError(f"the pickle has more than {MAX_TUPLES} tuples")
+        if op.name in ("PUT", "LONG_BINPUT"):  # the unpickler makes a table as long as the largest place
+            place = bytes(data[content:end])
+            if (int(place) if place[:-1].isdigit() else int.from_bytes(place, "little")) > MAX_OPERATIONS:
+                raise UnsafePickleError("the pickle remembers values at places beyond its own length")
+        if op.name == "FRAME":  # its length would be wrong now, and it only helps to read ahead
+            kept.append(data[start:position])
+            start = end
+        elif end - content >= _LARGE and op.name in _BYTES:
+            kept += (data[start:position], b"J" + struct.pack("<i", len(large)) + b"Q")
+            large.append(data[content:end])
+            start = end
+        position = end
+    raise UnsafePickleError(f"the pickle has more than {MAX_OPERATIONS:,} operations")
 
-    # -- reading ------------------------------------------------------------------------------------------------
-    def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self.data):
-            raise CorruptArchiveError(f"{self.name}: the pickle ends in the middle of a value. {ADVICE}")
-        view = self.data[self.position : end]
-        self.position = end
-        return view
 
-    def _number(self, width: int, signed: bool = False) -> int:
-        return int.from_bytes(self._take(width), "little", signed=signed)
+def _argument(data: memoryview, op: Any, start: int) -> tuple[int, int]:
+    """Return where the content of the operation's argument begins and ends."""
+    if op.arg is None:
+        return start, start
+    if op.arg.n >= 0:
+        return start, start + int(op.arg.n)
+    if op.arg.n in _LENGTHS:
+        content = start + _LENGTHS[op.arg.n]
+        return content, content + int.from_bytes(data[start:content], "little")
+    end = start
+    for _ in range(2 if op.name == "GLOBAL" else 1):
+        line = bytes(data[end : end + _MAX_LINE]).find(b"\n") + 1
+        if not line:
+            raise CorruptArchiveError("the pickle has a line without an end")
+        end += line
+    return start, end
 
-    def _line(self) -> bytes:
-        window = bytes(self.data[self.position : self.position + _MAX_LINE])
-        end = window.find(b"\n")
-        if end < 0:
-            raise CorruptArchiveError(f"{self.name}: the pickle has a line without an end. {ADVICE}")
-        self.position += end + 1
-        return window[:end]
 
-    def _since_mark(self) -> list[Any]:
-        for index in range(len(self.stack) - 1, -1, -1):
-            if self.stack[index] is _MARK:
-                items = self.stack[index + 1 :]
-                del self.stack[index:]
-                return items
-        raise CorruptArchiveError(f"{self.name}: the pickle closes a group it never opened. {ADVICE}")
+class _StandIn:
+    """What a name of numpy's becomes: it can be called as numpy writes the call, and nothing else."""
 
-    def _blob(self, width: int) -> bytes | memoryview:
-        view = self._take(self._number(width))
-        return view if len(view) >= _VIEW_FROM_BYTES else bytes(view)
+    __slots__ = ("_function", "name")
 
-    # -- the few operations that build something --------------------------------------------------------------------
-    def _global(self, module: Any, attribute: Any) -> Marker:
-        module, attribute = as_text(module), as_text(attribute)
-        if not isinstance(module, str) or not isinstance(attribute, str):
-            # Never format what a pickle built: nested lists that share their parts print for years.
-            raise UnsafePickleError(f"{self.name}: the pickle asks for a {type(module).__name__} as code. {ADVICE}")
-        full = f"{module}.{attribute}"
-        marker = ALLOWED_GLOBALS.get(full)
-        if marker is None:
+    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
+        self.name, self._function = name, function
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            if self._function is not None:
+                return self._function(*arguments)
+        except TypeError:
+            pass
+        raise UnsafePickleError(f"the pickle calls numpy's {self.name} as no CIFAR-100 archive does. Nothing was run")
+
+    def __setstate__(self, state: Any) -> None:
+        raise UnsafePickleError(f"the pickle sets the state of numpy's {self.name}")
+
+
+class _UInt8:
+    """``numpy.dtype('uint8')``, the only one accepted."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        # Byte order and alignment, without meaning for single bytes.
+        if not isinstance(state, tuple) or state[2:5] != (None, None, None):
+            raise UnsafePickleError("the pickle sets the state of a type")
+
+
+class _Array:
+    """An array being built; ``value`` is set once its state has been read and checked."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnsafePickleError("the pickle sets the state of an array to something else")
+        _, shape, dtype, fortran, raw = state
+        if (
+            not isinstance(dtype, _UInt8)
+            or not isinstance(shape, tuple)
+            or not isinstance(raw, bytes | bytearray | memoryview)
+        ):
+            raise UnsafePickleError("an array's state is not (shape, uint8, order, bytes)")
+        if not 1 <= len(shape) <= 4 or not all(type(side) is int and side >= 0 for side in shape):
+            raise UnsafePickleError("an array's shape is not one to four counts")
+        if math.prod(shape) != len(raw):
+            raise CorruptArchiveError(f"an array of shape {shape} holds {len(raw)} bytes")
+        self.value = np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if fortran is True else "C")
+        self.value.flags.writeable = False
+
+
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    if kind is not _NDARRAY:
+        raise TypeError
+    return _Array()
+
+
+def _dtype(wanted: Any, *_: Any) -> _UInt8:
+    if _text(wanted) not in ("u1", "|u1", "uint8"):
+        # Never format what a pickle built: nested lists that share their parts print for years.
+        raise UnsafePickleError(f"an array is of type {_text(wanted)!s:.40}, not uint8")
+    return _UInt8()
+
+
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, _text(order) == "F", raw))
+    return array
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise TypeError
+    return text.encode("latin-1")
+
+
+_NDARRAY = _StandIn("ndarray")
+_NAMES = {
+    "numpy.ndarray": _NDARRAY,
+    "numpy.dtype": _StandIn("dtype", _dtype),
+    "_codecs.encode": _StandIn("encode", _encode),
+    **{
+        f"numpy.{core}.{module}.{function.__name__}": _StandIn(function.__name__, function)
+        for core in ("core", "_core")
+        for module, function in (("multiarray", _reconstruct), ("numeric", _frombuffer))
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, program: bytes, large: list[memoryview]) -> None:
+        super().__init__(io.BytesIO(program), encoding="bytes")
+        self._large = large
+
+    def persistent_load(self, pid: Any) -> memoryview:
+        return self._large[pid]
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _NAMES.get(f"{module}.{name}")
+        if found is None:
             raise UnsafePickleError(
-                f"{self.name}: the pickle asks for {full[:200]!r}, which no CIFAR-100 archive needs. "
-                f"Nothing was run. {ADVICE}"
+                f"the pickle asks for {f'{module}.{name}'[:200]!r}, which no CIFAR-100 archive needs. Nothing was run"
             )
-        return marker
-
-    def _reduce(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(arguments, tuple):
-            raise UnsafePickleError(f"{self.name}: the pickle calls something without a tuple of arguments. {ADVICE}")
-        if function is RECONSTRUCT and arguments and arguments[0] is NDARRAY:
-            return PickledArray()
-        if function is DTYPE and arguments:
-            wanted = as_text(arguments[0])
-            if wanted not in ("u1", "|u1", "uint8"):
-                found = repr(wanted[:40]) if isinstance(wanted, str) else type(wanted).__name__
-                raise UnsafePickleError(f"{self.name}: an array is of type {found}, not uint8. {ADVICE}")
-            return UInt8Type()
-        if function is FROMBUFFER and len(arguments) == 4:
-            array = PickledArray()
-            array.fill(arguments[2], arguments[1], as_text(arguments[3]) == "F", arguments[0], self.name)
-            return array
-        if function is ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
-            return arguments[0].encode("latin-1")
-        called = f"numpy's {function.name}" if isinstance(function, Marker) else type(function).__name__
-        raise UnsafePickleError(
-            f"{self.name}: the pickle calls {called} as no CIFAR-100 archive does. Nothing was run. {ADVICE}"
-        )
-
-    def _build(self, target: Any, state: Any) -> None:
-        if isinstance(target, UInt8Type) and isinstance(state, tuple) and state[2:5] == (None, None, None):
-            return  # byte order and alignment, without meaning for single bytes
-        if isinstance(target, PickledArray) and isinstance(state, tuple) and len(state) == 5:
-            target.fill(*state[1:], self.name)
-            return
-        raise UnsafePickleError(f"{self.name}: the pickle sets the state of a {type(target).__name__}. {ADVICE}")
-
-    def _set_items(self, target: Any, items: list[Any]) -> None:
-        if type(target) is not dict or len(items) % 2:
-            raise CorruptArchiveError(f"{self.name}: the pickle sets items on a {type(target).__name__}. {ADVICE}")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, bytes | str):
-                raise UnsafePickleError(f"{self.name}: a dictionary key is a {type(key).__name__}. {ADVICE}")
-            target[key] = value
-
-    def _extend(self, target: Any, items: list[Any]) -> None:
-        if type(target) is not list:
-            raise CorruptArchiveError(f"{self.name}: the pickle appends to a {type(target).__name__}. {ADVICE}")
-        target.extend(items)
-
-    # -- the loop ---------------------------------------------------------------------------------------------------
-    def run(self) -> Any:
-        stack, memo, data = self.stack, self.memo, self.data
-        for _ in range(MAX_OPERATIONS):
-            if self.position >= len(data):
-                raise CorruptArchiveError(f"{self.name}: the pickle ends without a result. {ADVICE}")
-            op = data[self.position]
-            self.position += 1
-            if op == 0x4B:  # K BININT1: labels, by far the most frequent
-                stack.append(self._number(1))
-            elif op in _COUNTED_BYTES:
-                stack.append(self._blob(_COUNTED_BYTES[op]))
-            elif op == 0x71:  # q BINPUT
-                memo[self._number(1)] = stack[-1]
-            elif op == 0x72:  # r LONG_BINPUT
-                memo[self._number(4)] = stack[-1]
-            elif op == 0x94:  # MEMOIZE
-                memo[len(memo)] = stack[-1]
-            elif op == 0x2E:  # . STOP
-                return stack.pop()
-            else:
-                self._rare(op)
-        raise UnsafePickleError(f"{self.name}: the pickle has more than {MAX_OPERATIONS:,} operations. {ADVICE}")
-
-    def _rare(self, op: int) -> None:
-        stack = self.stack
-        if op in _CONSTANTS:
-            stack.append(_CONSTANTS[op])
-        elif op == 0x28:  # ( MARK
-            stack.append(_MARK)
-        elif op == 0x68:  # h BINGET
-            stack.append(self.memo[self._number(1)])
-        elif op == 0x6A:  # j LONG_BINGET
-            stack.append(self.memo[self._number(4)])
-        elif op == 0x7D:  # } EMPTY_DICT
-            stack.append({})
-        elif op == 0x5D:  # ] EMPTY_LIST
-            stack.append([])
-        elif op == 0x65:  # e APPENDS
-            items = self._since_mark()
-            self._extend(stack[-1], items)
-        elif op == 0x61:  # a APPEND
-            item = stack.pop()
-            self._extend(stack[-1], [item])
-        elif op == 0x75:  # u SETITEMS
-            items = self._since_mark()
-            self._set_items(stack[-1], items)
-        elif op == 0x73:  # s SETITEM
-            value, key = stack.pop(), stack.pop()
-            self._set_items(stack[-1], [key, value])
-        elif op == 0x74:  # t TUPLE
-            stack.append(tuple(self._since_mark()))
-        elif op in (0x85, 0x86, 0x87):  # TUPLE1..3
-            count = op - 0x84
-            items = stack[-count:]
-            del stack[-count:]
-            stack.append(tuple(items))
-        elif op == 0x63:  # c GLOBAL
-            module, attribute = self._line(), self._line()
-            stack.append(self._global(module, attribute))
-        elif op == 0x93:  # STACK_GLOBAL
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(self._global(module, attribute))
-        elif op == 0x52:  # R REDUCE
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(self._reduce(function, arguments))
-        elif op == 0x62:  # b BUILD
-            state = stack.pop()
-            self._build(stack[-1], state)
-        elif op == 0x4D:  # M BININT2
-            stack.append(self._number(2))
-        elif op == 0x4A:  # J BININT
-            stack.append(self._number(4, signed=True))
-        elif op == 0x8A:  # LONG1
-            stack.append(self._number(self._number(1), signed=True))
-        elif op == 0x47:  # G BINFLOAT
-            stack.append(struct.unpack(">d", self._take(8))[0])
-        elif op in _COUNTED_TEXT:
-            stack.append(str(self._take(self._number(_COUNTED_TEXT[op])), "utf-8"))
-        elif op == 0x80:  # PROTO
-            self._number(1)
-        elif op == 0x95:  # FRAME
-            self._number(8)
-        elif op == 0x30:  # 0 POP
-            stack.pop()
-        else:
-            self._text_or_refused(op)
-
-    def _text_or_refused(self, op: int) -> None:
-        """Protocol 0, which writes values as lines of text, and everything that is refused."""
-        stack = self.stack
-        if op in (0x49, 0x4C):  # I INT, L LONG
-            line = self._line()
-            digits = line.rstrip(b"L")
-            if len(digits) > 20:
-                raise UnsafePickleError(f"{self.name}: a number of {len(digits)} digits. {ADVICE}")
-            stack.append(digits == b"01" if op == 0x49 and digits in (b"00", b"01") else int(digits))
-        elif op == 0x53:  # S STRING
-            line = self._line()
-            stack.append(codecs.escape_decode(line[1:-1])[0])
-        elif op == 0x56:  # V UNICODE
-            stack.append(self._line().decode("raw-unicode-escape"))
-        elif op == 0x70:  # p PUT
-            self.memo[int(self._line()[:20])] = stack[-1]
-        elif op == 0x67:  # g GET
-            stack.append(self.memo[int(self._line()[:20])])
-        elif op == 0x6C:  # l LIST
-            stack.append(self._since_mark())
-        elif op == 0x64:  # d DICT
-            items = self._since_mark()
-            stack.append({})
-            self._set_items(stack[-1], items)
-        elif op == ord("i"):
-            self._global(self._line(), self._line())
-            raise UnsafePickleError(f"{self.name}: the pickle makes an object (INST). {ADVICE}")
-        elif op in _REFUSED_OPCODES:
-            raise UnsafePickleError(f"{self.name}: the pickle uses {_REFUSED_OPCODES[op]}. Nothing was run. {ADVICE}")
-        else:
-            raise CorruptArchiveError(f"{self.name}: byte 0x{op:02x} is not a pickle operation. {ADVICE}")
+        return found
 
 
-def loads(data: bytes | bytearray | memoryview, name: str = "pickle") -> dict[str, Any]:
+def _text(value: Any) -> str:
+    """Return a text or byte string as text, and of anything else the name of its type."""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("latin-1")
+    return value if isinstance(value, str) else f"<{type(value).__name__}>"
+
+
+def loads(data: bytes | bytearray, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
-    Accepts protocols 1 to 5 as written by Python 2 or 3 with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no
-    arrays). Byte strings stay bytes (views when long). Raises UnsafePickleError for anything that asks for code or
-    for too much, CorruptArchiveError for anything broken.
+    Accepts what Python 2 or 3 writes with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay
+    bytes (views when long). Raises UnsafePickleError for anything that asks for code or for too much,
+    CorruptArchiveError for anything broken.
     """
-    machine = _Machine(data, name)
     try:
-        result = machine.run()
-    except (IndexError, KeyError, ValueError, struct.error, TypeError) as error:
-        if isinstance(error, CorruptArchiveError | UnsafePickleError):
-            raise
+        result = _Unpickler(*_look_through(memoryview(data).toreadonly())).load()
+        if type(result) is not dict:
+            raise CorruptArchiveError(f"holds a {type(result).__name__} instead of a dictionary")
+        if not all(isinstance(key, bytes | str) for key in result):
+            raise CorruptArchiveError("a dictionary key is no text")
+    except BadInputError as error:
+        raise type(error)(f"{name}: {error}. {_ADVICE}") from error
+    except Exception as error:
+        # The unpickler raises whatever the broken value raises: UnpicklingError, EOFError, TypeError, KeyError, ...
         raise CorruptArchiveError(
-            f"{name}: the pickle is damaged ({type(error).__name__}: {error!s:.120}). {ADVICE}"
+            f"{name}: the pickle is damaged ({type(error).__name__}: {error!s:.120}). {_ADVICE}"
         ) from error
-    if type(result) is not dict:
-        raise CorruptArchiveError(f"{name}: holds a {type(result).__name__} instead of a dictionary. {ADVICE}")
-    return {as_text(key): value.value if isinstance(value, PickledArray) else value for key, value in result.items()}
+    return {_text(key): value.value if isinstance(value, _Array) else value for key, value in result.items()}

@@ -1,6 +1,6 @@
 """A stand-in for CIFAR-100 that the project draws itself, for machines that cannot get the real archive.
 
-Same archive, same members, same pickles (protocol 2 with byte-string keys, as Python 2 wrote them), so nothing
+Same archive, same members, pickles of the same content (texts as byte strings, as Python 2 wrote them), so nothing
 downstream knows the difference; `source.kind` in the manifest says "sample". Pose, colours, background, light,
 noise and things in the way differ from image to image, so a model has to learn the shape. Everything follows from
 the seed.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import struct
+import pickle
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -114,42 +114,6 @@ def _draw_split(
     return data, labels, names
 
 
-def _string(value: str) -> bytes:
-    raw = value.encode()
-    return b"U" + bytes([len(raw)]) + raw
-
-
-def _pixels(data: np.ndarray) -> bytes:
-    """A uint8 matrix as numpy 1 on Python 2 pickles it."""
-    shape = (
-        b"M" + struct.pack("<H", data.shape[1]) if data.shape[1] < 65536 else b"J" + struct.pack("<i", data.shape[1])
-    )
-    raw = data.tobytes()
-    return b"".join(
-        (
-            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R",
-            b"(K\x01J" + struct.pack("<i", data.shape[0]) + shape + b"\x86",
-            b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
-            b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb",
-        )
-    )
-
-
-def pickle_python2(content: dict[str, np.ndarray | Sequence[int] | Sequence[str] | str]) -> bytes:
-    """``content`` as a protocol 2 pickle whose texts are Python 2 strings (bytes to Python 3)."""
-    parts = [b"\x80\x02}("]
-    for key, value in content.items():
-        parts.append(_string(key))
-        if isinstance(value, np.ndarray):
-            parts.append(_pixels(value))
-        elif isinstance(value, str):
-            parts.append(_string(value))
-        else:
-            items = (_string(item) if isinstance(item, str) else b"K" + bytes([item]) for item in value)
-            parts.append(b"](" + b"".join(items) + b"e")
-    return b"".join((*parts, b"u."))
-
-
 def write_sample_archive(
     path: Path,
     classes: Sequence[str],
@@ -163,19 +127,20 @@ def write_sample_archive(
     """Draw ``classes`` (CIFAR-100 names) and write ``cifar-100-python.tar.gz`` at ``path``; the same bytes for the same
     arguments. Raises UnknownClassError."""
     class_ids(classes, FINE_NAMES)
-    members = {"meta": pickle_python2({"fine_label_names": FINE_NAMES, "coarse_label_names": ["drawn"]})}
+    members = {"meta": pickle.dumps({b"fine_label_names": [n.encode() for n in FINE_NAMES]}, protocol=4)}
     for split, per_class in (("test", test_per_class), ("train", train_per_class)):
         if progress:
             progress(f"drawing {per_class} {split} images of each of {len(classes)} classes")
         data, labels, names = _draw_split(classes, per_class, seed, split)
-        members[split] = pickle_python2(
+        members[split] = pickle.dumps(
             {
-                "data": data,
-                "batch_label": f"{split} sample drawn by scones-ml",
-                "fine_labels": labels,
-                "coarse_labels": [0] * len(labels),
-                "filenames": names,
-            }
+                b"data": data,
+                b"batch_label": f"{split} sample drawn by scones-ml".encode(),
+                b"fine_labels": labels,
+                b"coarse_labels": [0] * len(labels),
+                b"filenames": [name.encode() for name in names],
+            },
+            protocol=4,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs on one machine may draw the same sample

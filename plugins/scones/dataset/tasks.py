@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import task
 
 from scones.defaults import DATASET_ASSET
 
-JsonDict = dict[str, Any]
+if TYPE_CHECKING:
+    from scones.training.staged import StagedDataset
 
 
 @task(multiple_outputs=False, task_id="stage_images", outlets=[DATASET_ASSET], execution_timeout=timedelta(hours=2))
-def stage_images(resources: Mapping[str, str], params: Any = None, outlet_events: Any = None) -> JsonDict:
+def stage_images(resources: Mapping[str, str], params: Any = None, outlet_events: Any = None) -> StagedDataset:
     """Stage the archive as a versioned dataset in S3."""
-    from scones.dataset.staging import stage_images as stage
+    from scones.dataset.staging import UPLOAD_THREADS, StagingRequest, stage
+    from scones.dataset.store import open_store
+    from scones.settings import Settings
 
-    dataset = stage(
-        bucket=resources["BucketName"],
-        classes=params["classes"],
+    request = StagingRequest(
+        classes=tuple(params["classes"]),
         validation_share=params["validation_share"],
         seed=params["seed"],
-        training_input=params["input_kind"],
+        input_kind=params["input_kind"],
         mini_batch_size=params["mini_batch_size"],
     )
+    dataset = stage(open_store(resources["BucketName"], UPLOAD_THREADS), request, Settings.from_environ())
     outlet_events[DATASET_ASSET].extra = {
         key: dataset[key] for key in ("dataset_version", "manifest_uri", "counts", "classes")
     }

@@ -98,7 +98,7 @@ def check_answers(
     problems = [
         f"{name}: {problem}"
         for name, answer in answers.items()
-        for problem in probability_problems(answer, dataset["num_classes"])
+        for problem in probability_problems(answer, len(dataset["classes"]))
     ] or parity_problems(expected, answers, tolerance)
     differences = [abs(a - b) for n in answers for a, b in zip(answers[n], expected[n], strict=False)]
     log.info("%d golden images, largest difference to the transform %.2g", len(answers), max(differences, default=0))

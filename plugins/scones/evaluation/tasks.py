@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from scones.aws import layout
 from scones.jobs.links import evaluation_task
 
 JsonDict = dict[str, Any]
@@ -22,7 +23,7 @@ def evaluate_model(model: JsonDict, dataset: JsonDict, answers: JsonDict) -> Jso
     champion = model["champion"]
     return evaluate(
         bucket=dataset["bucket"],
-        manifest_key=f"{dataset['prefix']}/manifest.json",
+        manifest_key=layout.manifest(dataset["dataset_version"]),
         training_job_name=model["job_name"],
         champion_job_name=champion["job_name"] if champion else None,
         champion_transform_prefix=transform_prefix(champion["job_name"]) if champion else None,

@@ -93,7 +93,7 @@ def hyperparameters(spec: TrainingSpec) -> dict[str, str]:
     """Return the complete hyperparameters, all strings as the API wants them; the dataset's own facts win."""
     chosen = {key: str(value) for key, value in spec.hyperparameters.items() if value not in (None, "")}
     return chosen | {
-        "num_classes": str(spec.dataset["num_classes"]),
+        "num_classes": str(len(spec.dataset["classes"])),
         "num_training_samples": str(spec.dataset["counts"]["train"]),
         "image_shape": str(spec.dataset["image_shape"]),
     }

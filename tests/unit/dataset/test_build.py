@@ -13,7 +13,6 @@ from scones.dataset.build import (
     AcceptedImage,
     build_dataset,
     manifest,
-    parse_accepted_labels,
     safe_names,
     stratified_split,
 )
@@ -244,34 +243,6 @@ class TestAccepted:
         dataset = build_dataset(source, CLASSES, accepted=[leak])
         assert dataset.version == build_dataset(source, CLASSES).version
         assert any(check.name == "train/test leaks" and check.level == "warning" for check in dataset.checks.checks)
-
-    def test_the_table_is_read(self) -> None:
-        content = b"\xef\xbb\xbfkey,label\na/1.png,bicycle\na/2.png,bus\na/1.png,motorcycle\n\n"
-        assert parse_accepted_labels(content, CLASSES) == ([("a/1.png", "motorcycle")], [])
-
-    def test_bad_rows_are_named(self) -> None:
-        content = (
-            b'when,key,label\n1,,bicycle\n2,a.png,\n3,"../b.png",bicycle\n4,c\x07.png,bicycle\n5,good.png,bicycle\n'
-        )
-        rows, problems = parse_accepted_labels(content, CLASSES)
-        assert rows == [("good.png", "bicycle")]
-        assert [problem.split(":")[0] for problem in problems] == ["row 2", "row 3", "row 4", "row 5"]
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            (b"\xff\xfe", "not UTF-8"),
-            (b"name,class\nx,y\n", "needs key and label"),
-            (b"key,label\n" + b"a.png,bicycle\n" * 10_001, "more than 10,000"),
-            (b'key,label\n"a.png,bicycle\n', "not readable as CSV"),
-        ],
-    )
-    def test_a_bad_table_is_an_error(self, content: bytes, message: str) -> None:
-        with pytest.raises(BadInputError, match=message):
-            parse_accepted_labels(content, CLASSES)
-
-    def test_an_empty_table_is_none(self) -> None:
-        assert parse_accepted_labels(b"", CLASSES) == ([], [])
 
 
 @settings(deadline=None)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from scones.dataset import safe_pickle
 from scones.dataset.errors import BadInputError, CorruptArchiveError, UnsafePickleError
-from scones.dataset.sample import pickle_python2
+from tests.support.pickles import pickle_python2
 
 PIXELS = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
 CONTENT: dict[str, Any] = {
@@ -78,8 +78,9 @@ class TestHonest:
                 for key, value in theirs.items():
                     np.testing.assert_array_equal(value, ours[key.decode()])
 
-    def test_pixels_are_not_copied(self) -> None:
-        raw = pickle_python2({"data": np.zeros((64, 3072), dtype=np.uint8)})
+    @pytest.mark.parametrize("dump", [pickle_python2, pickle.dumps])
+    def test_pixels_are_not_copied(self, dump: Any) -> None:
+        raw = dump({"data": np.zeros((64, 3072), dtype=np.uint8)})
         array = safe_pickle.loads(raw)["data"]
         assert np.shares_memory(array, np.frombuffer(raw, dtype=np.uint8))
         assert not array.flags.writeable
@@ -161,8 +162,21 @@ class TestHostile:
         with pytest.raises(CorruptArchiveError, match="instead of a dictionary"):
             safe_pickle.loads(swapped)
 
-    def test_a_huge_memo_index_reserves_nothing(self) -> None:
-        assert safe_pickle.loads(b"\x80\x02}r\xff\xff\xff\x7f.") == {}
+    @pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"p+214748364\n", b"p2_147_483_647\n"])
+    def test_a_huge_memo_index_reserves_nothing(self, put: bytes) -> None:
+        with pytest.raises(UnsafePickleError, match="places beyond"):
+            safe_pickle.loads(b"\x80\x02}" + put + b".")
+
+    def test_a_deep_key_ends_nothing(self) -> None:
+        # Python hashes a nested tuple by recursion: 100,000 deep would end the process.
+        with pytest.raises(UnsafePickleError, match="tuples"):
+            safe_pickle.loads(b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.")
+
+    def test_a_stand_in_cannot_be_changed(self) -> None:
+        for state in (b"}U\x04nameU\x01xs", b"N}U\x04nameU\x01xs\x86"):
+            with pytest.raises(BadInputError):
+                safe_pickle.loads(b"\x80\x02cnumpy\ndtype\n" + state + b"b.")
+        check(safe_pickle.loads(pickle_python2(CONTENT)))
 
     def test_a_shape_larger_than_its_bytes_is_refused(self) -> None:
         raw = pickle_python2({"data": PIXELS}).replace(

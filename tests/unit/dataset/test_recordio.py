@@ -10,17 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_local.algorithms.image_classification.recordio import RecordFile
-from scones.dataset.recordio import (
-    ImageRecord,
-    RecordIOError,
-    pack_image,
-    pack_images,
-    pack_record,
-    unpack_images,
-    unpack_records,
-)
+from scones.dataset.recordio import pack_image, pack_record
+from tests.support.recordio import ImageRecord, RecordIOError, unpack_images, unpack_records
 
 MAGIC = b"\x0a\x23\xd7\xce"
+
+
+def pack_images(records: list[ImageRecord]) -> list[bytes]:
+    return [pack_image(record.label, record.index, record.content) for record in records]
 
 
 def test_a_whole_record() -> None:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import boto3
 import botocore.parsers
@@ -17,9 +16,9 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 
 from sagemaker_local.guard import Guard
+from tests.support.asgi import ask, scope_of
 
 SECRET = "a-secret-of-ones-own"
-NOW = time.time()
 
 
 class Inner:
@@ -63,37 +62,6 @@ def signed(service: str, call: Callable[[Any], Any], secret: str = SECRET, **con
     with pytest.raises(Captured):
         call(client)
     return sent[0]
-
-
-def scope_of(method: str, url: str, headers: dict[str, Any]) -> dict[str, Any]:
-    parts = urlsplit(url)
-    raw = {"Host": parts.netloc, **headers}
-    return {
-        "type": "http",
-        "method": method,
-        "path": unquote(parts.path),
-        "raw_path": parts.path.encode(),
-        "query_string": parts.query.encode(),
-        "headers": [
-            (name.lower().encode(), value if isinstance(value, bytes) else str(value).encode("latin-1"))
-            for name, value in raw.items()
-        ],
-    }
-
-
-def ask(guard: Guard, scope: dict[str, Any], body: bytes = b"") -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of the answer; the body is sent in two parts."""
-    parts = [body[:3], body[3:]]
-    answers: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
-
-    async def send(message: Any) -> None:
-        answers.append(message)
-
-    asyncio.run(guard(scope, receive, send))
-    return answers[0]["status"], dict(answers[0]["headers"]), answers[1]["body"]
 
 
 def body_of(request: AWSPreparedRequest) -> bytes:

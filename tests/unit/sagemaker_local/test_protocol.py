@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ ROLE = "arn:aws:iam::" + "1" * 12 + ":role/r"
 
 
 def parse(operation: str, **request: Any) -> dict[str, Any]:
-    return parse_request(operation_of(f"SageMaker.{operation}"), request)
+    return parse_request(operation_of(f"SageMaker.{operation}"), json.dumps(request).encode())
 
 
 def message(operation: str, **request: Any) -> str:
@@ -129,7 +130,7 @@ def test_no_request_body_breaks_the_parser(operation, document):
     if shape is not None and isinstance(document, dict):
         body = dict(zip(shape.members, document.values(), strict=False))
     with contextlib.suppress(ValidationException, SerializationException):
-        parse_request(operation_of(f"SageMaker.{operation}"), body)
+        parse_request(operation_of(f"SageMaker.{operation}"), json.dumps(body).encode())
 
 
 def test_unicode_properties_in_patterns_are_understood():

@@ -1,0 +1,92 @@
+"""The images that people labelled: extra training images, unless a test image is behind them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from scones.aws import layout
+from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.dataset.build import AcceptedImage
+from scones.dataset.cifar import IMAGE_SHAPE
+from scones.dataset.errors import BadInputError
+from scones.images.pictures import MOST_BYTES, Geometry, PictureError, decode
+
+log = logging.getLogger(__name__)
+MAX_ACCEPTED_LABELS = 10_000
+_THREADS = 8
+
+
+def read_accepted_images(store: ObjectStore, classes: Sequence[str]) -> list[AcceptedImage]:
+    """The images of `layout.ACCEPTED_LABELS` at the dataset's size, as the model will be shown them.
+
+    A row whose image is gone, unreadable or made from a test image is left out with a warning: one bad label must not
+    stop the training, and a test image that trains would make every figure a lie.
+    """
+    table = store.read(layout.ACCEPTED_LABELS, at_most=MOST_BYTES)
+    if table is None:
+        return []
+    rows, problems = parse_accepted_labels(table, classes)
+    geometry = Geometry(*IMAGE_SHAPE[1:])
+
+    def load(row: tuple[str, str]) -> AcceptedImage | str:
+        key, label = row
+        if origin := layout.test_image_behind(key, store.metadata(key)):
+            return f"{key} shows the test image {origin}, and test images never train"
+        try:
+            body = store.read(key, at_most=MOST_BYTES)
+            if body is None:
+                return f"{store.uri(key)} does not exist any more"
+            return AcceptedImage(decode(body, geometry).transpose(2, 0, 1), label, key)
+        except ObjectTooLargeError as error:
+            return str(error)
+        except PictureError as error:
+            return f"{key} {error}"
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        loaded = list(pool.map(load, rows))
+    for problem in [*problems, *(item for item in loaded if isinstance(item, str))]:
+        log.warning("Accepted label left out: %s", problem)
+    images = [item for item in loaded if isinstance(item, AcceptedImage)]
+    log.info("%d accepted labels are added to the training images", len(images))
+    return images
+
+
+def parse_accepted_labels(content: bytes, classes: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Rows (S3 key, class name) of ``labels/accepted.csv`` and one message per row that is not usable.
+
+    The file is written by people and by the review page: it is read as hostile. The last row of a key wins. Labels of
+    other classes are left out without a message (another model may use them).
+    Raises BadInputError when it is no CSV with the columns key and label, or has more than 10,000 rows.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError("labels/accepted.csv is not UTF-8 text. Write it with the columns key,label.") from error
+    reader = csv.reader(io.StringIO(text), strict=True)
+    rows: dict[str, str] = {}
+    problems: list[str] = []
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        if header and not {"key", "label"} <= set(header):
+            raise BadInputError(f"labels/accepted.csv has the columns {header!s:.100}, needs key and label.")
+        for number, cells in enumerate(reader, start=2):
+            if number > MAX_ACCEPTED_LABELS + 1:
+                raise BadInputError(f"labels/accepted.csv has more than {MAX_ACCEPTED_LABELS:,} rows.")
+            row = dict(zip(header, cells, strict=False))
+            key, label = row.get("key", ""), row.get("label", "").strip()
+            if not any(cells):
+                continue
+            if not key or len(key.encode()) > 1024:
+                problems.append(f"row {number}: {key!r:.80} is not an S3 key")
+            elif not label:
+                problems.append(f"row {number}: no label for {key!r:.80}")
+            else:
+                rows.pop(key, None)
+                rows[key] = label
+    except csv.Error as error:
+        raise BadInputError(f"labels/accepted.csv is not readable as CSV: {error}.") from error
+    return [(key, label) for key, label in rows.items() if label in classes], problems

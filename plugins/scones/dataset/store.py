@@ -1,0 +1,19 @@
+"""The bucket as staging uses it: many small objects at once."""
+
+from __future__ import annotations
+
+from scones.aws.store import ObjectStore
+from scones.defaults import AWS_CONN_ID
+
+
+def open_store(bucket: str, threads: int, aws_conn_id: str = AWS_CONN_ID) -> ObjectStore:
+    """Return the bucket through the Airflow connection, with a connection for each thread and retries with backoff."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config
+
+    config = Config(
+        max_pool_connections=threads + 2,
+        retries={"mode": "standard", "max_attempts": 6},
+        signature_version="s3v4",
+    )
+    return ObjectStore(bucket, client=S3Hook(aws_conn_id=aws_conn_id, config=config).get_conn())
