@@ -156,6 +156,7 @@ from scones.monitoring.drift import suggest_constraints
 from scones.images.statistics import NoveltyScale, baseline_statistics
 from scones.monitoring.build import ModelDocuments, ReportInputs, build_report
 from scones.monitoring.page import render_page
+from scones.training.served import ServedModel
 from scones.monitoring.index import DagRun, Window
 from scones.monitoring.store import fetcher, list_captures
 from scones.aws.store import ObjectStore
@@ -170,7 +171,9 @@ now = datetime.now(UTC)
 files = Watermark().select(list_captures(store, f"{prefix}/{ENDPOINT}/", None, now))
 summary = read_capture(files, fetcher(store), settings)
 endpoint = {"name": ENDPOINT, "config_name": "c", "capture_enabled": True, "sampling_percentage": 100}
-model = ModelDocuments(settings.classes, {"threshold": 0.93, "version": 1}, baseline, suggest_constraints(baseline))
+model = ModelDocuments(
+    ServedModel(ENDPOINT, classes=settings.classes), {"threshold": 0.93, "version": 1}, baseline,
+    suggest_constraints(baseline))
 report = build_report(summary, ReportInputs(
     report_id="report-0", run=DagRun(), endpoint=endpoint, window=Window(now, now), created_at=now, model=model))
 page = render_page(report, summary.least_confident, summary.most_unlike)

@@ -44,6 +44,14 @@ PARAMS = {
         section=WINDOW,
         description="Name of the endpoint; empty for the stack's.",
     ),
+    "classes": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "minLength": 1},
+        title="Classes",
+        section=WINDOW,
+        description="Class names in label order, for an endpoint whose model was not trained here; else empty.",
+    ),
     "since": Param(
         None,
         type=["null", "string"],

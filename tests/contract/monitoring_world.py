@@ -150,6 +150,7 @@ class FakeSageMaker:
     def __init__(self, bucket: str, endpoint: str, created: datetime) -> None:
         self.bucket, self.name, self.created = bucket, endpoint, created
         self.capture_enabled = True
+        self.dataset = DATASET
 
     def endpoint(self, name: str) -> dict[str, Any] | None:
         if name != self.name:
@@ -178,21 +179,15 @@ class FakeSageMaker:
     def training_job(self, name: str) -> dict[str, Any]:
         return {"TrainingJobArn": f"arn:training-job/{name}"}
 
-    def describe(self, operation: str, **arguments: Any) -> dict[str, Any] | None:
-        package = {
+    def find(self, group: str, model_data_url: str) -> dict[str, Any]:
+        return {
             "ModelPackageArn": "arn:package/scones-courier/3",
             "ModelPackageVersion": 3,
-            "InferenceSpecification": {
-                "Containers": [{"ModelDataUrl": f"s3://{self.bucket}/training/{JOB}/output/model.tar.gz"}]
-            },
+            "InferenceSpecification": {"Containers": [{"ModelDataUrl": model_data_url}]},
         }
-        if operation == "list_model_packages":
-            return {"ModelPackageSummaryList": [{"ModelPackageArn": package["ModelPackageArn"]}]}
-        if operation == "describe_model_package":
-            return package
-        assert operation == "list_tags"
-        assert arguments["ResourceArn"].startswith("arn:training-job/")
-        return {"Tags": [{"Key": "scones:dataset_version", "Value": DATASET}]}
+
+    def tags_of(self, arn: str | None) -> dict[str, str]:
+        return {"scones:dataset_version": self.dataset} if (arn or "").startswith("arn:training-job/") else {}
 
 
 def now() -> datetime:

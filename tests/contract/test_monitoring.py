@@ -110,9 +110,9 @@ def test_report_reads_every_record_and_raises_no_alarm_for_usual_traffic(place: 
     assert report["counts"]["files"] == 9
     assert report["latency"]["p95_ms"] == pytest.approx(1.5)
     assert report["latency"]["mean_ms"] == pytest.approx(1.5)
-    assert report["lineage"]["training_job_name"] == world.JOB
+    assert report["lineage"]["training_job"] == world.JOB
     assert report["lineage"]["dataset_version"] == world.DATASET
-    assert report["lineage"]["model_package_version"] == 3
+    assert report["lineage"]["version"] == 3
     assert place.document(written, "constraint_violations.json") == {"violations": []}
     assert {feature["name"] for feature in place.document(written, "statistics.json")["features"]} >= {"brightness"}
     page = place.s3.get_object(Bucket=place.bucket, Key=written["html_uri"].split("/", 3)[3])["Body"].read().decode()
@@ -329,6 +329,24 @@ def test_captures_made_by_aws_are_read(place: World, shared_data: Path) -> None:
     assert report["counts"]["files"] == 12
     assert report["counts"]["rejected"] == 7
     assert report["counts"]["undecodable_images"] == 0
+
+
+def test_facts_of_the_model_come_from_the_model_and_not_from_what_was_staged_last(place: World) -> None:
+    place.s3.put_object(
+        Bucket=place.bucket, Key="datasets/current.json", Body=json.dumps({"dataset_version": "ds-refused"}).encode()
+    )
+    labels = {"0": "motorcycle", "1": "bicycle"}
+    place.s3.put_object(Bucket=place.bucket, Key="datasets/ds-refused/label_map.json", Body=json.dumps(labels).encode())
+    place.traffic(world.vehicles(40, seed=18))
+    report = place.document(place.write("run-1"))
+    assert report["classes"] == world.CLASSES
+    assert report["baseline_available"]
+    place.sagemaker.dataset = ""
+    place.traffic(world.vehicles(40, seed=19), minutes=2)
+    unknown = place.document(place.write("run-2"))
+    assert unknown["classes"] == ["class 0", "class 1"]
+    assert not unknown["baseline_available"]
+    assert unknown["counts"]["unusable_outputs"] == 0
 
 
 def test_an_old_run_tried_again_does_not_take_the_watermark_back(place: World) -> None:

@@ -24,7 +24,7 @@ def alarm_message(report: Report, report_url: str) -> tuple[str, str]:
         f"Endpoint:  {report['endpoint_name']}",
         f"Window:    {report['window']['since']} to {report['window']['until']}",
         f"Records:   {report['captured_records']}" + (f", {rate:.1%} rejected" if rate is not None else ""),
-        f"Model:     {report['lineage'].get('training_job_name') or 'unknown'}",
+        f"Model:     {report['lineage']['training_job'] or 'unknown'}",
         "",
         "Violations:",
         *(f"  - {entry['feature_name']}: {entry['description']}" for entry in report["violations"][:20]),

@@ -1,4 +1,4 @@
-"""What monitoring asks AWS for: the endpoint and where its model came from, its traffic; what it publishes."""
+"""What monitoring asks AWS for: the endpoint, its model and its traffic; and what it publishes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scones.aws.lineage import training_job_of_artifact
-from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
+from scones.defaults import AWS_CONN_ID
 from scones.monitoring.build import Traffic
+from scones.training.aws import read_served_model
+from scones.training.registry import ModelRegistryHook
+from scones.training.served import ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from scones.monitoring.document import EndpointFacts, Report
     from scones.monitoring.index import Window
@@ -28,12 +29,13 @@ log = logging.getLogger(__name__)
 
 METRIC_NAMESPACE = "Scones/ModelMonitor"
 _LARGEST_WINDOW = timedelta(days=14)
-#: Packages looked at to find the live model's; it is among the newest but for a rollback far back.
-_PACKAGES_SEARCHED = 20
 
 
 class EndpointMissingError(RuntimeError):
     """There is no such endpoint, so there is nothing to report on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no endpoint named {name!r}. Run the train_and_deploy DAG first.")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class MonitoringAws:
     """The clients monitoring needs, all through one Airflow connection; tests pass their own."""
 
     store: ObjectStore
-    sagemaker: SageMakerResourcesHook
+    sagemaker: ModelRegistryHook
     cloudwatch: Any
     sns: Any
 
@@ -50,7 +52,7 @@ class MonitoringAws:
         """Connect through Airflow's AWS connection."""
         return cls(
             store=ObjectStore(bucket, aws_conn_id),
-            sagemaker=SageMakerResourcesHook(aws_conn_id=aws_conn_id),
+            sagemaker=ModelRegistryHook(aws_conn_id=aws_conn_id),
             cloudwatch=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudwatch").conn,
             sns=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="sns").conn,
         )
@@ -63,7 +65,7 @@ class MonitoringAws:
         """
         endpoint = self.sagemaker.endpoint(name)
         if endpoint is None:
-            raise EndpointMissingError(f"There is no endpoint named {name!r}. Run the train_and_deploy DAG first.")
+            raise EndpointMissingError(name)
         config_name = endpoint.get("EndpointConfigName")
         config = (self.sagemaker.endpoint_config(config_name) if config_name else None) or {}
         capture = config.get("DataCaptureConfig") or {}
@@ -85,9 +87,17 @@ class MonitoringAws:
             ],
         }
 
-    def lineage(self, endpoint: EndpointFacts) -> dict[str, Any]:
-        """Model, model package, training job and data set behind the endpoint, as far as they are known."""
-        return _lineage_of(self.sagemaker, endpoint)
+    def served(self, endpoint_name: str, classes: Sequence[str]) -> ServedModel:
+        """What the endpoint serves; ``classes`` name those of a model whose lineage is not ours.
+
+        Raises:
+            EndpointMissingError: there is no such endpoint.
+            scones.training.served.ServedClassesError: the lineage names other classes.
+        """
+        served = read_served_model(endpoint_name, self.store, self.sagemaker, classes)
+        if served is None:
+            raise EndpointMissingError(endpoint_name)
+        return served
 
     def traffic(self, endpoint: EndpointFacts, window: Window) -> Traffic:
         """Invocations, errors and latency of the endpoint in a window, two weeks at most.
@@ -172,60 +182,3 @@ class MonitoringAws:
         ]
         self.cloudwatch.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
         return len(data)
-
-
-def _lineage_of(sagemaker: SageMakerResourcesHook, endpoint: EndpointFacts) -> dict[str, Any]:
-    lineage: dict[str, Any] = {"endpoint_config_name": endpoint["config_name"]}
-    model_name = next((variant["model_name"] for variant in endpoint["variants"]), None)
-    model = sagemaker.model(model_name) if model_name else None
-    if model is None:
-        return lineage
-    container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
-    lineage.update(model_name=model_name, model_data_url=container.get("ModelDataUrl"))
-    package = _package_of(sagemaker, container)
-    if package:
-        properties = package.get("CustomerMetadataProperties") or {}
-        containers = package.get("InferenceSpecification", {}).get("Containers", [])
-        lineage.update(
-            model_package_arn=package["ModelPackageArn"],
-            model_package_version=package.get("ModelPackageVersion"),
-            model_data_url=lineage["model_data_url"] or next((c.get("ModelDataUrl") for c in containers), None),
-            dataset_version=properties.get("dataset_version"),
-            training_job_name=properties.get("training_job"),
-            git_revision=properties.get("git_revision"),
-        )
-    if not lineage.get("training_job_name"):
-        try:
-            lineage["training_job_name"] = training_job_of_artifact(lineage["model_data_url"] or "")
-        except ValueError:
-            # A model that was not trained here; its tags may know.
-            lineage["training_job_name"] = _tags(sagemaker, model.get("ModelArn")).get("scones:training_job")
-    if not lineage.get("dataset_version") and lineage["training_job_name"]:
-        job = sagemaker.training_job(lineage["training_job_name"]) or {}
-        tags = _tags(sagemaker, job.get("TrainingJobArn"))
-        lineage.update(dataset_version=tags.get("scones:dataset_version"), git_revision=tags.get("scones:git_revision"))
-    return lineage
-
-
-def _package_of(sagemaker: SageMakerResourcesHook, container: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model package the container names, or the newest of the project's group with the same artifact."""
-    if container.get("ModelPackageName"):
-        return sagemaker.describe("describe_model_package", ModelPackageName=container["ModelPackageName"])
-    listed = sagemaker.describe(
-        "list_model_packages",
-        ModelPackageGroupName=MODEL_PACKAGE_GROUP,
-        SortBy="CreationTime",
-        SortOrder="Descending",
-        MaxResults=_PACKAGES_SEARCHED,
-    )
-    for summary in (listed or {}).get("ModelPackageSummaryList", []):
-        package = sagemaker.describe("describe_model_package", ModelPackageName=summary["ModelPackageArn"]) or {}
-        containers = package.get("InferenceSpecification", {}).get("Containers", [])
-        if any(one.get("ModelDataUrl") == container.get("ModelDataUrl") for one in containers):
-            return package
-    return None
-
-
-def _tags(sagemaker: SageMakerResourcesHook, arn: str | None) -> dict[str, str]:
-    answer = sagemaker.describe("list_tags", ResourceArn=arn) if arn else None
-    return {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}

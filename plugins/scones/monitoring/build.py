@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from scones.defaults import DEFAULT_CLASSES, DEFAULT_THRESHOLD
+from scones.defaults import DEFAULT_THRESHOLD
 from scones.images.statistics import QUANTILES, STATISTICS, categorical_feature, features_by_name, numerical_feature
 from scones.monitoring import figures
 from scones.monitoring.capture_summary import CaptureSummary
@@ -22,6 +22,7 @@ from scones.monitoring.document import Change, Counts, EndpointFacts, Latency, P
 from scones.monitoring.drift import DriftResult, compare, effective_count
 from scones.monitoring.ground_truth import Quality
 from scones.monitoring.index import START, DagRun, IndexEntry, Place, Window
+from scones.training.served import ServedModel
 
 REPORT_VERSION = 1
 #: Statistics whose means are compared from report to report.
@@ -59,19 +60,22 @@ class ModelDocuments:
     """What is known of the live model and its training images; what is not there keeps its default.
 
     Attributes:
-        classes: class names in the order of the endpoint's answer.
+        served: the model and where it came from.
         threshold: ``{"threshold", "version", ...}``: config/threshold.json.
-        baseline, constraints: documents of the training data set.
+        baseline, constraints: documents of the dataset it was trained on.
         evaluation: evaluation.json, for the confidences on the test images.
-        lineage: model package, training job, data set.
     """
 
-    classes: Sequence[str] = tuple(DEFAULT_CLASSES)
+    served: ServedModel
     threshold: Mapping[str, Any] = field(default_factory=lambda: {"threshold": DEFAULT_THRESHOLD, "version": 0})
     baseline: Mapping[str, Any] | None = None
     constraints: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the endpoint's answer; empty when unknown."""
+        return self.served.classes
 
     @property
     def least_confidence(self) -> float:
@@ -114,7 +118,8 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         scones.monitoring.drift.ConstraintsError: the constraints cannot be used.
     """
     model = inputs.model
-    class_counts = {name: summary.predicted_counts.get(index, 0) for index, name in enumerate(model.classes)}
+    number = len(model.classes) or max(summary.predicted_counts, default=-1) + 1
+    class_counts = {model.served.class_name(index): summary.predicted_counts.get(index, 0) for index in range(number)}
     counts = _counts(summary, inputs)
     drift = _drift(model, summary, class_counts, counts["effective_records"])
     usable = counts["passed"] + counts["rejected"]
@@ -126,7 +131,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "created_at": inputs.created_at.isoformat(),
         "run": {"dag_id": inputs.run.dag_id, "run_id": inputs.run.run_id},
         "window": inputs.window.as_text(),
-        "classes": list(model.classes),
+        "classes": list(class_counts),
         "threshold": dict(model.threshold),
         "captured_records": summary.records,
         "counts": counts,
@@ -146,7 +151,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "baseline_histograms": figures.histograms(summary, model.baseline),
         "drift": [result.as_dict() for result in drift],
         "quality": inputs.quality,
-        "lineage": dict(model.lineage),
+        "lineage": model.served.as_dict(),
         "baseline_available": model.baseline is not None,
         "checks": [],
         "violations": [],
@@ -257,8 +262,8 @@ def index_entry(report: Report, inputs: ReportInputs, place_before: Place = STAR
         mean_confidence=report["confidence"]["mean"],
         latency_p95_ms=report["latency"]["p95_ms"],
         violations=len(report["violations"]),
-        model_version=report["lineage"].get("model_package_version"),
-        training_job_name=report["lineage"].get("training_job_name"),
+        model_version=inputs.model.served.version,
+        training_job_name=inputs.model.served.training_job or None,
         means={name: known[name]["numerical_statistics"]["mean"] for name in COMPARED},
         place_before=place_before,
     )

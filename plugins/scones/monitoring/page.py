@@ -142,7 +142,7 @@ def _gallery(examples: Sequence[Example], classes: Sequence[str]) -> list[dict[s
             {
                 # A data: URI that thumbnail_uri made, never one from the capture.
                 "uri": uri,
-                "class": classes[example.predicted] if 0 <= example.predicted < len(classes) else "unknown",
+                "class": classes[example.predicted],
                 "confidence": example.confidence,
                 "novelty": example.novelty,
                 "time": example.time,
@@ -175,19 +175,18 @@ def _comparison(rows: Sequence[Change]) -> list[dict[str, str]]:
 
 
 def _lineage(report: Report) -> list[tuple[str, str]]:
-    lineage, endpoint, threshold = report["lineage"], report["endpoint"], report["threshold"]
-    version = lineage.get("model_package_version")
+    model, endpoint, threshold = report["lineage"], report["endpoint"], report["threshold"]
     rows = [
         ("Endpoint", endpoint["name"]),
-        ("Endpoint configuration", endpoint.get("config_name")),
-        ("Model", lineage.get("model_name")),
-        ("Model package", f"version {version}" if version else None),
-        ("Model package ARN", lineage.get("model_package_arn")),
-        ("Training job", lineage.get("training_job_name")),
-        ("Data set", lineage.get("dataset_version")),
-        ("Code", lineage.get("git_revision")),
+        ("Endpoint configuration", endpoint["config_name"]),
+        ("Model", model["model_name"]),
+        ("Model package", f"version {model['version']}" if model["version"] else None),
+        ("Model package ARN", model["package_arn"]),
+        ("Training job", model["training_job"]),
+        ("Data set", model["dataset_version"]),
+        ("Code", model["git_revision"]),
         ("Threshold", f"{threshold['threshold']:g}, version {threshold.get('version', 0)}"),
-        ("Sampling", f"{endpoint.get('sampling_percentage') or 100:g} %"),
+        ("Sampling", f"{endpoint['sampling_percentage']:g} %"),
         ("DAG run", " ".join(filter(None, [report["run"].get("dag_id"), report["run"].get("run_id")]))),
     ]
     return [(title, str(value)) for title, value in rows if value]

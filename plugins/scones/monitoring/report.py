@@ -41,12 +41,14 @@ class ReportOrder:
     Without ``since`` it covers what arrived after the endpoint's last report: each record is in one report, whichever
     DAG writes it. With ``since`` it covers the records whose inference time lies in ``[since, until)``, and the next
     report begins where it would have begun. A DAG run has one report per endpoint, however often its task is tried.
+    ``classes`` name those of a model whose lineage is not ours, in label order.
     """
 
     endpoint_name: str
     run: DagRun
     since: datetime | None = None
     until: datetime | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def report_id(self) -> str:
@@ -90,7 +92,7 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
     """
     now, store, name = clock(), aws.store, order.endpoint_name
     endpoint = aws.endpoint(name)
-    model = documents_of(store, aws.lineage(endpoint))
+    model = documents_of(store, aws.served(name, order.classes))
     entries = parse_index(store.read(layout.report_index(name)))
     place = place_of(aws, name, entries, order.report_id)
     captures = CapturePlace.of(store, endpoint)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from scones.aws import layout
+from scones.aws.store import DamagedDocumentError
 from scones.images.pictures import Geometry
 from scones.images.statistics import NoveltyScale, categorical_counts, features_by_name
 from scones.monitoring.build import ModelDocuments
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from scones.aws.store import ObjectStore
     from scones.monitoring.document import EndpointFacts
     from scones.monitoring.index import Window
+    from scones.training.served import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +39,25 @@ class CaptureDestinationError(RuntimeError):
     """The endpoint captures to another bucket than the project's; the message says how to bring them together."""
 
 
-def documents_of(store: ObjectStore, lineage: Mapping[str, Any]) -> ModelDocuments:
-    """Read what belongs to the live model; what is not there keeps its default."""
+def documents_of(store: ObjectStore, served: ServedModel) -> ModelDocuments:
+    """Read what belongs to the live model; what is not there, or can't be understood, keeps its default."""
+    version, job = served.dataset_version, served.training_job
+    keys = {
+        "threshold": layout.THRESHOLD,
+        "baseline": layout.baseline(version, "statistics") if version else "",
+        "constraints": layout.baseline(version, "constraints") if version else "",
+        "evaluation": layout.evaluation(job, "evaluation.json") if job else "",
+    }
     found: dict[str, Any] = {}
-    current = store.read_json(layout.CURRENT_DATASET) or {}
-    version = lineage.get("dataset_version") or current.get("dataset_version")
-    if version:
-        found["baseline"] = store.read_json(layout.baseline(version, "statistics"))
-        found["constraints"] = store.read_json(layout.baseline(version, "constraints"))
-        label_map = store.read_json(layout.label_map(version))
-        if label_map:
-            found["classes"] = [label_map[str(index)] for index in range(len(label_map))]
-    job = lineage.get("training_job_name")
-    if job:
-        found["evaluation"] = store.read_json(layout.evaluation(job, "evaluation.json"))
-    found["threshold"] = store.read_json(layout.THRESHOLD)
-    found["lineage"] = {**lineage, "dataset_version": version}
-    return ModelDocuments(**{name: value for name, value in found.items() if value is not None})
+    for name, key in keys.items():
+        try:
+            document = store.read_json(key) if key else None
+        except DamagedDocumentError as error:
+            log.warning("%s: the report goes on without it", error)
+            continue
+        if document is not None:
+            found[name] = document
+    return ModelDocuments(served, **found)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def read_settings(model: ModelDocuments, since: datetime | None, until: datetime
         width, height = (int(side) for side in size.split("x"))
         seen = {"geometry": Geometry(height, width), "scale": NoveltyScale.of(model.baseline)}
     return ReadSettings(
-        classes=tuple(model.classes),
+        classes=model.classes,
         threshold=model.least_confidence,
         since=since.timestamp() if since else None,
         until=until.timestamp() if until else None,
@@ -131,7 +135,7 @@ def quality_of(
             log.warning("Ground truth %s, %s", file.key, problem)
     if not labels:
         return None, files
-    settings = ReadSettings(classes=tuple(model.classes), inference_ids=frozenset(labels), images=False)
+    settings = ReadSettings(classes=model.classes, inference_ids=frozenset(labels), images=False)
     predictions = read_capture(captures.of_hours(hours), captures.fetch, settings, workers=0).labelled
     return model_quality(predictions, labels, model.classes, model.least_confidence), files
 

@@ -73,7 +73,8 @@ def write_report(resources: Mapping[str, str], params: Any = None, run_id: Any =
     from scones.monitoring.report import write_report as write
 
     run = DagRun("monitor_endpoint", run_id)
-    return write(_connect(resources), ReportOrder(resources["EndpointName"], run, *window_of(params)))
+    order = ReportOrder(resources["EndpointName"], run, *window_of(params), classes=tuple(params["classes"] or ()))
+    return write(_connect(resources), order)
 
 
 @report_task(task_id="write_report")
@@ -136,7 +137,7 @@ def report_drift(
     since = datetime.now(UTC) - timedelta(hours=params["retrain_cooldown_hours"])
     for entry in parse_index(aws.store.read(layout.report_index(written["endpoint_name"]))):
         asked = entry.retraining_requested_at
-        same_model = entry.training_job_name == report["lineage"].get("training_job_name")
+        same_model = entry.training_job_name == (report["lineage"]["training_job"] or None)
         if asked and asked > since and same_model and entry.report_id != written["report_id"]:
             raise AirflowSkipException(f"Report {entry.report_id} asked for retraining of the live model at {asked}")
     _mark(aws, written, "retraining_requested_at")

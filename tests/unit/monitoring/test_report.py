@@ -26,6 +26,7 @@ from scones.monitoring.index import DagRun, Window
 from scones.monitoring.page import _comparison, render_page
 from scones.report import charts, svg
 from scones.report.formatting import number, percent, when
+from scones.training.served import ServedModel
 from tests.contract.monitoring_world import capture_line, confidences, png, vehicles
 
 CLASSES = ["bicycle", "motorcycle"]
@@ -45,7 +46,8 @@ def captured(images: np.ndarray, answers: np.ndarray | None = None, **options: A
 
 
 ENDPOINT: Any = {"name": "courier", "config_name": "c-1", "capture_enabled": True, "sampling_percentage": 100}
-MODEL = ModelDocuments(CLASSES, {"threshold": 0.93, "version": 4}, BASELINE, suggest_constraints(BASELINE))
+SERVED = ServedModel("courier", version=3, training_job="job", classes=tuple(CLASSES))
+MODEL = ModelDocuments(SERVED, {"threshold": 0.93, "version": 4}, BASELINE, suggest_constraints(BASELINE))
 
 
 def inputs(**changes: Any) -> ReportInputs:
@@ -279,8 +281,13 @@ def test_hostile_text_in_any_place_stays_text() -> None:
         summary,
         inputs(
             endpoint={"name": HOSTILE, "config_name": HOSTILE, "capture_enabled": True, "sampling_percentage": 100},
-            classes=[HOSTILE, "motorcycle"],
-            lineage={"training_job_name": HOSTILE, "dataset_version": HOSTILE, "model_package_version": HOSTILE},
+            served=ServedModel(
+                HOSTILE,
+                model_name=HOSTILE,
+                training_job=HOSTILE,
+                dataset_version=HOSTILE,
+                classes=(HOSTILE, "motorcycle"),
+            ),
             run=DagRun(HOSTILE, HOSTILE),
         ),
     )
@@ -313,7 +320,7 @@ def test_grey_images_and_many_classes_make_a_page() -> None:
     answer = [0.01] * 11 + [0.89]
     content = "".join(capture_line(buffer.getvalue(), answer, AT) + "\n" for _ in grey)
     summary = summarise([("k", 1, content.encode())], ReadSettings(classes=tuple(names), scale=SCALE))
-    report = build_report(summary, inputs(classes=names, baseline=None))
+    report = build_report(summary, inputs(served=replace(SERVED, classes=tuple(names)), baseline=None))
     assert summary.undecodable == 0
     assert "class 11" in render_page(report, summary.least_confident, summary.most_unlike)
 
