@@ -50,7 +50,7 @@ class Shown(Row):
 
 def shown(row: Row, image: bytes | None) -> Shown:
     """Return the row with its image drawn anew and small: nothing of the original bytes reaches the page."""
-    from scones.images.decode import thumbnail_uri
+    from scones.images.thumbnails import thumbnail_uri
 
     return {**row, "picture": thumbnail_uri(image, THUMBNAIL_PIXELS) if image else None}
 
