@@ -14,7 +14,7 @@ COPY requirements-airflow.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
     VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --require-hashes -r /build/requirements-airflow.txt \
     && /opt/venv/bin/python -m pip uninstall --yes uv pip \
-    && find /opt/venv/lib/python3.11/site-packages -type d \
+    && find /opt/venv/lib/python3.*/site-packages -type d \
        \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} +
 
 FROM builder AS platform-packages
@@ -22,7 +22,7 @@ COPY requirements-platform.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
     VIRTUAL_ENV=/opt/venv /opt/venv/bin/uv pip install --require-hashes -r /build/requirements-platform.txt \
     && /opt/venv/bin/python -m pip uninstall --yes uv pip \
-    && find /opt/venv/lib/python3.11/site-packages -type d -name tests -prune -exec rm -rf {} +
+    && find /opt/venv/lib/python3.*/site-packages -type d -name tests -prune -exec rm -rf {} +
 
 FROM ${BASE_IMAGE} AS base
 # Group 0 may write what the user may, so that an arbitrary user id (SCONES_UID) works too.

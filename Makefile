@@ -4,8 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3.11
 VENV := .venv
+# The Python that the environment was made with, else the newest of these that is here; PYTHON= names another.
+PYTHONS := python3.13 python3.12 python3.11
+MADE_WITH := $(shell cat $(VENV)/.python 2>/dev/null)
+PYTHON ?= $(or $(MADE_WITH),$(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "" 2>/dev/null && echo $(name)))),python3)
 BIN := $(VENV)/bin
 # The deployment's, with the SageMaker SDK.
 DEPLOY := .venv-deploy
@@ -50,6 +53,13 @@ test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in two processes (slow one
 test-slow: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests that take minutes: kill tests, drills, large batches
 	@$(BIN)/pytest -m slow --timeout 1800 $(ARGS)
 
+.PHONY: test-pythons
+test-pythons: ## Run make check and make test on every supported Python that is here, each in an environment of its own
+	@for python in $(PYTHONS); do \
+	  if ! $$python -c "" 2>/dev/null; then echo "No $$python here"; continue; fi; \
+	  echo "== $$python"; \
+	  $(MAKE) --no-print-directory check test PYTHON=$$python VENV=.venv-$${python#python} DEPLOY=.venv-deploy-$${python#python} || exit 1; done
+
 .PHONY: check
 check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/ruff check .
@@ -93,32 +103,34 @@ deploy: $(DEPLOY)/.ready ## Deploy the resources to the AWS the environment poin
 destroy: $(DEPLOY)/.ready ## Remove the deployed resources
 	@$(DEPLOY)/bin/python -m infrastructure destroy $(ARGS)
 
-LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
+# One lock for every Python and system: what differs between them stands in the file with its condition.
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: lock
 lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
-	@$(LOCK) --upgrade --group platform --group embedded -o requirements.txt
-	@$(LOCK) -c requirements.txt --group platform --group embedded --group dev -o requirements-dev.txt
-	@$(LOCK) -c requirements.txt --group compose -o requirements-airflow.txt
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --group pyproject.toml:deploy -o requirements-deploy.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml. Python 3.11.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt
+	@$(LOCK) pyproject.toml --upgrade --group platform --group embedded -o requirements.txt
+	@$(LOCK) pyproject.toml -c requirements.txt --group platform --group embedded --group dev -o requirements-dev.txt
+	@$(LOCK) pyproject.toml -c requirements.txt --group compose -o requirements-airflow.txt
+	@$(LOCK) -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
+	@$(LOCK) --group pyproject.toml:deploy -o requirements-deploy.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
-	@rm -rf $(VENV) $(DEPLOY) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-3.* $(DEPLOY) $(DEPLOY)-3.* .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/uv: requirements-setup.txt
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "Python 3.11 was not found (looked for $(PYTHON))."; \
-	  echo "  Debian 12:  sudo apt-get install python3.11 python3.11-venv"; \
-	  echo "  macOS:      brew install python@3.11"; \
-	  echo "  elsewhere:  pyenv install 3.11, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
-	  echo "$(PYTHON) is not Python 3.11. Name one that is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+# Made anew when another Python is named than the one it was made with.
+$(BIN)/uv: requirements-setup.txt $(if $(filter-out $(MADE_WITH),$(PYTHON)),FORCE)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "No Python 3.11, 3.12 or 3.13 was found (looked for $(PYTHON))."; \
+	  echo "  Debian, Ubuntu:  sudo apt-get install python3 python3-venv"; \
+	  echo "  Fedora:          sudo dnf install python3.13"; \
+	  echo "  macOS:           brew install python@3.13"; \
+	  echo "  elsewhere:       name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Setting up $(VENV)"
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "Debian and Ubuntu: sudo apt-get install python3.11-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	@echo $(PYTHON) > $(VENV)/.python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.txt
 	@touch $@
 
@@ -138,3 +150,6 @@ $(VENV)/.dev: $(BIN)/uv requirements-dev.txt
 	@echo "Installing the locked packages, with those for tests"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	@touch $@
+
+.PHONY: FORCE
+FORCE:

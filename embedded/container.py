@@ -20,10 +20,20 @@ POLL_SECONDS = 0.2
 START_TIMEOUT_S = 60
 
 
+# What differs where the resources live on this machine: the image that trains is `sagemaker_local`'s own, and functions
+# run in the Python that is certainly here.
+LOCAL_PARAMETERS = {
+    "TrainingImage": "sagemaker-local/image-classification:1",
+    "FunctionRuntime": f"python{sys.version_info.major}.{sys.version_info.minor}",
+}
+
+
 def deploy_command(stack_name: str) -> list[str]:
-    """The command that deploys the resources on this machine, where the training image is `sagemaker_local`'s own."""
-    image = "TrainingImage=sagemaker-local/image-classification:1"
-    return [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", stack_name, "--parameter", image]
+    """The command that deploys the resources on this machine."""
+    command = [sys.executable, "-m", "infrastructure", "deploy", "--stack-name", stack_name]
+    for name, value in LOCAL_PARAMETERS.items():
+        command += ["--parameter", f"{name}={value}"]
+    return command
 
 
 def _health_url() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def sdk_python() -> str:
     """A Python that has the SageMaker SDK: the deployment's. Airflow's has none, as both cannot live in one."""
-    python = ROOT / ".venv-deploy" / "bin" / "python"
+    python = ROOT / Path(sys.prefix).name.replace(".venv", ".venv-deploy") / "bin" / "python"
     if not python.exists():
         pytest.skip("the SageMaker SDK is not installed: `make .venv-deploy/.ready` does it")
     return str(python)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-ROLE = "arn:aws:iam::000000000000:role/unused"
+from embedded.container import LOCAL_PARAMETERS
+
+ROLE = "arn:aws:iam::111122223333:role/unused"
 
 CODE = """
 import base64
@@ -50,7 +52,11 @@ def package(code: str = CODE) -> bytes:
 def function(ministack: str, aws: Callable[..., Any]) -> str:
     name = f"probe-{uuid.uuid4().hex[:8]}"
     aws("lambda").create_function(
-        FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="code.handler", Code={"ZipFile": package()}
+        FunctionName=name,
+        Runtime=LOCAL_PARAMETERS["FunctionRuntime"],
+        Role=ROLE,
+        Handler="code.handler",
+        Code={"ZipFile": package()},
     )
     return name
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import boto3
 import pytest
 
 from embedded import environment, services
+from embedded.container import LOCAL_PARAMETERS
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
 from infrastructure import artifacts as artifacts_module
@@ -45,6 +46,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return regions
 
 
+RUNTIME = {"FunctionRuntime": LOCAL_PARAMETERS["FunctionRuntime"]}
+
+
+class DeploymentHere(Deployment):
+    """A deployment whose functions ask for the Python that certainly is on this machine."""
+
+    def deploy(self, parameters: Mapping[str, str] | None = None) -> dict[str, str]:
+        return super().deploy({**RUNTIME, **(parameters or {})})
+
+    def plan(self, parameters: Mapping[str, str] | None = None) -> Any:
+        return super().plan({**RUNTIME, **(parameters or {})})
+
+
 @pytest.fixture
 def said() -> list[str]:
     return []
@@ -54,7 +68,7 @@ def said() -> list[str]:
 def deployment(session: Any, said: list[str], request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """A deployment of its own; everything of it is gone afterwards."""
     name = f"t{zlib.crc32(request.node.name.encode()):08x}"
-    made = Deployment(session, name, said.append)
+    made = DeploymentHere(session, name, said.append)
     yield made
     Deployment(session, name).destroy(delete_data=True, leave_endpoint=True)
 
@@ -254,6 +268,8 @@ def test_the_command_line_plans_deploys_and_destroys(
 ) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sdk_python, "-m", "infrastructure", *arguments, "--stack-name", deployment.stack_name]
+        if arguments[0] in {"plan", "deploy"}:
+            command += ["--parameter", f"FunctionRuntime={RUNTIME['FunctionRuntime']}"]
         return subprocess.run(
             command,
             env=environment.platform_environment(platform_settings) | {"PATH": os.environ["PATH"]},
@@ -294,14 +310,14 @@ def test_after_kill_9_the_stack_is_made_again_around_the_surviving_data(
     try:
         service.start()
         service.wait_ready()
-        outputs = Deployment(session, "again").deploy()
+        outputs = DeploymentHere(session, "again").deploy()
         session.client("s3").put_object(Bucket=outputs["BucketName"], Key="photos/a.png", Body=b"kept")
         assert service.process is not None
         service.process.kill()
         service.process.wait()
         service.start()
         service.wait_ready()
-        after = Deployment(session, "again").deploy()
+        after = DeploymentHere(session, "again").deploy()
         assert after == outputs
         kept = session.client("s3").get_object(Bucket=outputs["BucketName"], Key="photos/a.png")["Body"].read()
         assert kept == b"kept"

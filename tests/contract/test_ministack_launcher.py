@@ -22,6 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from embedded import services
+from embedded.container import LOCAL_PARAMETERS
 from embedded.patches import checks, cloudwatch, eventbridge, lambda_workers, s3, step_functions
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
@@ -77,7 +78,7 @@ class Platform:
             content.writestr("code.py", HANDLER)
         arn: str = self.client("lambda").create_function(
             FunctionName=name,
-            Runtime="python3.11",
+            Runtime=LOCAL_PARAMETERS["FunctionRuntime"],
             Role=self.role,
             Handler="code.handler",
             Timeout=60,

@@ -16,11 +16,11 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
+from embedded.container import LOCAL_PARAMETERS
 from infrastructure.deploy import Deployment
 from scones.batch.plan import ChunkReference, make_plan
 from scones.batch.store import BatchStore
 from scones.training.served import ServedModel
-from tests.support.template import IMAGE
 
 SURE, UNSURE = [0.98, 0.02], [0.6, 0.4]
 MODEL = ServedModel(
@@ -176,7 +176,7 @@ class World:
 
 def deploy_world(aws: Callable[..., Any], stub: StubSageMaker, connection: str, stack: str = "batch-test") -> World:
     """Deploy the project's stack once more, with a classify function that asks the stub."""
-    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), stack).deploy(IMAGE)
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), stack).deploy(LOCAL_PARAMETERS)
     variables = {"ENDPOINT_NAME": outputs["EndpointName"], "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": stub.url}
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"], Environment={"Variables": variables}

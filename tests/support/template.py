@@ -10,8 +10,6 @@ import yaml
 from infrastructure.artifacts import ROOT
 
 TEMPLATE = ROOT / "infrastructure" / "template.yaml"
-# A deployment that is given its training image asks no SageMaker SDK for it.
-IMAGE = {"TrainingImage": "local/image-classification:1"}
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from embedded.container import LOCAL_PARAMETERS
 from infrastructure.deploy import Deployment
-from tests.support.template import IMAGE
 
 STACK = "wf-test"
 CONFIDENT, UNSURE = [0.98, 0.02], [0.6, 0.4]
@@ -176,7 +176,7 @@ class Workflow:
 
 @pytest.fixture(scope="session")
 def workflow(ministack: str, aws: Callable[..., Any], scripted_runtime: Runtime) -> Workflow:
-    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), STACK).deploy(IMAGE)
+    outputs = Deployment(SimpleNamespace(region_name="us-east-1", client=aws), STACK).deploy(LOCAL_PARAMETERS)
     aws("lambda").update_function_configuration(
         FunctionName=outputs["ClassifyFunctionName"],
         Environment={

@@ -1,7 +1,8 @@
 """A container small enough to read: `train` and `serve` under SageMaker's contract, misbehaving as it is told to.
 
 Hyperparameters of `train`: epochs, seconds (for each epoch), exit_code, failure (text), ignore_sigterm,
-save_on_sigterm, checkpoint, signal (to itself). `serve` upper-cases what it is sent; the variable TOY_SERVE says how it misbehaves.
+save_on_sigterm, checkpoint, signal (to itself). `serve` upper-cases what it is
+sent; the variable TOY_SERVE says how it misbehaves.
 """
 
 # ruff: noqa: T201

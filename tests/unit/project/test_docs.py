@@ -59,8 +59,8 @@ def test_a_missing_python_is_said_with_how_to_get_it(tmp_path: Path):
         check=False,
     )
     assert done.returncode != 0
-    assert "Python 3.11 was not found" in done.stdout
-    assert "apt-get install python3.11" in done.stdout
+    assert "No Python 3.11, 3.12 or 3.13 was found" in done.stdout
+    assert "apt-get install python3 python3-venv" in done.stdout
     assert not (tmp_path / "venv").exists()
 
 
@@ -75,4 +75,4 @@ def test_another_python_is_refused(tmp_path: Path):
         check=False,
     )
     assert done.returncode != 0
-    assert "is not Python 3.11" in done.stdout
+    assert "No Python 3.11, 3.12 or 3.13 was found" in done.stdout

@@ -86,7 +86,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda c: c.invoke_endpoint(EndpointName="e", Body=b"\x89PNG...", ContentType="image/png"),
     ),
     "query": ("cloudformation", lambda c: c.describe_stacks(StackName="s t/ö")),
-    "rest path": ("lambda", lambda c: c.get_function(FunctionName="arn:aws:lambda:eu-west-1:123456789012:function:f")),
+    "rest path": ("lambda", lambda c: c.get_function(FunctionName="arn:aws:lambda:eu-west-1:111122223333:function:f")),
     "s3 object": ("s3", lambda c: c.put_object(Bucket="b", Key="a b/ä+&=%25//..x.png", Body=b"content")),
     "s3 listing": ("s3", lambda c: c.list_objects_v2(Bucket="bkt", Prefix="a b/ä&", Delimiter="/", MaxKeys=5)),
 }
