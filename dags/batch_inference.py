@@ -31,91 +31,12 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from scones.aws.tasks import resolve_resources
-from scones.batch import tasks
+from scones.batch import form, tasks
 from scones.batch.operator import BatchChunkOperator
 from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
-FAN_OUTS = ["executions", "distributed_map", "express"]
-INPUT, PACE, LIMITS = "What to score", "How fast", "When the run fails"
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
-
-PARAMS = {
-    "prefix": Param(
-        "", type=["null", "string"], title="S3 prefix", section=INPUT,
-        description="Folder in the project's bucket, as photos/2026-11-20/. Empty: the served model's test images.",
-    ),
-    "manifest": Param(
-        "", type=["null", "string"], title="Manifest", section=INPUT,
-        description="S3 key of a .jsonl or .csv file with the keys to score, instead of a prefix.",
-    ),
-    "keys": Param(
-        [], type=["null", "array"], items={"type": "string"}, title="Keys", section=INPUT,
-        description="S3 keys to score, one per line, instead of a prefix.",
-    ),
-    "rerun_failed_of": Param(
-        "", type=["null", "string"], title="Run the failed ones again", section=INPUT,
-        description="Id of an earlier batch: scores its failed, timed out and aborted images.",
-    ),
-    "only_new": Param(
-        False, type="boolean", title="Only new images", section=INPUT,
-        description="Leave out images that have a row in the results of an earlier batch (unless overwritten since).",
-    ),
-    "suffixes": Param(
-        [".png", ".jpg", ".jpeg"], type="array", items={"type": "string"}, title="Suffixes", section=INPUT,
-        description="Only keys that end so, in any case; lists and manifests never reach the classifier.",
-    ),
-    "modified_after": Param(
-        "", type=["null", "string"], title="Not older than", section=INPUT,
-        description="ISO date or time; images last modified before it are left out.",
-    ),
-    "modified_before": Param(
-        "", type=["null", "string"], title="Older than", section=INPUT,
-        description="ISO date or time; images last modified at or after it are left out.",
-    ),
-    "sample_size": Param(
-        0, type="integer", minimum=0, title="Sample size", section=INPUT, description="Score so many at random; 0: all",
-    ),
-    "sample_seed": Param(
-        0, type="integer", title="Sample seed", section=INPUT, description="The same seed picks the same images.",
-    ),
-    "fan_out": Param(
-        "executions", type="string", enum=FAN_OUTS, title="Fan out by", section=PACE,
-        description="executions, distributed_map or express: see the notes above.",
-    ),
-    "concurrency": Param(
-        64, type="integer", minimum=1, maximum=10_000, title="Concurrency", section=PACE,
-        description="Executions in flight at most. It adapts below that: throttling lowers it, success raises it.",
-    ),
-    "starts_per_second": Param(
-        150, type="number", exclusiveMinimum=0, title="Starts per second", section=PACE,
-        description="StartExecution calls per second at most; the quota is 150 to 300, by region.",
-    ),
-    "defer_after_seconds": Param(
-        10, type="number", minimum=0, title="Defer after (s)", section=PACE,
-        description="A batch of up to 500 images that takes longer is left to the triggerer, and its worker freed.",
-    ),
-    "chunk_size": Param(
-        1000, type="integer", minimum=1, maximum=100_000, title="Images per chunk", section=PACE,
-        description="Images per mapped task; raised where that would make more than 1000 tasks.",
-    ),
-    "execution_timeout_seconds": Param(
-        300, type="integer", minimum=1, title="Execution deadline (s)", section=PACE,
-        description="An execution that runs longer is stopped and counts as timed out.",
-    ),
-    "threshold": Param(
-        None, type=["null", "number"], minimum=0, maximum=1, title="Threshold", section=LIMITS,
-        description="Confidence below which an answer is rejected. Empty: the deployed one (config/threshold.json).",
-    ),
-    "max_failed_share": Param(
-        0.1, type="number", minimum=0, maximum=1, title="Failures tolerated", section=LIMITS,
-        description="The run fails when a larger share of all images failed, timed out or was aborted.",
-    ),
-    "max_rejected_share": Param(
-        0.9, type="number", minimum=0, maximum=1, title="Rejections tolerated", section=LIMITS,
-        description="The run fails when a larger share of the answers was rejected.",
-    ),
-}  # fmt: skip
 
 
 @dag(
@@ -123,7 +44,7 @@ PARAMS = {
     catchup=False,
     default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
     on_failure_callback=run_failed_notifier(),
-    params=PARAMS,
+    params={name: Param(**field) for name, field in form.BATCH.items()},
     doc_md=__doc__,
     tags=[*TAGS, "inference"],
     max_active_runs=4,

@@ -40,6 +40,7 @@ ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
             0,
             type="integer",
             minimum=0,
+            maximum=2**31 - 1,
             section="Version",
             title="Model version",
             description="Version number in the group; 0: the newest approved one before the live one.",

@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from scones.aws.conf import UnknownParamError
+from scones.notifications import AwsRetryPolicy
 from tests.dags.dag_files import DAG_FILES, DAG_IDS, ROOT, load
 
 HEAVY = ("numpy", "pandas", "PIL", "sagemaker", "pyarrow", "scipy", "sklearn", "skimage", "matplotlib", "aiobotocore")
@@ -137,3 +140,30 @@ def test_parsing_imports_nothing_heavy_and_serialises_the_same_twice(tmp_path: P
     assert first["heavy"] == []
     assert set(first["dags"]) == set(DAG_IDS)
     assert first["dags"] == second["dags"], "a changing serialisation makes a new DAG version at every parse"
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_every_number_of_the_form_has_both_its_bounds(dag_id: str) -> None:
+    params = load(dag_id).params
+    for name in params:
+        schema = params.get_param(name).schema
+        if "enum" not in schema and {"integer", "number"} & set(
+            schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        ):
+            assert {"minimum", "exclusiveMinimum"} & set(schema), name
+            assert {"maximum", "exclusiveMaximum"} & set(schema), name
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_the_first_task_refuses_what_is_no_param(dag_id: str) -> None:
+    [first] = load(dag_id).roots
+    assert first.retry_policy is not None
+    run = SimpleNamespace(conf={"nonsense": 1})
+    with pytest.raises(UnknownParamError, match="no param 'nonsense'"):
+        first.python_callable(dag=load(dag_id), dag_run=run)
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_every_task_follows_the_retry_policy_for_aws(dag_id: str) -> None:
+    for task in load(dag_id).tasks:
+        assert "approve" in task.task_id or isinstance(task.retry_policy, AwsRetryPolicy), task.task_id

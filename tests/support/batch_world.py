@@ -36,6 +36,7 @@ PARAMS: dict[str, Any] = {
     "prefix": "",
     "manifest": "",
     "keys": [],
+    "classes": [],
     "rerun_failed_of": "",
     "only_new": False,
     "suffixes": [".png", ".jpg", ".jpeg"],

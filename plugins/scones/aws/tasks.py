@@ -11,8 +11,14 @@ JsonDict = dict[str, Any]
 
 
 @task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=timedelta(minutes=5))
-def resolve_resources() -> dict[str, str]:
-    """Read the stack's outputs: bucket, roles, endpoint name, topic."""
+def resolve_resources(dag: Any = None, dag_run: Any = None) -> dict[str, str]:
+    """Hold the run's conf against the DAG's params; read the stack's outputs: bucket, roles, endpoint name, topic.
+
+    Raises:
+        UnknownParamError: the conf has a name that is no param.
+    """
+    from scones.aws.conf import check_conf
     from scones.aws.resources import stack_outputs
 
+    check_conf(dag_run.conf, dag.params)
     return stack_outputs()

@@ -28,16 +28,19 @@ _SHORT = timedelta(minutes=5)
 
 
 @task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=_SHORT)
-def resolve_resources(params: Any = None) -> dict[str, str]:
+def resolve_resources(params: Any = None, dag: Any = None, dag_run: Any = None) -> dict[str, str]:
     """Read the stack's outputs; the param endpoint_name replaces its endpoint. Skip while there is no endpoint.
 
     Raises:
+        UnknownParamError: the run's conf has a name that is no param.
         ValueError: the params since and until are no window.
     """
+    from scones.aws.conf import check_conf
     from scones.aws.resources import stack_outputs
     from scones.aws.sagemaker import SageMakerResourcesHook
     from scones.monitoring.report import window_of
 
+    check_conf(dag_run.conf, dag.params)
     window_of(params)
     resources = stack_outputs()
     resources["EndpointName"] = params["endpoint_name"] or resources["EndpointName"]

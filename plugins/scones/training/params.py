@@ -36,7 +36,13 @@ def training_params() -> dict[str, Param]:
             description="Share of the training images held out for validation. The test images are never touched.",
         ),
         "seed": Param(
-            0, type="integer", minimum=0, section=DATA, title="Seed", description="Seed of the validation split."
+            0,
+            type="integer",
+            minimum=0,
+            maximum=2**31 - 1,
+            section=DATA,
+            title="Seed",
+            description="Seed of the validation split.",
         ),
         "input_kind": Param(
             "recordio",
