@@ -5,10 +5,11 @@ Lists the project's endpoints, endpoint configs, models, training outputs and ca
 at list price, and deletes what is old and unused, in the order in which it is possible. Runs by hand only.
 
 **Params**: `dry_run` (on by default: only the table is printed), `older_than_days` for endpoints, configs and models,
-`objects_older_than_days` for training outputs and captures.
+`objects_older_than_days` for training outputs and captures, `end_production`: the production endpoint's name, typed
+out, to end that too.
 
-**Never deleted**: the production endpoint, whatever an endpoint or a config uses, artifacts of registered versions,
-anything without the project's tag, endpoints that had requests within `older_than_days`.
+**Never deleted**: the production endpoint unless its name was typed, whatever an endpoint or a config uses, artifacts
+of registered versions, anything without the project's tag, endpoints that had requests within `older_than_days`.
 
 **Safe to run again**: yes. What is already gone is passed over; what came into use since the table was made is kept.
 
@@ -17,11 +18,12 @@ anything without the project's tag, endpoints that had requests within `older_th
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
 from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.deployment import tasks
+from scones.deployment.params import CLEANUP_FORM
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
 
 
@@ -30,29 +32,7 @@ from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
     catchup=False,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
-    params={
-        "dry_run": Param(
-            True, type="boolean", section="What", title="Only show", description="Print the table and delete nothing."
-        ),
-        "older_than_days": Param(
-            7,
-            type="number",
-            minimum=0,
-            maximum=36_500,
-            section="What",
-            title="Unused for (days)",
-            description="Endpoints without requests, and configs and models, that are older than this.",
-        ),
-        "objects_older_than_days": Param(
-            30,
-            type="number",
-            minimum=0,
-            maximum=36_500,
-            section="What",
-            title="Objects older than (days)",
-            description="Training outputs that no model or registered version needs, and captures by day.",
-        ),
-    },
+    params=defaults.params_of(CLEANUP_FORM),
     tags=[*defaults.TAGS, "maintenance"],
     doc_md=__doc__,
     on_failure_callback=run_failed_notifier(),

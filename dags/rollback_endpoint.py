@@ -17,14 +17,14 @@ one end first, as both would deploy to the same endpoint.
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
 from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.deployment import tasks
 from scones.deployment.operator import EndpointDeployOperator
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.training.params import INSTANCE_TYPE
+from scones.training.params import ROLLBACK_FORM
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
@@ -35,43 +35,7 @@ ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
     catchup=False,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
-    params={
-        "version": Param(
-            0,
-            type="integer",
-            minimum=0,
-            maximum=2**31 - 1,
-            section="Version",
-            title="Model version",
-            description="Version number in the group; 0: the newest approved one before the live one.",
-        ),
-        "endpoint_instance_type": Param(
-            "ml.m5.large",
-            type="string",
-            pattern=INSTANCE_TYPE,
-            section="Endpoint",
-            title="Endpoint instance type",
-            description="Of each instance behind the endpoint.",
-        ),
-        "endpoint_instance_count": Param(
-            1,
-            type="integer",
-            minimum=1,
-            maximum=100,
-            section="Endpoint",
-            title="Endpoint instances",
-            description="Instances behind the endpoint.",
-        ),
-        "capture_percent": Param(
-            100,
-            type="integer",
-            minimum=0,
-            maximum=100,
-            section="Endpoint",
-            title="Captured requests (%)",
-            description="Share of the requests and answers that are kept in S3 for the monitor.",
-        ),
-    },
+    params=defaults.params_of(ROLLBACK_FORM),
     tags=[*defaults.TAGS, "deployment"],
     doc_md=__doc__,
     on_failure_callback=run_failed_notifier(),
@@ -84,10 +48,11 @@ def rollback_endpoint() -> None:
         task_id="deploy_endpoint",
         endpoint_name=ENDPOINT,
         model=chosen,
-        instance_type="{{ params.endpoint_instance_type }}",
-        instance_count="{{ params.endpoint_instance_count }}",
-        capture_uri=f"s3://{BUCKET}/capture",
-        capture_percent="{{ params.capture_percent }}",
+        fleet={
+            "instance_type": "{{ params.endpoint_instance_type }}",
+            "instance_count": "{{ params.endpoint_instance_count }}",
+        },
+        capture={"uri": f"s3://{BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
     ).output
     tasks.check_rolled_back(deployed, chosen, resources)
 

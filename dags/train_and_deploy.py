@@ -35,28 +35,28 @@ from airflow.sdk import AssetOrTimeSchedule, chain, dag, task_group
 from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.dataset.tasks import stage_images
+from scones.deployment import tasks as serving
 from scones.deployment.operator import EndpointDeployOperator
-from scones.deployment.tasks import (
-    await_capture,
-    delete_candidate,
-    retire_superseded,
-    smoke_test_candidate,
-    verify_endpoint,
-)
-from scones.evaluation.tasks import check_quality, evaluate_model, publish_threshold
-from scones.evaluation.transform import TransformOperator
+from scones.evaluation import tasks as quality
+from scones.evaluation.operator import ModelApprovalOperator, TransformOperator
 from scones.monitoring.tasks import write_first_report
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.training.approval import ModelApprovalOperator
 from scones.training.operator import TrainingOperator
-from scones.training.params import training_params
-from scones.training.tasks import choose_champion, create_model, refuse_model, register_model
+from scones.training.params import TRAINING_FORM
+from scones.training.tasks import create_model
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
-FLEET: dict[str, Any] = {
+FLEET = {
     "instance_type": "{{ params.endpoint_instance_type }}",
     "instance_count": "{{ params.endpoint_instance_count }}",
+    "max_capacity": "{{ params.max_capacity }}",
+}
+ROLLOUT = {
+    "strategy": "{{ params.strategy }}",
+    "canary_percent": "{{ params.canary_percent }}",
+    "bake_time_s": "{{ params.bake_time_s }}",
+    "alarms": "{{ (params.alarms or []) | join(',') }}",
 }
 
 
@@ -65,7 +65,7 @@ FLEET: dict[str, Any] = {
     catchup=False,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
-    params=training_params(),
+    params=defaults.params_of(TRAINING_FORM),
     tags=[*defaults.TAGS, "training"],
     doc_md=__doc__,
     on_failure_callback=run_failed_notifier(),
@@ -91,25 +91,27 @@ def train_and_deploy() -> None:
     model = create_model(training, resources)
 
     @task_group
-    def evaluation() -> list:
+    def evaluation() -> Any:
         transform = partial(TransformOperator, dataset=dataset, pool=defaults.TRAINING_POOL)
         answers = transform(task_id="transform_test_images", model=model).output
-        champion = transform(task_id="transform_champion", model=choose_champion(model))
-        evaluated = evaluate_model(model, dataset, answers)
+        champion = transform(task_id="transform_champion", model=quality.choose_champion(model, dataset))
+        evaluated = quality.evaluate_model(model, dataset, answers)
         champion >> evaluated
-        return [answers, evaluated]
+        return evaluated
 
-    answers, evaluated = evaluation()
-    verdict = check_quality(evaluated)
-    refused = refuse_model(model, evaluated, verdict["decision"], resources)
-    registered = register_model(model, dataset, evaluated, training)
+    evaluated = evaluation()
+    verdict = quality.check_quality(evaluated)
+    refused = quality.refuse_model(evaluated, verdict["decision"], resources)
+    registered = quality.register_model(dataset, training, evaluated, verdict["decision"])
     approved = ModelApprovalOperator(
         task_id="approve_model",
         registration=registered,
-        required="{{ params.require_approval }}",
+        evaluation=evaluated,
+        decision=verdict["decision"],
+        training=training,
         timeout_minutes="{{ params.approval_timeout_minutes }}",
+        fleet=FLEET,
         subject="Deploy the model of {{ ti.xcom_pull(task_ids='train_model')['job_name'] }}?",
-        body="Test accuracy {{ ti.xcom_pull(task_ids='evaluation.evaluate_model')['test_accuracy'] }}",
         execution_timeout=None,
     )
 
@@ -119,31 +121,27 @@ def train_and_deploy() -> None:
             task_id="start_candidate",
             endpoint_name=f"{ENDPOINT}-candidate",
             model=model,
-            instance_type=FLEET["instance_type"],
+            fleet={"instance_type": FLEET["instance_type"]},
             delete_on_failure=True,
         ).as_setup()
-        smoke_test_candidate(started.output, dataset, answers) >> delete_candidate(started.output).as_teardown(
-            setups=started
-        )
+        tested = serving.smoke_test_candidate(started.output, dataset, evaluated)
+        tested >> serving.delete_candidate(started.output).as_teardown(setups=started)
 
     deployed = EndpointDeployOperator(
         task_id="deploy_endpoint",
         endpoint_name=ENDPOINT,
         model=model,
-        capture_uri=f"s3://{BUCKET}/capture",
-        capture_percent="{{ params.capture_percent }}",
-        strategy="{{ params.strategy }}",
-        canary_percent="{{ params.canary_percent }}",
-        bake_time_s="{{ params.bake_time_s }}",
-        alarms="{{ (params.alarms or []) | join(',') }}",
-        max_capacity="{{ params.max_capacity }}",
-        **FLEET,
+        fleet=FLEET,
+        capture={"uri": f"s3://{BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
+        rollout=ROLLOUT,
     )
-    checked = verify_endpoint(deployed.output, dataset, answers, registered, evaluated)
-    captured = await_capture(deployed.output, resources, checked)
+    checked = serving.verify_endpoint(deployed.output, dataset, registered, evaluated)
+    captured = serving.await_capture(deployed.output, resources, checked)
     chain(verdict, [registered, refused])
     chain(registered, approved, candidate(), deployed, checked)
-    chain(checked, [captured, retire_superseded(deployed.output), publish_threshold(evaluated, resources)])
+    chain(
+        checked, [captured, serving.retire_superseded(deployed.output), quality.publish_threshold(evaluated, resources)]
+    )
     captured >> write_first_report(deployed.output, resources)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronTriggerTimetable
+from airflow.sdk import Asset, CronTriggerTimetable, Param
 
 AWS_CONN_ID = "aws_default"
 
@@ -17,6 +18,19 @@ def at(cron: str) -> CronTriggerTimetable:
     beside the run that was triggered by hand.
     """
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
+
+
+# Section -> (name, default, schema, title, description) of each param, in the order of the form.
+Form = Mapping[str, Sequence[tuple[str, Any, Mapping[str, Any], str, str]]]
+
+
+def params_of(form: Form) -> dict[str, Param]:
+    """The params of a DAG."""
+    return {
+        name: Param(default, section=section, title=title, description=description, **schema)
+        for section, rows in form.items()
+        for name, default, schema, title, description in rows
+    }
 
 
 DEFAULT_CLASSES = ["bicycle", "motorcycle"]

@@ -7,17 +7,15 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from scones.evaluation.evaluate import (
-    champion_needs_transform,
-    check_gate,
-    evaluate_model,
-    publish_threshold,
-    transform_prefix,
-)
+from scones.aws.layout import transform as transform_prefix
+from scones.aws.store import ObjectStore
+from scones.evaluation.evaluate import evaluate_model, publish_threshold
+from scones.evaluation.gate import Rules, decide
 from scones.evaluation.metrics import EvaluationError
 from scones.evaluation.threshold import ThresholdError, parse
 
@@ -49,7 +47,9 @@ def put_manifest(s3: Any, bucket: str, version: str) -> None:
     s3.put_object(Bucket=bucket, Key=f"datasets/{version}/manifest.json", Body=json.dumps(document))
 
 
-def put_answers(s3: Any, bucket: str, job: str, wrong: int, classes: int = 2, skip: int = 0) -> None:
+def put_answers(
+    s3: Any, bucket: str, job: str, wrong: int, classes: int = 2, skip: int = 0, turned: bool = False
+) -> None:
     rnd = random.Random(job)
     for number, (name, label) in enumerate(LABELS.items()):
         if number < skip:
@@ -57,13 +57,17 @@ def put_answers(s3: Any, bucket: str, job: str, wrong: int, classes: int = 2, sk
         sure = rnd.uniform(0.6, 0.99)
         shown = 1 - label if number < wrong else label
         answer = [sure if index == shown else (1 - sure) / (classes - 1) for index in range(classes)]
-        body = json.dumps({"prediction": answer}) + "\n"
+        body = json.dumps({"prediction": answer[::-1] if turned else answer}) + "\n"
         s3.put_object(Bucket=bucket, Key=f"{transform_prefix(job)}{name}.out", Body=body)
 
 
-def evaluated(s3: Any, bucket: str, job: str, version: str = "ds-1", **options: Any) -> dict[str, Any]:
-    key = f"datasets/{version}/manifest.json"
-    return evaluate_model(bucket=bucket, manifest_key=key, training_job_name=job, s3=s3, **options)
+def model(job: str, champion: str = "", classes: tuple[str, ...] = ("bicycle", "motorcycle")) -> Any:
+    live = {"job_name": champion, "classes": list(classes)} if champion else None
+    return {"job_name": job, "champion": live}
+
+
+def evaluated(s3: Any, bucket: str, job: str, version: str = "ds-1", **champion: Any) -> Any:
+    return evaluate_model(ObjectStore(bucket, client=s3), version, model(job, **champion))
 
 
 def stored(s3: Any, bucket: str, key: str) -> bytes:
@@ -114,48 +118,46 @@ class TestEvaluate:
 
 
 class TestChampion:
-    def test_evaluated_on_the_same_version_needs_nothing(self, s3: Any, bucket: str) -> None:
+    def test_it_is_measured_on_the_same_images(self, s3: Any, bucket: str) -> None:
         put_answers(s3, bucket, "old", wrong=9)
-        evaluated(s3, bucket, "old")
-        question = {"bucket": bucket, "champion_job_name": "old", "s3": s3}
-        assert not champion_needs_transform(**question, dataset_version="ds-1")
-        assert champion_needs_transform(**question, dataset_version="ds-2")
-        assert not champion_needs_transform(bucket=bucket, champion_job_name=None, dataset_version="ds-1", s3=s3)
         put_answers(s3, bucket, "new", wrong=3)
-        summary = evaluated(s3, bucket, "new", champion_job_name="old")
-        assert summary["champion"]["accuracy"] == pytest.approx(31 / 40)
-        assert summary["champion"]["difference"] == pytest.approx(6 / 40)
-        assert (summary["champion"]["only_challenger_right"], summary["champion"]["only_champion_right"]) == (6, 0)
-        assert check_gate(evaluation=summary, min_accuracy=0.9, max_drop=0.02)["passed"]
+        summary = evaluated(s3, bucket, "new", champion="old")
+        champion = summary["champion"]
+        assert champion["accuracy"] == pytest.approx(31 / 40)
+        assert champion["difference"] == pytest.approx(6 / 40)
+        assert (champion["only_challenger_right"], champion["only_champion_right"]) == (6, 0)
+        assert decide(summary, champion, Rules(0.9, 0.02))["passed"]
+        assert summary["recall"] == pytest.approx({"bicycle": 18 / 20, "motorcycle": 19 / 20})
 
     def test_its_figures_on_other_images_are_never_taken(self, s3: Any, bucket: str) -> None:
-        put_answers(s3, bucket, "old", wrong=9)
-        evaluated(s3, bucket, "old")
-        put_manifest(s3, bucket, "ds-2")
+        put_answers(s3, bucket, "old", wrong=9, skip=1)
         put_answers(s3, bucket, "new", wrong=3)
-        with pytest.raises(EvaluationError, match="has not answered the test images of ds-2"):
-            evaluated(s3, bucket, "new", "ds-2", champion_job_name="old")
-        put_answers(s3, bucket, "old-again", wrong=1)
-        prefix = transform_prefix("old-again")
-        summary = evaluated(s3, bucket, "new", "ds-2", champion_job_name="old", champion_transform_prefix=prefix)
+        with pytest.raises(EvaluationError, match="1 of 40 test images have no answer"):
+            evaluated(s3, bucket, "new", champion="old")
+
+    def test_one_of_another_order_is_compared_by_name(self, s3: Any, bucket: str) -> None:
+        put_answers(s3, bucket, "old", wrong=1, turned=True)
+        put_answers(s3, bucket, "new", wrong=3)
+        summary = evaluated(s3, bucket, "new", champion="old", classes=("motorcycle", "bicycle"))
         assert summary["champion"]["accuracy"] == pytest.approx(39 / 40)
-        refused = check_gate(evaluation=summary, min_accuracy=0.8, max_drop=0.02)
+        refused = decide(summary, summary["champion"], Rules(0.8, 0.02))
         assert not refused["passed"]
         assert "0.0500 worse than the live model" in refused["summary"]
 
-    def test_one_of_other_classes_is_named(self, s3: Any, bucket: str) -> None:
-        put_answers(s3, bucket, "old", wrong=0, classes=5)
+    @pytest.mark.parametrize("classes", [("bus", "tank"), ("bicycle", "motorcycle", "bus"), ()])
+    def test_one_of_other_classes_is_named_and_its_answers_not_needed(
+        self, s3: Any, bucket: str, classes: tuple[str, ...]
+    ) -> None:
         put_answers(s3, bucket, "new", wrong=3)
-        options = {"champion_job_name": "old", "champion_transform_prefix": transform_prefix("old")}
-        summary = evaluated(s3, bucket, "new", **options)
+        summary = evaluated(s3, bucket, "new", champion="old", classes=classes)
         assert summary["champion"]["comparable"] is False
-        assert check_gate(evaluation=summary, min_accuracy=0.9, max_drop=0)["passed"]
+        assert not decide(summary, summary["champion"], Rules(0.5, 0.5))["passed"]
         assert b"cannot be compared" in stored(s3, bucket, "evaluations/new/evaluation.html")
 
 
 class TestThreshold:
     def publish(self, s3: Any, bucket: str, value: Any) -> dict[str, Any]:
-        return publish_threshold(bucket=bucket, threshold=value, set_by="test", reason="because", s3=s3)
+        return asdict(publish_threshold(ObjectStore(bucket, client=s3), value, set_by="test", reason="because"))
 
     def test_versions(self, s3: Any, bucket: str) -> None:
         assert self.publish(s3, bucket, 0.93)["version"] == 1
@@ -187,14 +189,14 @@ class TestThreshold:
                 answer = s3.get_object(**options)
                 if not self.raced:
                     self.raced = True
-                    publish_threshold(bucket=bucket, threshold=0.6, set_by="other", reason="first", s3=s3)
+                    publish_threshold(ObjectStore(bucket, client=s3), 0.6, set_by="other", reason="first")
                 return answer
 
             def put_object(self, **options: Any) -> Any:
                 return s3.put_object(**options)
 
-        ours = publish_threshold(bucket=bucket, threshold=0.7, set_by="us", reason="second", s3=Racing())
-        assert (ours["version"], ours["threshold"]) == (3, 0.7)
+        ours = publish_threshold(ObjectStore(bucket, client=Racing()), 0.7, set_by="us", reason="second")
+        assert (ours.version, ours.threshold) == (3, 0.7)
 
     def test_parallel_writers_all_count(self, s3: Any, bucket: str) -> None:
         threads = [threading.Thread(target=self.publish, args=(s3, bucket, 0.5 + n / 10)) for n in range(3)]

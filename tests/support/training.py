@@ -1,4 +1,6 @@
-"""What the tests of training and deployment share: a staged dataset, the provider's hook, a task's context."""
+"""What the tests of training, evaluation and deployment share: a staged dataset, trained, registered and served models,
+the provider's hook, a task's context.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ from typing import Any
 import botocore.session
 from botocore.validate import ParamValidator
 
-from tests.support.fake_aws import FakeSageMaker
+from scones.evaluation.verdict import Approval, Work
+from scones.evaluation.verdict import register as register_version
+from scones.training.models import create_model
+from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
+
+RESOURCES = {
+    "BucketName": "b",
+    "SageMakerRoleArn": "arn:aws:iam::111122223333:role/r",
+    "EndpointName": "courier",
+    "AlertTopicArn": "arn:topic",
+}
 
 DATASET: dict[str, Any] = {
     "dataset_version": "ds-0123456789ab",
@@ -23,7 +35,51 @@ DATASET: dict[str, Any] = {
     "classes": ["bicycle", "motorcycle"],
     "counts": {"train": 800, "validation": 200, "test": 200},
     "image_shape": "3,32,32",
+    "baseline_uri": "s3://b/datasets/ds-0123456789ab/baseline/",
 }
+EVALUATION: dict[str, Any] = {
+    "evaluation_uri": "s3://b/evaluations/j/evaluation.json",
+    "training_job_name": "j",
+    "images": 200,
+    "test_accuracy": 0.91,
+    "log_loss": 0.2,
+    "recall": {"bicycle": 0.95, "motorcycle": 0.87},
+    "champion": None,
+}
+
+
+def training(job: str) -> Any:
+    return {
+        "job_name": job,
+        "image": "repo/image-classification:1",
+        "model_artifacts": f"s3://b/training/{job}/output/model.tar.gz",
+        "instance_type": "ml.g4dn.xlarge",
+        "billable_seconds": 600,
+        "metrics": {"validation:accuracy": 0.9},
+        "fingerprint": "f",
+    }
+
+
+def create(sagemaker: FakeSageMaker, job: str, s3: FakeS3 | None = None) -> Any:
+    return create_model(training(job), RESOURCES, store(client=s3), FakeRegistryHook(sagemaker))
+
+
+def register(sagemaker: FakeSageMaker, job: str, *, ask: bool = False, always: bool = False, **dataset: Any) -> Any:
+    """Register the model of a job, with the dataset's facts changed."""
+    create(sagemaker, job)
+    work = Work({**DATASET, **dataset}, training(job), EVALUATION, "train_and_deploy", "manual__1")  # type: ignore[arg-type]
+    sagemaker.things.setdefault(("model_package_group", "scones-courier"), {})
+    return register_version(work, Approval(ask, always), FakeRegistryHook(sagemaker))
+
+
+def serve(sagemaker: FakeSageMaker, job: str) -> None:
+    """Let the endpoint serve a job's model, from the config ``c-<job>``."""
+    name = create(sagemaker, job)["model_name"]
+    variant = {"VariantName": "AllTraffic", "ModelName": name}
+    sagemaker.create_endpoint_config(EndpointConfigName=f"c-{job}", ProductionVariants=[variant])
+    sagemaker.things.pop(("endpoint", "courier"), None)
+    sagemaker.create_endpoint(EndpointName="courier", EndpointConfigName=f"c-{job}")
+    sagemaker.finish_deployment("courier")
 
 
 def legal(operation: str, request: dict[str, Any]) -> str:

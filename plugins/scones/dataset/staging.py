@@ -36,7 +36,7 @@ from scones.dataset.upload import Uploader, Written
 from scones.images.statistics import baseline_statistics
 from scones.monitoring.drift import suggest_constraints
 from scones.settings import Settings
-from scones.training.staged import StagedDataset
+from scones.training.data import StagedDataset
 
 log = logging.getLogger(__name__)
 INPUT_KINDS = ("recordio", "png")

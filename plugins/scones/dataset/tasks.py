@@ -11,24 +11,31 @@ from airflow.sdk import task
 from scones.defaults import DATASET_ASSET
 
 if TYPE_CHECKING:
-    from scones.training.staged import StagedDataset
+    from scones.training.data import StagedDataset
 
 
 @task(multiple_outputs=False, task_id="stage_images", outlets=[DATASET_ASSET], execution_timeout=timedelta(hours=2))
-def stage_images(resources: Mapping[str, str], params: Any = None, outlet_events: Any = None) -> StagedDataset:
+def stage_images(
+    resources: Mapping[str, str], params: Any = None, dag_run: Any = None, outlet_events: Any = None
+) -> StagedDataset:
     """Stage the archive as a versioned dataset in S3."""
     from scones.dataset.staging import UPLOAD_THREADS, StagingRequest, stage
     from scones.dataset.store import open_store
     from scones.settings import Settings
+    from scones.training.aws import read_served_model
 
+    store = open_store(resources["BucketName"], UPLOAD_THREADS)
+    # Nobody filled in the form of a scheduled run or one that drift started: it goes on with what is live.
+    alone = dag_run.run_type in ("scheduled", "asset_triggered")
+    served = read_served_model(resources["EndpointName"], store) if alone else None
     request = StagingRequest(
-        classes=tuple(params["classes"]),
+        classes=(served.classes if served else ()) or tuple(params["classes"]),
         validation_share=params["validation_share"],
         seed=params["seed"],
         input_kind=params["input_kind"],
         mini_batch_size=params["mini_batch_size"],
     )
-    dataset = stage(open_store(resources["BucketName"], UPLOAD_THREADS), request, Settings.from_environ())
+    dataset = stage(store, request, Settings.from_environ())
     outlet_events[DATASET_ASSET].extra = {
         key: dataset[key] for key in ("dataset_version", "manifest_uri", "counts", "classes")
     }

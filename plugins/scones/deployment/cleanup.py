@@ -4,41 +4,67 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.deployment.autoscaling import deregister
+from scones.deployment.aws import deregister, take_inventory
 from scones.deployment.cleanup_plan import Item, as_dicts, from_dicts, plan, table, totals
-from scones.deployment.inventory import take_inventory
 
 log = logging.getLogger(__name__)
 DELETE_BATCH = 1000  # DeleteObjects takes no more keys at once
 
 
+class ConfirmationError(ValueError):
+    """The name that was typed is not that of the production endpoint: nothing is ended by a slip."""
+
+
+@dataclass(frozen=True)
+class CleanupRequest:
+    """What a person asks for.
+
+    Attributes:
+        older_than_days: endpoints without requests, configs and models older than this go.
+        objects_older_than_days: training outputs and captures older than this go.
+        end_production: the production endpoint's name, typed out, if that is to go too; else empty.
+    """
+
+    older_than_days: float
+    objects_older_than_days: float
+    end_production: str = ""
+
+
 def plan_cleanup(
-    *,
-    resources: Mapping[str, str],
-    older_than_days: float,
-    objects_older_than_days: float,
-    now: datetime | None = None,
-    **fakes: Any,
+    request: CleanupRequest, resources: Mapping[str, str], now: datetime | None = None, **fakes: Any
 ) -> dict[str, Any]:
     """Return what would be deleted and what is kept, with what each costs a month; print it as a table.
 
     Returns:
         ``{"items": [...], "delete", "keep", "monthly_usd_freed", "monthly_usd_kept"}``.
+
+    Raises:
+        ConfirmationError: ``end_production`` names another endpoint.
     """
+    production = resources["EndpointName"]
+    if request.end_production not in ("", production):
+        raise ConfirmationError(
+            f"end_production is {request.end_production!r}, the production endpoint is {production!r}: type that name "
+            "to end it, or leave the param empty to keep it. Nothing was deleted."
+        )
     now = now or datetime.now(UTC)
-    inventory = take_inventory(
-        bucket=resources["BucketName"],
-        endpoint_name=resources["EndpointName"],
-        now=now,
-        traffic_days=older_than_days,
-        **fakes,
+    inventory = replace(
+        take_inventory(resources["BucketName"], now=now, traffic_days=request.older_than_days, **fakes),
+        production=production,
+        end_production=bool(request.end_production),
     )
-    items = plan(inventory, now=now, older_than_days=older_than_days, folders_older_than_days=objects_older_than_days)
+    items = plan(
+        inventory,
+        now=now,
+        older_than_days=request.older_than_days,
+        folders_older_than_days=request.objects_older_than_days,
+    )
     summary = totals(items)
     log.info("\n%s", table(items))
     log.info("To delete: %(delete)d (%(monthly_usd_freed).2f USD a month), to keep: %(keep)d", summary)

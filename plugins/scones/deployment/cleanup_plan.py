@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,16 +55,22 @@ class Folder:
     newest: datetime
     why_kept: str = ""
 
+    def joined(self, other: Folder) -> Folder:
+        """Both together."""
+        newest = max(self.newest, other.newest)
+        return Folder(self.prefix, self.keys + other.keys, self.size_bytes + other.size_bytes, newest, self.why_kept)
+
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything that is looked at; ``protected`` are the endpoints that serve production."""
+    """Everything that is looked at; ``production`` is the endpoint that serves, ``end_production`` says it may go."""
 
     endpoints: Sequence[Endpoint]
     configs: Sequence[Config]
     models: Sequence[Model]
     folders: Sequence[Folder]
-    protected: frozenset[str] = field(default_factory=frozenset)
+    production: str = ""
+    end_production: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,9 @@ class Item:
 def plan(inventory: Inventory, *, now: datetime, older_than_days: float, folders_older_than_days: float) -> list[Item]:
     """Return every item with its fate, deletions first and in the order in which they are possible.
 
-    Kept: what is protected, what is not the project's (no tag of it), what is in use, and what is younger than the
-    limit. An endpoint of the project that is not protected goes when it has had no invocation in the inventory's
-    window.
+    Kept: what is not the project's (no tag of it), what is in use, and what is younger than the
+    limit. An endpoint of the project goes when it has had no invocation in the inventory's window; the one that serves
+    production only when a person has named it.
     """
     age = timedelta(days=older_than_days)
     items: list[Item] = []
@@ -95,9 +101,8 @@ def plan(inventory: Inventory, *, now: datetime, older_than_days: float, folders
             surviving_configs.update(endpoint.configs)
         costs = [endpoint_monthly_cost(kind, count) for kind, count in endpoint.instances]
         cost = None if None in costs else round(sum(c for c in costs if c is not None), 2)
-        items.append(
-            _item("endpoint", endpoint.name, reason, "no request and not protected", cost, endpoint.created, now)
-        )
+        gone = "it was named to be ended" if endpoint.name == inventory.production else "no request and not production"
+        items.append(_item("endpoint", endpoint.name, reason, gone, cost, endpoint.created, now))
     surviving_models: set[str] = set()
     for config in inventory.configs:
         reason = _first(
@@ -130,8 +135,9 @@ def plan(inventory: Inventory, *, now: datetime, older_than_days: float, folders
 
 
 def _endpoint_kept(endpoint: Endpoint, inventory: Inventory, now: datetime, age: timedelta) -> str:
+    if endpoint.name == inventory.production:
+        return "" if inventory.end_production else "serves production"
     return _first(
-        (endpoint.name in inventory.protected, "serves production"),
         (not endpoint.ours, "not the project's"),
         (bool(endpoint.invocations), f"had {endpoint.invocations or 0:.0f} requests"),
         (endpoint.invocations is None, "its traffic could not be read"),

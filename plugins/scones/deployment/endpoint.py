@@ -11,7 +11,6 @@ from scones.aws.naming import content_hash, sagemaker_name
 
 VARIANT = "AllTraffic"
 IN_PROGRESS = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
-SETTLED = frozenset({"InService", "Failed", "OutOfService", "UpdateRollbackFailed"})
 STRATEGIES = ("all_at_once", "canary", "linear")
 
 
@@ -67,54 +66,78 @@ def endpoint_config_request(
     return {"EndpointConfigName": sagemaker_name(prefix, content_hash(request)), **request, "Tags": tags}
 
 
-def deployment_config(
-    *,
-    strategy: str,
-    instance_count: int,
-    canary_percent: int = 50,
-    bake_time_s: int = 0,
-    alarms: Sequence[str] = (),
-    max_execution_s: int = 1800,
-) -> dict[str, Any]:
-    """Return DeploymentConfig of UpdateEndpoint: blue/green with the asked shift of traffic and automatic rollback.
+@dataclass(frozen=True)
+class Rollout:
+    """How an update shifts traffic from the old fleet to the new one.
 
-    Args:
+    Attributes:
         strategy: "all_at_once", "canary" or "linear".
-        instance_count: instances of the new fleet.
         canary_percent: share of the fleet that takes traffic first (canary), or each step's share (linear).
         bake_time_s: how long the alarms are watched after each shift, 0 to 3600.
         alarms: CloudWatch alarms that roll the deployment back.
         max_execution_s: the deployment as a whole, 600 to 28800.
+    """
+
+    strategy: str = "all_at_once"
+    canary_percent: int = 50
+    bake_time_s: int = 0
+    alarms: Sequence[str] = ()
+    max_execution_s: int = 1800
+
+
+def deployment_config(rollout: Rollout, instance_count: int) -> dict[str, Any]:
+    """Return DeploymentConfig of UpdateEndpoint: blue/green with the asked shift of traffic and automatic rollback.
 
     Raises:
-        InvalidDeploymentError: the settings contradict each other.
+        InvalidDeploymentError: the settings contradict each other, or the ``instance_count`` of the new fleet.
     """
+    strategy, percent = rollout.strategy, rollout.canary_percent
     if strategy not in STRATEGIES:
         raise InvalidDeploymentError(f"deployment strategy is {strategy!r}: choose one of {', '.join(STRATEGIES)}")
-    if not 0 <= bake_time_s <= 3600:
-        raise InvalidDeploymentError(f"bake_time_s is {bake_time_s}: it must be between 0 and 3600")
+    if not 0 <= rollout.bake_time_s <= 3600:
+        raise InvalidDeploymentError(f"bake_time_s is {rollout.bake_time_s}: it must be between 0 and 3600")
     if strategy != "all_at_once" and instance_count < 2:
         raise InvalidDeploymentError(
             f"A {strategy} deployment shifts traffic between instances and needs at least 2, not {instance_count}: "
             "raise endpoint_instance_count, or deploy all_at_once"
         )
-    if strategy != "all_at_once" and not 1 <= canary_percent <= 50:
-        raise InvalidDeploymentError(f"canary_percent is {canary_percent}: it must be between 1 and 50")
-    routing: dict[str, Any] = {"Type": strategy.upper(), "WaitIntervalInSeconds": bake_time_s}
+    if strategy != "all_at_once" and not 1 <= percent <= 50:
+        raise InvalidDeploymentError(f"canary_percent is {percent}: it must be between 1 and 50")
+    routing: dict[str, Any] = {"Type": strategy.upper(), "WaitIntervalInSeconds": rollout.bake_time_s}
     if strategy == "canary":
-        routing["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": canary_percent}
+        routing["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": percent}
     elif strategy == "linear":
-        routing["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": max(10, canary_percent)}
+        routing["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": max(10, percent)}
     config: dict[str, Any] = {
         "BlueGreenUpdatePolicy": {
             "TrafficRoutingConfiguration": routing,
             "TerminationWaitInSeconds": 0,
-            "MaximumExecutionTimeoutInSeconds": max_execution_s,
+            "MaximumExecutionTimeoutInSeconds": rollout.max_execution_s,
         }
     }
-    if alarms:
-        config["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
+    if rollout.alarms:
+        config["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in rollout.alarms]}
     return config
+
+
+@dataclass(frozen=True)
+class ScalingPolicy:
+    """How far an endpoint may scale.
+
+    Attributes:
+        min_capacity: fewest instances.
+        max_capacity: most instances; at or below ``min_capacity`` means no autoscaling.
+        invocations_per_instance: invocations per instance and minute to hold.
+    """
+
+    min_capacity: int
+    max_capacity: int
+    invocations_per_instance: int = 1000
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to scale."""
+        return self.max_capacity > self.min_capacity
 
 
 class Step(enum.Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -13,10 +13,13 @@ from botocore.exceptions import ClientError
 
 from scones.aws.lineage import tags
 from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.deployment.autoscaling import ScalingPolicy, deregister, register
+from scones.deployment.aws import deregister, register
+from scones.deployment.data import Deployment
 from scones.deployment.endpoint import (
     Capture,
     EndpointDeploymentError,
+    Rollout,
+    ScalingPolicy,
     Step,
     deployment_config,
     endpoint_config_request,
@@ -41,19 +44,16 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
     OutOfService until they run out of attempts; know no DeploymentConfig. Needed until the provider compares
     EndpointConfigName after waiting.
 
-    The result (XCom): ``{"endpoint_name", "endpoint_arn", "endpoint_status", "endpoint_config_name", "model_name",
-    "model_data_url", "image", "previous_endpoint_config_name" (""), "action":
-    "created"|"updated"|"recreated"|"unchanged", "seconds"}``.
+    The result (XCom): `scones.deployment.data.Deployment`.
 
     Args:
         endpoint_name: the endpoint.
         model: {"model_name", "image", "model_data_url"}, a model that exists.
-        instance_type, instance_count: fleet.
-        capture_uri: ``s3://bucket/prefix`` of the data capture; empty for none.
-        capture_percent: share of the requests that is captured, 0 to 100.
-        strategy, canary_percent, bake_time_s, alarms: see `scones.deployment.endpoint.deployment_config`.
-        max_capacity: instances the endpoint may scale out to; 0 (or not above instance_count) for no autoscaling.
-        invocations_per_instance: target of the autoscaling policy, per minute.
+        fleet: {"instance_type", "instance_count", "max_capacity"}; that many instances it may scale out to, 0 (or not
+            above instance_count) for no autoscaling.
+        capture: {"uri", "percent"}: ``s3://bucket/prefix`` of the data capture and the captured share of the requests;
+            None for no capture.
+        rollout: members of `scones.deployment.endpoint.Rollout`; ``alarms`` with commas.
         delete_on_failure: delete the endpoint when it cannot be brought up (for short-lived ones).
         timeout_s: how long the whole deployment may take.
 
@@ -66,16 +66,9 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         *AwsBaseOperator.template_fields,
         "endpoint_name",
         "model",
-        "instance_type",
-        "instance_count",
-        "capture_uri",
-        "capture_percent",
-        "strategy",
-        "canary_percent",
-        "bake_time_s",
-        "alarms",
-        "max_capacity",
-        "invocations_per_instance",
+        "fleet",
+        "capture",
+        "rollout",
     )
     operator_extra_links = (EndpointLink(),)
 
@@ -84,16 +77,9 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         *,
         endpoint_name: str,
         model: Any,
-        instance_type: str = "ml.m5.large",
-        instance_count: int | str = 1,
-        capture_uri: str = "",
-        capture_percent: int | str = 100,
-        strategy: str = "all_at_once",
-        canary_percent: int | str = 50,
-        bake_time_s: int | str = 0,
-        alarms: Sequence[str] | str = (),
-        max_capacity: int | str = 0,
-        invocations_per_instance: int | str = 1000,
+        fleet: Mapping[str, Any] | None = None,
+        capture: Mapping[str, Any] | None = None,
+        rollout: Mapping[str, Any] | None = None,
         delete_on_failure: bool = False,
         timeout_s: float = 3600,
         deferrable: bool = True,
@@ -102,21 +88,14 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
         self.model = model
-        self.instance_type = instance_type
-        self.instance_count = instance_count
-        self.capture_uri = capture_uri
-        self.capture_percent = capture_percent
-        self.strategy = strategy
-        self.canary_percent = canary_percent
-        self.bake_time_s = bake_time_s
-        self.alarms = alarms
-        self.max_capacity = max_capacity
-        self.invocations_per_instance = invocations_per_instance
+        self.fleet = dict(fleet or {})
+        self.capture = dict(capture or {})
+        self.rollout = dict(rollout or {})
         self.delete_on_failure = delete_on_failure
         self.timeout_s = timeout_s
         self.deferrable = deferrable
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Deployment:
         """Take the first step."""
         hook = self._hook()
         request = self._config_request(context)
@@ -135,10 +114,10 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         }
         return self._advance(context, progress)
 
-    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Context, event: dict[str, Any]) -> Deployment:
         """Go on after a wait."""
         if event["status"] == "timeout":
-            return self._give_up(f"it took more than {self.timeout_s:.0f} s: {event['message']}")
+            self._give_up(f"it took more than {self.timeout_s:.0f} s: {event['message']}")
         if event["status"] == "error":
             raise AirflowException(f"Endpoint {self.endpoint_name} can no longer be seen: {event['message']}")
         return self._advance(context, event["carry"])
@@ -161,7 +140,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         store.set(key, serving)
         return serving
 
-    def _advance(self, context: Context, progress: dict[str, Any]) -> dict[str, Any]:
+    def _advance(self, context: Context, progress: dict[str, Any]) -> Deployment:
         hook = self._hook()
         description = hook.endpoint(self.endpoint_name)
         step, why = next_step(description, progress["config_name"], submitted=progress["submitted"])
@@ -170,7 +149,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             case Step.DONE:
                 return self._finish(progress)
             case Step.FAIL:
-                return self._give_up(why)
+                self._give_up(why)
             case Step.DELETE:
                 deregister(self.endpoint_name, self.aws_conn_id)
                 hook.delete("delete_endpoint", EndpointName=self.endpoint_name)
@@ -193,7 +172,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         deleting = step is Step.DELETE or (description or {}).get("EndpointStatus") == "Deleting"
         return self._wait(context, progress, gone=deleting)
 
-    def _wait(self, context: Context, progress: dict[str, Any], *, gone: bool) -> dict[str, Any]:
+    def _wait(self, context: Context, progress: dict[str, Any], *, gone: bool) -> Deployment:
         left = progress["began"] + self.timeout_s - time.time()
         trigger_class = EndpointGoneTrigger if gone else SageMakerWaitTrigger
         trigger = trigger_class(
@@ -203,20 +182,19 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             carry=progress,
             **self.trigger_arguments(max(1.0, left)),
         )
-        return self.wait_with(trigger, "resume", context)
+        result: Deployment = self.wait_with(trigger, "resume", context)
+        return result
 
-    def _finish(self, progress: Mapping[str, Any]) -> dict[str, Any]:
+    def _finish(self, progress: Mapping[str, Any]) -> Deployment:
         hook = self._hook()
         endpoint = hook.endpoint(self.endpoint_name) or {}
         config = hook.endpoint_config(progress["config_name"]) or {"ProductionVariants": [{}]}
         model = hook.model(self.model["model_name"]) or {}
         problems = serving_problems(endpoint, config, model, {**self.model, "config_name": progress["config_name"]})
         if problems:
-            return self._give_up("; ".join(problems))
+            self._give_up("; ".join(problems))
         policy = ScalingPolicy(
-            min_capacity=as_int("instance_count", self.instance_count),
-            max_capacity=as_int("max_capacity", self.max_capacity),
-            invocations_per_instance=as_int("invocations_per_instance", self.invocations_per_instance),
+            min_capacity=self._instance_count(), max_capacity=as_int("max_capacity", self.fleet.get("max_capacity", 0))
         )
         if policy.wanted:
             register(self.endpoint_name, policy, self.aws_conn_id)
@@ -237,10 +215,12 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             "endpoint_status": endpoint["EndpointStatus"],
             "action": progress["action"],
             "seconds": seconds,
-            **{key: self.model[key] for key in ("model_name", "model_data_url", "image")},
+            "model_name": self.model["model_name"],
+            "model_data_url": self.model["model_data_url"],
+            "image": self.model["image"],
         }
 
-    def _give_up(self, why: str) -> dict[str, Any]:
+    def _give_up(self, why: str) -> Never:
         if self.delete_on_failure:
             try:
                 self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
@@ -250,28 +230,30 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
                 self.log.warning("Endpoint %s could not be deleted: %s", self.endpoint_name, error)
         raise EndpointDeploymentError(f"Endpoint {self.endpoint_name} does not serve {self.model['model_name']}: {why}")
 
+    def _instance_count(self) -> int:
+        return as_int("instance_count", self.fleet.get("instance_count", 1))
+
     def _config_request(self, context: Context) -> dict[str, Any]:
         capture = None
-        if self.capture_uri:
-            capture = Capture(self.capture_uri, as_int("capture_percent", self.capture_percent))
+        if self.capture:
+            capture = Capture(self.capture["uri"], as_int("capture_percent", self.capture.get("percent", 100)))
         return endpoint_config_request(
             model_name=self.model["model_name"],
-            instance_type=self.instance_type,
-            instance_count=as_int("instance_count", self.instance_count),
+            instance_type=self.fleet.get("instance_type", "ml.m5.large"),
+            instance_count=self._instance_count(),
             capture=capture,
             tags=self._tags(context),
-            prefix="scones",
         )
 
     def _deployment_config(self) -> dict[str, Any]:
-        alarms = self.alarms.split(",") if isinstance(self.alarms, str) else self.alarms
-        return deployment_config(
-            strategy=self.strategy,
-            instance_count=as_int("instance_count", self.instance_count),
-            canary_percent=as_int("canary_percent", self.canary_percent),
-            bake_time_s=as_int("bake_time_s", self.bake_time_s),
-            alarms=[name.strip() for name in alarms if name.strip()],
+        asked = self.rollout
+        rollout = Rollout(
+            strategy=asked.get("strategy", "all_at_once"),
+            canary_percent=as_int("canary_percent", asked.get("canary_percent", 50)),
+            bake_time_s=as_int("bake_time_s", asked.get("bake_time_s", 0)),
+            alarms=[name.strip() for name in asked.get("alarms", "").split(",") if name.strip()],
         )
+        return deployment_config(rollout, self._instance_count())
 
     def _tags(self, context: Context) -> list[dict[str, str]]:
         return tags({"dag_id": context["ti"].dag_id, "run_id": context["run_id"]})

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import PokeReturnValue, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from scones.defaults import MODEL_ASSET
 
-JsonDict = dict[str, Any]
+if TYPE_CHECKING:
+    from scones.deployment.data import Check, Deployment, Version
+    from scones.evaluation.data import Evaluation, Registration
+    from scones.training.data import StagedDataset
+
+
+def _checked(endpoint_name: str, bucket: str, golden: Any, run_id: str) -> Check:
+    from scones.aws.store import ObjectStore
+    from scones.deployment.aws import runtime_client
+    from scones.deployment.golden import check_answers
+
+    return check_answers(endpoint_name, golden, run_id, ObjectStore(bucket), runtime_client())
 
 
 @task(multiple_outputs=False, task_id="smoke_test_candidate")
-def smoke_test_candidate(candidate: JsonDict, dataset: JsonDict, transform: JsonDict, run_id: Any = None) -> JsonDict:
+def smoke_test_candidate(
+    candidate: Deployment, dataset: StagedDataset, evaluation: Evaluation, run_id: Any = None
+) -> Check:
     """Ask the candidate about the golden images before the live endpoint is touched."""
-    from scones.deployment.verify import smoke_test
+    from scones.deployment.golden import Golden
 
-    return smoke_test(
-        endpoint_name=candidate["endpoint_name"], dataset=dataset, transform_uri=transform["output_uri"], run_id=run_id
-    )
+    golden = Golden(dataset["dataset_version"], evaluation["training_job_name"], len(dataset["classes"]))
+    check = _checked(candidate["endpoint_name"], dataset["bucket"], golden, run_id)
+    if check["problems"]:
+        raise AirflowFailException(
+            f"The candidate {candidate['endpoint_name']} answers wrongly, the live endpoint was not touched: "
+            + "; ".join(check["problems"])
+        )
+    return check
 
 
 @task(task_id="delete_candidate")
-def delete_candidate(candidate: JsonDict) -> None:
+def delete_candidate(candidate: Deployment) -> None:
     """Delete the candidate endpoint and its config."""
     from scones.aws.sagemaker import SageMakerResourcesHook
 
@@ -37,30 +55,38 @@ def delete_candidate(candidate: JsonDict) -> None:
 
 @task(multiple_outputs=False, task_id="verify_endpoint", outlets=[MODEL_ASSET])
 def verify_endpoint(
-    deployment: JsonDict,
-    dataset: JsonDict,
-    transform: JsonDict,
-    registration: JsonDict,
-    evaluation: JsonDict,
+    deployment: Deployment,
+    dataset: StagedDataset,
+    registration: Registration,
+    evaluation: Evaluation,
     run_id: Any = None,
     outlet_events: Any = None,
-) -> JsonDict:
+) -> Check:
     """Compare the live endpoint's answers with the evaluated model's; roll back when they differ."""
-    from scones.deployment.verify import verify_endpoint as verify
+    from scones.aws.sagemaker import SageMakerResourcesHook
+    from scones.deployment.golden import Golden
+    from scones.deployment.verify import roll_back
 
-    result = verify(deployment, dataset=dataset, transform_uri=transform["output_uri"], run_id=run_id)
+    golden = Golden(dataset["dataset_version"], evaluation["training_job_name"], len(dataset["classes"]))
+    check = _checked(deployment["endpoint_name"], dataset["bucket"], golden, run_id)
+    if check["problems"]:
+        done = roll_back(deployment, SageMakerResourcesHook())
+        raise AirflowFailException(
+            f"Endpoint {deployment['endpoint_name']} does not answer as the evaluated model does, {done}: "
+            + "; ".join(check["problems"])
+        )
     outlet_events[MODEL_ASSET].extra = {
         "endpoint_name": deployment["endpoint_name"],
         "model_package_arn": registration["model_package_arn"],
         "version": registration["version"],
-        "test_accuracy": evaluation.get("test_accuracy"),
+        "test_accuracy": evaluation["test_accuracy"],
         "dataset_version": dataset["dataset_version"],
     }
-    return result
+    return check
 
 
 @task(multiple_outputs=False, task_id="retire_superseded")
-def retire_superseded(deployment: JsonDict) -> dict[str, list[str]]:
+def retire_superseded(deployment: Deployment) -> dict[str, list[str]]:
     """Delete the replaced endpoint config and model, if nothing uses them."""
     from scones.deployment.verify import retire_superseded as retire
 
@@ -76,60 +102,65 @@ def retire_superseded(deployment: JsonDict) -> dict[str, list[str]]:
     mode="poke",
 )
 def await_capture(
-    deployment: JsonDict, resources: Mapping[str, str], check: JsonDict, params: Any = None
+    deployment: Deployment, resources: Mapping[str, str], check: Check, params: Any = None
 ) -> PokeReturnValue:
     """Wait until the capture holds the golden requests (seconds here, minutes on AWS)."""
+    from scones.aws.store import ObjectStore
     from scones.deployment.verify import capture_is_complete
 
-    return PokeReturnValue(
-        is_done=capture_is_complete(
-            resources["BucketName"], deployment["endpoint_name"], check, params["capture_percent"]
-        )
-    )
+    store = ObjectStore(resources["BucketName"])
+    done = capture_is_complete(store, deployment["endpoint_name"], check, params["capture_percent"])
+    return PokeReturnValue(is_done=done)
 
 
 @task(multiple_outputs=False, task_id="choose_version")
-def choose_version(resources: Mapping[str, str], params: Any = None) -> JsonDict:
+def choose_version(resources: Mapping[str, str], params: Any = None) -> Version:
     """Find the approved version to go back to."""
+    from scones.aws.store import ObjectStore
     from scones.deployment.rollback import choose_version as choose
 
-    return choose(resources=resources, version=params["version"] or None)
+    return choose(resources, params["version"] or None, ObjectStore(resources["BucketName"]))
 
 
 @task(multiple_outputs=False, task_id="check_rolled_back", outlets=[MODEL_ASSET])
 def check_rolled_back(
-    deployment: JsonDict,
-    chosen: JsonDict,
+    deployment: Deployment,
+    chosen: Version,
     resources: Mapping[str, str],
     run_id: Any = None,
     outlet_events: Any = None,
-) -> JsonDict:
-    """Ask the endpoint about the golden images."""
-    from scones.deployment.rollback import check_rolled_back as check
+) -> Check:
+    """Ask the endpoint about the golden images of the version's own dataset."""
+    from scones.deployment.golden import Golden
 
-    result = check(deployment=deployment, chosen=chosen, bucket=resources["BucketName"], run_id=run_id)
+    golden = Golden(chosen["dataset_version"], chosen["job_name"], len(chosen["classes"]), need_answers=False)
+    check = _checked(deployment["endpoint_name"], resources["BucketName"], golden, run_id)
+    if check["problems"]:
+        raise AirflowFailException(
+            "The endpoint does not answer as the chosen version did: " + "; ".join(check["problems"])
+        )
     outlet_events[MODEL_ASSET].extra = {
         "endpoint_name": deployment["endpoint_name"],
         "model_package_arn": chosen["model_package_arn"],
         "version": chosen["version"],
     }
-    return result
+    return check
 
 
 @task(multiple_outputs=False, task_id="plan_cleanup")
-def plan_cleanup(resources: Mapping[str, str], params: Any = None) -> JsonDict:
+def plan_cleanup(resources: Mapping[str, str], params: Any = None) -> dict[str, Any]:
     """Print the table of what is there, what it costs and what would go."""
+    from scones.deployment.cleanup import CleanupRequest
     from scones.deployment.cleanup import plan_cleanup as plan
 
-    return plan(
-        resources=resources,
-        older_than_days=params["older_than_days"],
-        objects_older_than_days=params["objects_older_than_days"],
+    request = CleanupRequest(
+        params["older_than_days"], params["objects_older_than_days"], (params["end_production"] or "").strip()
     )
+    return plan(request, resources)
 
 
 @task(multiple_outputs=False, task_id="delete_planned")
-def delete_planned(planned: JsonDict, resources: Mapping[str, str], params: Any = None) -> JsonDict:
+def delete_planned(planned: dict[str, Any], resources: Mapping[str, str], params: Any = None) -> dict[str, list[str]]:
     """Delete what was planned, unless this is a dry run."""
     from scones.deployment.cleanup import delete_planned as delete
 

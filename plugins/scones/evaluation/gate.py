@@ -4,68 +4,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from scones.evaluation.data import Comparison, Decision
 
 
 @dataclass(frozen=True)
-class GateDecision:
-    """``reasons``: one sentence per rule, whether it was met or not; ``summary`` is for the log and the
-    announcement.
+class Rules:
+    """What the gate asks of a model.
+
+    Attributes:
+        min_accuracy: lowest accepted accuracy on the test images, 0 to 1.
+        max_drop: how much lower than the live model's, on the same images, it may be.
+        replace_classes: whether a model of other classes may follow the live one.
+        person_decides: whether a person is asked afterwards, who may allow what ``replace_classes`` would.
     """
 
-    passed: bool
-    reasons: list[str]
-    candidate_accuracy: float
-    champion_accuracy: float | None
-
-    @property
-    def summary(self) -> str:
-        return f"{'Accepted' if self.passed else 'Refused'}: " + "; ".join(self.reasons)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "summary": self.summary}
+    min_accuracy: float
+    max_drop: float
+    replace_classes: bool = False
+    person_decides: bool = False
 
 
-def _accuracy(document: Mapping[str, Any], who: str) -> float:
-    value = document.get("test_accuracy", document.get("accuracy"))
+def _share(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
-        raise ValueError(f"The {who}'s evaluation has no accuracy between 0 and 1 (found {value!r}).")
+        raise ValueError(f"{what} must be between 0 and 1, not {value!r:.40}")
     return float(value)
 
 
-def decide(
-    candidate: Mapping[str, Any],
-    champion: Mapping[str, Any] | None,
-    *,
-    min_accuracy: float,
-    max_drop: float,
-) -> GateDecision:
-    """Whether the candidate passes: accurate enough, and not worse than the champion by more than ``max_drop``.
+def decide(candidate: Mapping[str, Any], champion: Comparison | None, rules: Rules) -> Decision:
+    """Whether the candidate passes: accurate enough, of the live model's classes, and not worse than that by too much.
 
-    :param candidate: its evaluation document (``test_accuracy``).
-    :param champion: the champion on the same images (the evaluation's ``champion``: ``accuracy``); None when nothing is
-        live yet. One with ``"comparable": False`` (it knows other classes) is named, and not compared.
-    :raises ValueError: an accuracy or a limit is missing or outside 0..1.
+    Args:
+        candidate: its evaluation (``test_accuracy``, ``classes``).
+        champion: the live model on the same images; None when nothing, or this very model, is live.
+
+    Raises:
+        ValueError: an accuracy or a limit is missing or outside 0..1.
     """
-    for name, limit in (("min_accuracy", min_accuracy), ("max_drop", max_drop)):
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {limit!r}")
-    accuracy = _accuracy(candidate, "candidate")
-    enough = accuracy >= min_accuracy - 1e-9
-    reasons = [f"accuracy {accuracy:.4f} is {'at least' if enough else 'below'} the minimum {min_accuracy:.4f}"]
+    lowest, drop = _share(rules.min_accuracy, "min_accuracy"), _share(rules.max_drop, "max_drop")
+    accuracy = _share(candidate.get("test_accuracy"), "The candidate's accuracy")
+    enough = accuracy >= lowest - 1e-9
+    reasons = [f"accuracy {accuracy:.4f} is {'at least' if enough else 'below'} the minimum {lowest:.4f}"]
     if champion is None:
-        return GateDecision(enough, [*reasons, "no model is live to compare with"], accuracy, None)
-    if champion.get("comparable") is False:
-        why = str(champion.get("reason", "it cannot be compared"))
-        return GateDecision(enough, [*reasons, f"not compared with the live model: {why}"], accuracy, None)
-    live = _accuracy(champion, "champion")
-    kept = accuracy >= live - max_drop - 1e-9
+        return _decision(enough, [*reasons, "no other model is live"], accuracy)
+    if not champion["comparable"]:
+        blind = f"it cannot be compared with the live model: {champion['reason']}"
+        if rules.replace_classes:
+            return _decision(enough, [*reasons, f"{blind}; replace_classes allows it"], accuracy)
+        if rules.person_decides:
+            return _decision(enough, [*reasons, f"{blind}; a person has to allow it"], accuracy, needs_person=True)
+        return _decision(False, [*reasons, f"{blind}; set replace_classes or require_approval to allow it"], accuracy)
+    live = _share(champion.get("accuracy"), "The live model's accuracy")
+    kept = accuracy >= live - drop - 1e-9
     if accuracy >= live:
         reasons.append(f"not worse than the live model ({live:.4f})")
     else:
         verdict = "within" if kept else "more than"
         reasons.append(
-            f"{live - accuracy:.4f} worse than the live model ({live:.4f}), {verdict} the allowed {max_drop:.4f}"
+            f"{live - accuracy:.4f} worse than the live model ({live:.4f}), {verdict} the allowed {drop:.4f}"
         )
-    return GateDecision(enough and kept, reasons, accuracy, live)
+    if champion["classes"] != candidate["classes"]:
+        reasons.append(f"the order of the classes becomes {', '.join(candidate['classes'])}")
+    return _decision(enough and kept, reasons, accuracy, live)
+
+
+def _decision(
+    passed: bool, reasons: list[str], accuracy: float, live: float | None = None, *, needs_person: bool = False
+) -> Decision:
+    return {
+        "passed": passed,
+        "needs_person": needs_person,
+        "reasons": reasons,
+        "summary": f"{'Accepted' if passed else 'Refused'}: {'; '.join(reasons)}",
+        "candidate_accuracy": accuracy,
+        "champion_accuracy": live,
+    }

@@ -52,11 +52,8 @@ def wilson_lower_bound(successes: int, trials: int, confidence: float) -> float:
     """One-sided lower bound of a share: with ``confidence`` the true share is above it. 0 without trials."""
     if not trials:
         return 0.0
-    z = float(stats.norm.ppf(confidence))
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, (centre - spread) / (1 + z * z / trials))
+    test = stats.binomtest(successes, trials, alternative="greater")
+    return float(test.proportion_ci(confidence, method="wilson").low)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, class_count: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def read_served_model(
         training_job=job_name,
         dataset_version=dataset_version,
         git_revision=metadata.get("git_revision") or tags.get("scones:git_revision", ""),
-        classes=classes_of(_label_map(store, dataset_version), metadata),
+        classes=classes_of(read_label_map(store, dataset_version), metadata),
         image_shape=shape_of([metadata.get("image_shape"), job.get("HyperParameters", {}).get("image_shape")]),
         quality=quality_of(metadata),
     ).named(classes)
@@ -83,7 +83,8 @@ def read_served_model(
     return served
 
 
-def _label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:
+def read_label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:
+    """Return the label map of a dataset version; None when there is none that can be understood."""
     try:
         return store.read_json(layout.label_map(dataset_version)) if dataset_version else None
     except DamagedDocumentError as error:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scones.aws.lineage import training_job_of_artifact
 from scones.aws.naming import content_hash, sagemaker_name
 from scones.aws.resources import vpc_config
+from scones.defaults import MODEL_PACKAGE_GROUP
 
 APPROVED = "Approved"
 PENDING = "PendingManualApproval"
 REJECTED = "Rejected"
+# Metadata of a package: the person who approved it.
+APPROVED_BY = "approved_by"
 CONTENT_TYPES = ["image/png", "image/jpeg", "application/x-image"]
 RESPONSE_TYPES = ["application/json", "application/jsonlines"]
 
@@ -45,50 +49,62 @@ def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(evaluation[name]) for name in names if evaluation.get(name) is not None}
 
 
-def model_package_request(
-    *,
-    group: str,
-    image: str,
-    model_data_url: str,
-    evaluation_uri: str,
-    statistics_uri: str,
-    constraints_uri: str,
-    metadata: Mapping[str, str],
-    approval_status: str,
-    sample_image_uri: str = "",
-    instance_types: Sequence[str] = ("ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge"),
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PackageSpec:
+    """What a version in the model registry is made of.
+
+    Attributes:
+        image, model_data_url: the container and the artifact of a training job.
+        evaluation_uri: the evaluation's document.
+        baseline_uri: folder of the training data's statistics.json and constraints.json.
+        metadata: lineage and figures.
+        approval_status: `APPROVED` or `PENDING`.
+        group, instance_types: where it belongs, and what it may run on.
+    """
+
+    image: str
+    model_data_url: str
+    evaluation_uri: str
+    baseline_uri: str
+    metadata: Mapping[str, str]
+    approval_status: str
+    group: str = MODEL_PACKAGE_GROUP
+    instance_types: tuple[str, ...] = ("ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge")
+
+
+def model_package_request(spec: PackageSpec) -> dict[str, Any]:
     """Return a CreateModelPackage request with metrics, drift baselines and lineage.
 
     ``ClientToken`` is a hash of the artifact, so that AWS itself answers a repeated request with the first package.
     """
-    job = training_job_of_artifact(model_data_url)
-    request: dict[str, Any] = {
-        "ModelPackageGroupName": group,
-        "ModelPackageDescription": f"Trained by {job}",
+
+    def document(uri: str) -> dict[str, str]:
+        return {"ContentType": "application/json", "S3Uri": uri}
+
+    baseline = spec.baseline_uri.rstrip("/")
+    return {
+        "ModelPackageGroupName": spec.group,
+        "ModelPackageDescription": f"Trained by {training_job_of_artifact(spec.model_data_url)}",
         "InferenceSpecification": {
-            "Containers": [{"Image": image, "ModelDataUrl": model_data_url}],
+            "Containers": [{"Image": spec.image, "ModelDataUrl": spec.model_data_url}],
             "SupportedContentTypes": CONTENT_TYPES,
             "SupportedResponseMIMETypes": RESPONSE_TYPES,
-            "SupportedRealtimeInferenceInstanceTypes": list(instance_types),
-            "SupportedTransformInstanceTypes": list(instance_types),
+            "SupportedRealtimeInferenceInstanceTypes": list(spec.instance_types),
+            "SupportedTransformInstanceTypes": list(spec.instance_types),
         },
-        "ModelApprovalStatus": approval_status,
+        "ModelApprovalStatus": spec.approval_status,
         "ModelMetrics": {
-            "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": evaluation_uri}},
+            "ModelQuality": {"Statistics": document(spec.evaluation_uri)},
             "ModelDataQuality": {
-                "Statistics": {"ContentType": "application/json", "S3Uri": statistics_uri},
-                "Constraints": {"ContentType": "application/json", "S3Uri": constraints_uri},
+                "Statistics": document(f"{baseline}/statistics.json"),
+                "Constraints": document(f"{baseline}/constraints.json"),
             },
         },
-        "CustomerMetadataProperties": dict(metadata),
+        "CustomerMetadataProperties": dict(spec.metadata),
         "Domain": "COMPUTER_VISION",
         "Task": "IMAGE_CLASSIFICATION",
-        "ClientToken": content_hash([group, model_data_url], length=32),
+        "ClientToken": content_hash([spec.group, spec.model_data_url], length=32),
     }
-    if sample_image_uri:
-        request["SamplePayloadUrl"] = sample_image_uri
-    return request
 
 
 def artifact_of(package: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,231 +1,103 @@
-"""The form of `train_and_deploy`. Flat types only: the form cannot edit nested objects.
+"""The form of `train_and_deploy`, as data. Flat types only: the form cannot edit nested objects.
 
 A text that may be empty also allows null: without, the form takes it for a required one and cannot be sent.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import Param
+from typing import Any
 
-from scones.defaults import DEFAULT_CLASSES
+from scones.defaults import DEFAULT_CLASSES, Form
 
-INSTANCE_TYPE = r"^ml\.[a-z0-9]+\.[a-z0-9]+$"
-DATA, TRAINING, GATE, DEPLOYMENT = "1. Data", "2. Training", "3. Quality gate", "4. Deployment"
+INSTANCE = {"type": "string", "pattern": r"^ml\.[a-z0-9]+\.[a-z0-9]+$"}
+CLASS_LIST = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "uniqueItems": True}
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+SWITCH = {"type": "boolean"}
+LAYERS = [18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 200]
 
 
-def training_params() -> dict[str, Param]:
-    """Return the params with their limits, in the order of the form."""
-    return {
-        "classes": Param(
-            DEFAULT_CLASSES,
-            type="array",
-            items={"type": "string", "minLength": 1},
-            minItems=2,
-            uniqueItems=True,
-            section=DATA,
-            title="Classes",
-            description="CIFAR-100 class names, one per line. A class's index is its place in this list.",
-        ),
-        "validation_share": Param(
-            0.1,
-            type="number",
-            exclusiveMinimum=0,
-            maximum=0.5,
-            section=DATA,
-            title="Validation share",
-            description="Share of the training images held out for validation. The test images are never touched.",
-        ),
-        "seed": Param(
-            0,
-            type="integer",
-            minimum=0,
-            maximum=2**31 - 1,
-            section=DATA,
-            title="Seed",
-            description="Seed of the validation split.",
-        ),
-        "input_kind": Param(
-            "recordio",
-            type="string",
-            enum=["recordio", "png"],
-            section=DATA,
-            title="Training input",
-            description="RecordIO shards (faster), or the PNGs with their .lst files.",
-        ),
-        "training_instance_type": Param(
-            "ml.g4dn.xlarge",
-            type="string",
-            pattern=INSTANCE_TYPE,
-            section=TRAINING,
-            title="Training instance type",
-            description="The built-in algorithm needs a GPU type. If AWS answers ResourceLimitExceeded, ask for quota.",
-        ),
-        "max_runtime_s": Param(
-            3600,
-            type="integer",
-            minimum=60,
-            maximum=432000,
-            section=TRAINING,
-            title="Longest training (s)",
-            description="SageMaker stops the job after this many seconds.",
-        ),
-        "epochs": Param(
-            30,
-            type="integer",
-            minimum=1,
-            maximum=1000,
-            section=TRAINING,
-            title="Epochs",
-            description="Passes over the training images, at most; the algorithm stops where it no longer learns.",
-        ),
-        "mini_batch_size": Param(
-            32,
-            type="integer",
-            minimum=1,
-            maximum=4096,
-            section=TRAINING,
-            title="Mini-batch size",
-            description="Must not exceed the number of training images.",
-        ),
-        "learning_rate": Param(
-            0.01,
-            type="number",
-            exclusiveMinimum=0,
-            maximum=1,
-            section=TRAINING,
-            title="Learning rate",
-            description="Initial learning rate of AWS's algorithm. The local one does not use it, and says so.",
-        ),
-        "num_layers": Param(
-            20,
-            type="integer",
-            enum=[18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 200],
-            section=TRAINING,
-            title="Layers",
-            description="Depth of the network; 20, 32, 44, 56 and 110 are made for small images.",
-        ),
-        "training_image": Param(
-            "",
-            type=["null", "string"],
-            section=TRAINING,
-            title="Training image",
-            description="Image URI. Empty: the built-in image-classification algorithm of the connection's region.",
-        ),
-        "force_retrain": Param(
-            False,
-            type="boolean",
-            section=TRAINING,
-            title="Train even if nothing changed",
-            description="Otherwise a completed job with the same data, hyperparameters and image is reused.",
-        ),
-        "minimum_accuracy": Param(
-            0.75,
-            type="number",
-            minimum=0,
-            maximum=1,
-            section=GATE,
-            title="Lowest accepted test accuracy",
-            description="A model below it is refused; the live endpoint stays as it is.",
-        ),
-        "champion_tolerance": Param(
-            0.01,
-            type="number",
-            minimum=0,
-            maximum=1,
-            section=GATE,
-            title="Allowed loss against the champion",
-            description="How much lower than the live model's accuracy, on the same images, the new one may be.",
-        ),
-        "adopt_threshold": Param(
-            False,
-            type="boolean",
-            section=GATE,
-            title="Adopt the recommended threshold",
-            description="Put the threshold that the evaluation recommends into force for the workflow.",
-        ),
-        "require_approval": Param(
-            False,
-            type="boolean",
-            section=GATE,
-            title="Ask a person",
-            description="Wait for Approve or Reject in Airflow before the model is deployed.",
-        ),
-        "approval_timeout_minutes": Param(
-            1440,
-            type="integer",
-            minimum=1,
-            maximum=20160,
-            section=GATE,
-            title="Longest wait for a person (minutes)",
-            description="After so long without an answer the run fails and the model stays PendingManualApproval.",
-        ),
-        "endpoint_instance_type": Param(
-            "ml.m5.large",
-            type="string",
-            pattern=INSTANCE_TYPE,
-            section=DEPLOYMENT,
-            title="Endpoint instance type",
-            description="Of each instance behind the endpoint; costs from the deployment until `cleanup`, used or not.",
-        ),
-        "endpoint_instance_count": Param(
-            1,
-            type="integer",
-            minimum=1,
-            maximum=100,
-            section=DEPLOYMENT,
-            title="Endpoint instances",
-            description="Instances behind the endpoint at the start.",
-        ),
-        "capture_percent": Param(
-            100,
-            type="integer",
-            minimum=0,
-            maximum=100,
-            section=DEPLOYMENT,
-            title="Captured requests (%)",
-            description="Share of the requests that data capture writes to S3 for monitoring.",
-        ),
-        "strategy": Param(
-            "all_at_once",
-            type="string",
-            enum=["all_at_once", "canary", "linear"],
-            section=DEPLOYMENT,
-            title="Shift of traffic",
-            description="Canary and linear need at least two instances.",
-        ),
-        "canary_percent": Param(
-            50,
-            type="integer",
-            minimum=1,
-            maximum=50,
-            section=DEPLOYMENT,
-            title="Canary share (%)",
-            description="Share of the capacity that the new model gets first, with the strategy canary.",
-        ),
-        "bake_time_s": Param(
-            0,
-            type="integer",
-            minimum=0,
-            maximum=3600,
-            section=DEPLOYMENT,
-            title="Bake time (s)",
-            description="How long the alarms are watched after each shift of traffic.",
-        ),
-        "alarms": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string"},
-            section=DEPLOYMENT,
-            title="Rollback alarms",
-            description="CloudWatch alarms, one per line; one that goes off while baking rolls the deployment back.",
-        ),
-        "max_capacity": Param(
-            0,
-            type="integer",
-            minimum=0,
-            maximum=1000,
-            section=DEPLOYMENT,
-            title="Scale out to (instances)",
-            description="Above the number of instances: puts a target-tracking policy on the endpoint (AWS only).",
-        ),
-    }
+def whole(minimum: int, maximum: int) -> dict[str, Any]:
+    """A whole number's schema."""
+    return {"type": "integer", "minimum": minimum, "maximum": maximum}
+
+
+def one_of(*values: str) -> dict[str, Any]:
+    """The schema of a choice."""
+    return {"type": "string", "enum": list(values)}
+
+
+# fmt: off
+TRAINING_FORM: Form = {
+    "1. Data": [
+        ("classes", DEFAULT_CLASSES, CLASS_LIST, "Classes",
+         "CIFAR-100 class names, one per line. A class's index is its place in this list. A scheduled run, or one that "
+         "drift started, trains the classes of the live model instead."),
+        ("validation_share", 0.1, {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "Validation share",
+         "Share of the training images held out for validation. The test images are never touched."),
+        ("seed", 0, whole(0, 2**31 - 1), "Seed", "Seed of the validation split."),
+        ("input_kind", "recordio", one_of("recordio", "png"), "Training input",
+         "RecordIO shards (faster), or the PNGs with their .lst files."),
+    ],
+    "2. Training": [
+        ("training_instance_type", "ml.g4dn.xlarge", INSTANCE, "Training instance type",
+         "The built-in algorithm needs a GPU type. If AWS answers ResourceLimitExceeded, ask for quota."),
+        ("max_runtime_s", 3600, whole(60, 432_000), "Longest training (s)",
+         "SageMaker stops the job after this many seconds."),
+        ("epochs", 30, whole(1, 1000), "Epochs",
+         "Passes over the training images, at most; the algorithm stops where it no longer learns."),
+        ("mini_batch_size", 32, whole(1, 4096), "Mini-batch size", "Must not exceed the number of training images."),
+        ("learning_rate", 0.01, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "Learning rate",
+         "Initial learning rate of AWS's algorithm. The local one does not use it, and says so."),
+        ("num_layers", 20, {"type": "integer", "enum": LAYERS}, "Layers",
+         "Depth of the network; 20, 32, 44, 56 and 110 are made for small images."),
+        ("training_image", "", {"type": ["null", "string"]}, "Training image",
+         "Image URI. Empty: the built-in image-classification algorithm of the connection's region."),
+        ("force_retrain", False, SWITCH, "Train even if nothing changed",
+         "Otherwise a completed job with the same data, hyperparameters and image is reused."),
+    ],
+    "3. Quality gate": [
+        ("minimum_accuracy", 0.75, SHARE, "Lowest accepted test accuracy",
+         "A model below it is refused; the live endpoint stays as it is."),
+        ("champion_tolerance", 0.01, SHARE, "Allowed loss against the champion",
+         "How much lower than the live model's accuracy, on the same images, the new one may be."),
+        ("replace_classes", False, SWITCH, "Let other classes follow",
+         "A model that knows other classes than the live one cannot be compared with it, and is refused unless this is "
+         "on or a person allows it."),
+        ("adopt_threshold", False, SWITCH, "Adopt the recommended threshold",
+         "Put the threshold that the evaluation recommends into force for the workflow."),
+        ("require_approval", False, SWITCH, "Ask a person",
+         "Wait for Approve or Reject in Airflow before the model is deployed."),
+        ("approval_timeout_minutes", 1440, whole(1, 20_160), "Longest wait for a person (minutes)",
+         "After so long without an answer the run fails and the model stays PendingManualApproval."),
+    ],
+    "4. Deployment": [
+        ("endpoint_instance_type", "ml.m5.large", INSTANCE, "Endpoint instance type",
+         "Of each instance behind the endpoint; costs from the deployment until `cleanup`, used or not."),
+        ("endpoint_instance_count", 1, whole(1, 100), "Endpoint instances",
+         "Instances behind the endpoint at the start."),
+        ("capture_percent", 100, whole(0, 100), "Captured requests (%)",
+         "Share of the requests that data capture writes to S3 for monitoring."),
+        ("strategy", "all_at_once", one_of("all_at_once", "canary", "linear"), "Shift of traffic",
+         "Canary and linear need at least two instances."),
+        ("canary_percent", 50, whole(1, 50), "Canary share (%)",
+         "Share of the capacity that the new model gets first, with the strategy canary."),
+        ("bake_time_s", 0, whole(0, 3600), "Bake time (s)",
+         "How long the alarms are watched after each shift of traffic."),
+        ("alarms", [], {"type": ["null", "array"], "items": {"type": "string"}}, "Rollback alarms",
+         "CloudWatch alarms, one per line; one that goes off while baking rolls the deployment back."),
+        ("max_capacity", 0, whole(0, 1000), "Scale out to (instances)",
+         "Above the number of instances: puts a target-tracking policy on the endpoint (AWS only)."),
+    ],
+}
+# The same questions on the way back.
+ROLLBACK_FORM: Form = {
+    "Version": [
+        ("version", 0, whole(0, 2**31 - 1), "Model version",
+         "Version number in the group; 0: the newest approved one before the live one."),
+    ],
+    "Endpoint": [
+        row for row in TRAINING_FORM["4. Deployment"]
+        if row[0] in ("endpoint_instance_type", "endpoint_instance_count", "capture_percent")
+    ],
+}
+# fmt: on

@@ -8,7 +8,7 @@ from typing import Any
 
 from scones.aws.lineage import tags
 from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.training.model_package import artifact_of
+from scones.training.model_package import APPROVED, APPROVED_BY, artifact_of
 
 # How many of the newest packages are looked at when a model is looked up by its artifact.
 LOOK_BACK = 100
@@ -67,8 +67,9 @@ class ModelRegistryHook(SageMakerResourcesHook):
         answer = self.describe("list_tags", ResourceArn=arn) if arn else None
         return {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}
 
-    def set_approval(self, package_arn: str, status: str, why: str) -> None:
-        """Set ModelApprovalStatus with its reason."""
+    def set_approval(self, package_arn: str, status: str, why: str, person: str = "") -> None:
+        """Set ModelApprovalStatus with its reason, and note the person who said so."""
+        noted = {"CustomerMetadataProperties": {APPROVED_BY: person}} if person and status == APPROVED else {}
         self.conn.update_model_package(
-            ModelPackageArn=package_arn, ModelApprovalStatus=status, ApprovalDescription=why[:1024]
+            ModelPackageArn=package_arn, ModelApprovalStatus=status, ApprovalDescription=why[:1024], **noted
         )

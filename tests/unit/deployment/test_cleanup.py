@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scones.aws.lineage import tags
-from scones.deployment.cleanup import delete_planned, plan_cleanup
+from scones.deployment.aws import take_inventory
+from scones.deployment.cleanup import CleanupRequest, ConfirmationError, delete_planned, plan_cleanup
 from scones.deployment.cleanup_plan import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
-from scones.deployment.inventory import take_inventory
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, store
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD = NOW - timedelta(days=90)
 FLEET = (("ml.m5.large", 1),)
 RESOURCES = {"BucketName": "b", "EndpointName": "courier"}
+REQUEST = CleanupRequest(older_than_days=7, objects_older_than_days=30)
 
 FULL = Inventory(
     endpoints=[
@@ -42,7 +43,7 @@ FULL = Inventory(
         Folder("training/b/", 3, 10, OLD, why_kept="a registered version needs it"),
         Folder("capture/courier/AllTraffic/2026/06/01/", 3, 10, NOW),
     ],
-    protected=frozenset({"courier"}),
+    production="courier",
 )
 
 
@@ -160,14 +161,7 @@ def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: Fake
     hook = FakeRegistryHook(sagemaker)
     fakes: dict[str, Any] = {"hook": hook, "store": store(client=bucket)}
     before = (dict(sagemaker.things), dict(bucket.objects))
-    made = plan_cleanup(
-        resources=RESOURCES,
-        older_than_days=7,
-        objects_older_than_days=30,
-        now=NOW,
-        cloudwatch=FakeCloudWatch({}),
-        **fakes,
-    )
+    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
     assert (dict(sagemaker.things), dict(bucket.objects)) == before
     assert made["delete"] == 5
     done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
@@ -190,30 +184,40 @@ def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: Fake
 
 def test_what_came_into_use_after_the_plan_is_kept(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
-    made = plan_cleanup(
-        resources=RESOURCES,
-        older_than_days=7,
-        objects_older_than_days=30,
-        now=NOW,
-        cloudwatch=FakeCloudWatch({}),
-        **fakes,
-    )
+    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
     sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-forgotten")
     done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
     assert {"endpoint config c-forgotten", "model m-forgotten"} <= set(done["kept"])
 
 
+def test_the_production_endpoint_ends_only_by_its_typed_name(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    """However busy it is: there is one way out, and a slip is none."""
+    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
+    busy = {"cloudwatch": FakeCloudWatch({"courier": 1000, "forgotten": 1}), **fakes}
+    for slip in ("Courier", "forgotten", "yes"):
+        with pytest.raises(ConfirmationError, match="'courier'"):
+            plan_cleanup(replace(REQUEST, end_production=slip), RESOURCES, NOW, **busy)
+    made = plan_cleanup(replace(REQUEST, end_production="courier"), RESOURCES, NOW, **busy)
+    row = next(item for item in made["items"] if item["name"] == "courier")
+    assert (row["action"], row["reason"]) == ("delete", "it was named to be ended")
+    scaling = FakeScaling(known=True)
+    done = delete_planned(made, resources=RESOURCES, scaling=scaling, **fakes)
+    assert done["deleted"][:3] == ["endpoint courier", "endpoint config c-courier", "model m-courier"]
+    assert [name for name, _ in scaling.calls] == ["deregister_scalable_target"]
+    assert ("endpoint", "forgotten") in sagemaker.things
+
+
 def test_an_endpoint_with_requests_stays(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     inventory = take_inventory(
-        bucket="b",
-        endpoint_name="courier",
+        "b",
         now=NOW,
         traffic_days=7,
         hook=FakeRegistryHook(sagemaker),
         store=store(client=bucket),
         cloudwatch=FakeCloudWatch({"forgotten": 3}),
     )
-    assert deleted(planned(inventory)) == {"training/leftover/", "capture/courier/AllTraffic/2026/01/01/"}
+    kept = planned(replace(inventory, production="courier"))
+    assert deleted(kept) == {"training/leftover/", "capture/courier/AllTraffic/2026/01/01/"}
 
 
 def test_a_registered_artifact_is_kept_though_its_model_is_gone(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
@@ -223,8 +227,7 @@ def test_a_registered_artifact_is_kept_though_its_model_is_gone(sagemaker: FakeS
         ModelPackageGroupName="scones-courier", InferenceSpecification={"Containers": [container]}
     )
     inventory = take_inventory(
-        bucket="b",
-        endpoint_name="courier",
+        "b",
         now=NOW,
         traffic_days=7,
         hook=FakeRegistryHook(sagemaker),

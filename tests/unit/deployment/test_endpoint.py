@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from scones.deployment.endpoint import (
     IN_PROGRESS,
-    SETTLED,
     Capture,
     InvalidDeploymentError,
+    Rollout,
     Step,
     deployment_config,
     endpoint_config_request,
@@ -58,7 +58,7 @@ def test_the_same_settings_have_one_name_and_others_another() -> None:
 
 @pytest.mark.parametrize("strategy", ["all_at_once", "canary", "linear"])
 def test_deployment_configs_are_legal(strategy: str) -> None:
-    made = deployment_config(strategy=strategy, instance_count=2, bake_time_s=60, alarms=["errors"])
+    made = deployment_config(Rollout(strategy, bake_time_s=60, alarms=["errors"]), 2)
     request = {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": made}
     assert legal("UpdateEndpoint", request) == ""
     assert made["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "errors"}]}
@@ -75,8 +75,9 @@ def test_deployment_configs_are_legal(strategy: str) -> None:
     ],
 )
 def test_contradicting_deployments_are_refused(changes: dict[str, Any], words: str) -> None:
+    count = changes.pop("instance_count", 2)
     with pytest.raises(InvalidDeploymentError, match=words):
-        deployment_config(**{"strategy": "all_at_once", "instance_count": 2, **changes})
+        deployment_config(Rollout(**changes), count)
 
 
 def described(status: str, serving: str = "old", **more: Any) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_no_state_of_the_service_is_forgotten() -> None:
     def states(shape: str) -> set[str]:
         return set(model.shape_for(shape).enum)
 
-    assert states("EndpointStatus") == IN_PROGRESS | SETTLED
+    assert states("EndpointStatus") == IN_PROGRESS | ENDPOINT.ended
     waiting: list[tuple[Waited, str, set[str]]] = [
         (TRAINING, "TrainingJobStatus", {"InProgress", "Stopping"}),
         (TRANSFORM, "TransformJobStatus", {"InProgress", "Stopping"}),

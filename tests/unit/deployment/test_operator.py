@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from scones.deployment import autoscaling
+from scones.deployment import aws
 from scones.deployment import operator as module
 from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError
 from scones.deployment.operator import EndpointDeployOperator
@@ -22,7 +22,7 @@ MODEL = {"model_name": "m", "image": "i", "model_data_url": "s3://b/training/j/o
 @pytest.fixture
 def scaling(monkeypatch: pytest.MonkeyPatch) -> FakeScaling:
     fake = FakeScaling()
-    monkeypatch.setattr(autoscaling, "_client", lambda _: fake)
+    monkeypatch.setattr(aws, "_client", lambda _: fake)
     return fake
 
 
@@ -35,7 +35,7 @@ def sagemaker(scaling: FakeScaling) -> FakeSageMaker:
 
 def operator(sagemaker: FakeSageMaker, **changes: Any) -> EndpointDeployOperator:
     arguments: dict[str, Any] = {"task_id": "deploy_endpoint", "endpoint_name": "courier", "model": MODEL}
-    task = EndpointDeployOperator(**{**arguments, "capture_uri": "s3://b/capture", **changes})
+    task = EndpointDeployOperator(**{**arguments, "capture": {"uri": "s3://b/capture"}, **changes})
     task.__dict__["hook"] = StockHook(sagemaker)
     task._hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
     return task
@@ -82,15 +82,15 @@ def test_a_retry_after_the_update_still_knows_what_served_before(sagemaker: Fake
     old = deploy(sagemaker)
     store: dict[str, str] = {}
     state = SimpleNamespace(get=store.get, set=store.__setitem__)
-    task = operator(sagemaker, instance_count=2)
+    task = operator(sagemaker, fleet={"instance_count": 2})
     with pytest.raises(TaskDeferred):
         task.execute({**context(), "task_state_store": state})
     # The worker dies while SageMaker goes on: first found at work, then done.
     with pytest.raises(TaskDeferred) as caught:
-        operator(sagemaker, instance_count=2).execute({**context(), "task_state_store": state})
+        operator(sagemaker, fleet={"instance_count": 2}).execute({**context(), "task_state_store": state})
     assert caught.value.trigger.carry["previous"] == old["endpoint_config_name"]
     sagemaker.finish_deployment("courier")
-    result = operator(sagemaker, instance_count=2).execute({**context(), "task_state_store": state})
+    result = operator(sagemaker, fleet={"instance_count": 2}).execute({**context(), "task_state_store": state})
     assert (result["action"], result["previous_endpoint_config_name"]) == ("unchanged", old["endpoint_config_name"])
     assert len(sagemaker.called("update_endpoint")) == 1
 
@@ -98,7 +98,9 @@ def test_a_retry_after_the_update_still_knows_what_served_before(sagemaker: Fake
 def test_another_config_is_an_update_with_the_asked_shift_of_traffic(sagemaker: FakeSageMaker) -> None:
     old = deploy(sagemaker)
     result = deploy(
-        sagemaker, instance_count="2", strategy="canary", canary_percent="10", bake_time_s="60", alarms="errors, slow"
+        sagemaker,
+        fleet={"instance_count": "2"},
+        rollout={"strategy": "canary", "canary_percent": "10", "bake_time_s": "60", "alarms": "errors, slow"},
     )
     assert (result["action"], result["previous_endpoint_config_name"]) == ("updated", old["endpoint_config_name"])
     policy = sagemaker.called("update_endpoint")[0]["DeploymentConfig"]
@@ -112,12 +114,12 @@ def test_another_config_is_an_update_with_the_asked_shift_of_traffic(sagemaker: 
 
 def test_a_silent_rollback_fails_with_sagemakers_reason(sagemaker: FakeSageMaker) -> None:
     old = deploy(sagemaker)
-    trigger = begin(operator(sagemaker, instance_count=2))
+    trigger = begin(operator(sagemaker, fleet={"instance_count": 2}))
     sagemaker.finish_deployment(
         "courier", EndpointConfigName=old["endpoint_config_name"], FailureReason="alarm errors went off"
     )
     with pytest.raises(EndpointDeploymentError, match=r"rolled back.*alarm errors went off"):
-        go_on(sagemaker, trigger, instance_count=2)
+        go_on(sagemaker, trigger, fleet={"instance_count": 2})
 
 
 def test_a_failed_endpoint_is_deleted_waited_away_and_created_anew(
@@ -138,10 +140,10 @@ def test_a_failed_endpoint_is_deleted_waited_away_and_created_anew(
 @pytest.mark.parametrize("state", ["Failed", "OutOfService", "UpdateRollbackFailed"])
 def test_a_deployment_that_ends_badly_fails_with_the_reason(sagemaker: FakeSageMaker, state: str) -> None:
     deploy(sagemaker)
-    trigger = begin(operator(sagemaker, instance_count=2))
+    trigger = begin(operator(sagemaker, fleet={"instance_count": 2}))
     sagemaker.finish_deployment("courier", EndpointStatus=state, FailureReason="no capacity")
     with pytest.raises(EndpointDeploymentError, match=f"{state}: no capacity"):
-        go_on(sagemaker, trigger, instance_count=2)
+        go_on(sagemaker, trigger, fleet={"instance_count": 2})
     assert ("endpoint", "courier") in sagemaker.things
 
 
@@ -168,23 +170,25 @@ def test_a_deletion_that_is_refused_does_not_hide_the_reason(
 
 def test_a_retry_in_the_middle_of_the_update_goes_on_with_it(sagemaker: FakeSageMaker) -> None:
     deploy(sagemaker)
-    begin(operator(sagemaker, instance_count=2))
-    trigger = begin(operator(sagemaker, instance_count=2))
+    begin(operator(sagemaker, fleet={"instance_count": 2}))
+    trigger = begin(operator(sagemaker, fleet={"instance_count": 2}))
     assert len(sagemaker.called("update_endpoint")) == 1
     sagemaker.finish_deployment("courier")
-    assert go_on(sagemaker, trigger, instance_count=2)["endpoint_status"] == "InService"
+    assert go_on(sagemaker, trigger, fleet={"instance_count": 2})["endpoint_status"] == "InService"
 
 
 def test_somebody_elses_update_is_waited_out_first(sagemaker: FakeSageMaker) -> None:
     deploy(sagemaker)
     sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="theirs")
-    trigger = begin(operator(sagemaker, instance_count=2))
+    trigger = begin(operator(sagemaker, fleet={"instance_count": 2}))
     assert len(sagemaker.called("update_endpoint")) == 1
     sagemaker.finish_deployment("courier")
     with pytest.raises(TaskDeferred) as caught:
-        go_on(sagemaker, trigger, instance_count=2)
+        go_on(sagemaker, trigger, fleet={"instance_count": 2})
     sagemaker.finish_deployment("courier")
-    assert go_on(sagemaker, caught.value.trigger, instance_count=2)["previous_endpoint_config_name"] != "theirs"
+    assert (
+        go_on(sagemaker, caught.value.trigger, fleet={"instance_count": 2})["previous_endpoint_config_name"] != "theirs"
+    )
 
 
 def test_in_service_is_not_enough_the_model_must_be_the_asked_one(sagemaker: FakeSageMaker) -> None:
@@ -208,28 +212,28 @@ def test_waits_that_end_badly_are_failures(
 
 def test_contradicting_settings_create_nothing(sagemaker: FakeSageMaker) -> None:
     with pytest.raises(InvalidDeploymentError, match="at least 2"):
-        operator(sagemaker, strategy="canary").execute(context())
+        operator(sagemaker, rollout={"strategy": "canary"}).execute(context())
     with pytest.raises(AirflowFailException, match="instance_count is 'two'"):
-        operator(sagemaker, instance_count="two").execute(context())
+        operator(sagemaker, fleet={"instance_count": "two"}).execute(context())
     assert [kind for kind, _ in sagemaker.things] == ["model"]
 
 
 def test_autoscaling_is_registered_when_asked_for(sagemaker: FakeSageMaker, scaling: FakeScaling) -> None:
     deploy(sagemaker)
     assert scaling.calls == []
-    deploy(sagemaker, instance_count="2", max_capacity="5")
+    deploy(sagemaker, fleet={"instance_count": "2", "max_capacity": "5"})
     calls = dict(scaling.calls)
     assert calls["register_scalable_target"]["MaxCapacity"] == 5
     assert calls["put_scaling_policy"]["PolicyType"] == "TargetTrackingScaling"
 
 
 def test_deregistering_is_quiet_where_there_is_no_autoscaling_and_loud_otherwise() -> None:
-    assert autoscaling.deregister("e", client=FakeScaling(known=True)) is True
-    assert autoscaling.deregister("e", client=FakeScaling()) is False
+    assert aws.deregister("e", client=FakeScaling(known=True)) is True
+    assert aws.deregister("e", client=FakeScaling()) is False
     for code in ("InvalidAction", "400"):
-        assert autoscaling.deregister("e", client=FakeScaling(error=code)) is False
+        assert aws.deregister("e", client=FakeScaling(error=code)) is False
     with pytest.raises(Exception, match="AccessDenied"):
-        autoscaling.deregister("e", client=FakeScaling(error="AccessDenied"))
+        aws.deregister("e", client=FakeScaling(error="AccessDenied"))
 
 
 def test_a_kill_leaves_the_real_endpoint_and_takes_the_short_lived_one(sagemaker: FakeSageMaker) -> None:

@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from scones import notifications
 from scones.deployment.endpoint import EndpointDeploymentError
 from scones.notifications import AlertTopicNotifier, AwsRetryPolicy, announce_missed_deadline, late_after
-from scones.training import models
-from scones.training.approval import ModelApprovalOperator
 from tests.support.fake_aws import client_error
 
 
@@ -75,52 +72,3 @@ def test_lateness_is_announced(sent: list[tuple[Any, ...]]) -> None:
 def test_retries_follow_the_error(error: Exception, action: RetryAction, delay: timedelta | None) -> None:
     decision = AwsRetryPolicy().evaluate(error, try_number=2, max_tries=3)
     assert (decision.action, decision.retry_delay) == (action, delay)
-
-
-def approval(monkeypatch: pytest.MonkeyPatch, status: str = "PendingManualApproval", **changes: Any) -> Any:
-    from airflow.providers.standard.operators import hitl
-
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
-    registration = {"model_package_arn": "arn:package/1", "version": 1, "approval_status": status}
-    return ModelApprovalOperator(task_id="approve_model", registration=registration, subject="Deploy?", **changes)
-
-
-class Ti:
-    id = "1"
-
-
-def test_nobody_is_asked_when_the_run_does_not_want_it_or_the_version_was_approved(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert approval(monkeypatch, required="False").execute({}) == {"decision": "not asked"}
-    assert approval(monkeypatch, "Approved", required="True").execute({}) == {"decision": "approved before"}
-
-
-def test_a_person_is_asked_with_the_time_limit_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = approval(monkeypatch, required="True", timeout_minutes="5")
-    with pytest.raises(TaskAwaitingInput) as waiting:
-        task.execute({"task_instance": Ti(), "ti": Ti()})
-    assert waiting.value.timeout == timedelta(minutes=5)
-
-
-@pytest.mark.parametrize(("answer", "approved"), [("Approve", True), ("Reject", False)])
-def test_the_answer_is_written_into_the_registry(monkeypatch: pytest.MonkeyPatch, answer: str, approved: bool) -> None:
-    from datetime import UTC, datetime
-
-    settled: list[dict[str, Any]] = []
-    monkeypatch.setattr(models, "settle_approval", lambda arn, **told: settled.append({"arn": arn, **told}))
-    task = approval(monkeypatch, required="True")
-    event = {
-        "chosen_options": [answer],
-        "params_input": {},
-        "responded_at": datetime.now(UTC),
-        "responded_by_user": {"id": "1", "name": "ann"},
-    }
-    task.execute_complete({"task": task, "ti": Ti()}, event)
-    assert settled == [{"arn": "arn:package/1", "approved": approved, "by": "ann"}]
-
-
-def test_no_answer_in_time_fails_and_leaves_the_registry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "settle_approval", lambda *_, **__: pytest.fail("nobody decided"))
-    with pytest.raises(AirflowFailException, match="start a new run"):
-        approval(monkeypatch, required="True").execute_complete({}, {"error": "late", "error_type": "timeout"})

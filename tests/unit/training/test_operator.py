@@ -9,8 +9,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from scones.aws.store import ObjectStore
-from scones.evaluation import transform
-from scones.evaluation.transform import TransformOperator
+from scones.evaluation import operator as transform
+from scones.evaluation.operator import TransformOperator
 from scones.jobs.trigger import TrainingJobTrigger
 from scones.training import operator as training
 from scones.training.job import training_job_name

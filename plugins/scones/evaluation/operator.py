@@ -1,20 +1,26 @@
-"""Batch transform that is paid for once."""
+"""Batch transform that is paid for once, and the question to a person before a model goes live."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTransformOperator, serialize
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
 from scones.aws.naming import content_hash, sagemaker_name
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.jobs.links import TransformJobLink, persist_link
+from scones.evaluation.verdict import question
+from scones.jobs.links import TransformJobLink, page_url, persist_link
 from scones.jobs.operator import WaitingMixin, as_int
 from scones.jobs.trigger import SageMakerWaitTrigger
+from scones.training.model_package import APPROVED, REJECTED
+from scones.training.registry import ModelRegistryHook
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -171,3 +177,76 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
             "seconds": (ended - started).total_seconds() if started and ended else None,
             "reused": reused,
         }
+
+
+class ModelApprovalOperator(ApprovalOperator):
+    """Airflow's approval, asked only when it is needed, and written into the model registry.
+
+    Approve: the package becomes Approved, with the person's name, and the run goes on. Reject: the package becomes
+    Rejected and everything after is skipped. No answer in time: the task fails for good, the package stays as it was,
+    the endpoint is untouched. Any other failure is retried, and the question asked again: Airflow (3.3) marks a task
+    failed whose answer comes before its executor has reported the question, and the registry may be throttled.
+
+    A subclass because the provider's operator always asks, and takes its time limit only while the DAG is parsed.
+
+    Args:
+        registration, evaluation, decision, training: answers of `register_model`, `evaluate_model`, `check_quality` and
+            the training job: whether to ask, and what a person needs to know.
+        fleet: {"instance_type", "instance_count"} of the endpoint, for what it costs.
+        timeout_minutes: how long the run waits for an answer.
+    """
+
+    template_fields: Sequence[str] = (
+        *ApprovalOperator.template_fields,
+        "registration",
+        "evaluation",
+        "decision",
+        "training",
+        "fleet",
+        "timeout_minutes",
+    )
+
+    def __init__(
+        self,
+        *,
+        registration: Any,
+        evaluation: Any,
+        decision: Any,
+        training: Any,
+        fleet: Mapping[str, Any],
+        timeout_minutes: int | str = 1440,
+        **kwargs: Any,
+    ) -> None:
+        # Only the direct successor is skipped by the provider; ours is the whole rest of the run.
+        super().__init__(ignore_downstream_trigger_rules=True, **kwargs)
+        self.registration = registration
+        self.evaluation = evaluation
+        self.decision = decision
+        self.training = training
+        self.fleet = dict(fleet)
+        self.timeout_minutes = timeout_minutes
+
+    def execute(self, context: Context) -> Any:
+        """Ask, or go on when there is nothing to ask."""
+        if not self.registration["asks_person"]:
+            self.log.info("Nobody is asked: model version %s is approved", self.registration["version"])
+            return {"decision": "not asked"}
+        page = page_url(f"evaluations/{quote(self.evaluation['training_job_name'], safe='')}")
+        fleet = (self.fleet["instance_type"], as_int("instance_count", self.fleet["instance_count"]))
+        self.body = question(self.evaluation, self.decision, self.training, page, fleet)
+        self.response_timeout = timedelta(minutes=as_int("timeout_minutes", self.timeout_minutes))
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Write the decision down, then skip or go on."""
+        if event.get("error_type") == "timeout":
+            raise AirflowFailException(f"{event['error']} The model stays unapproved: start a new run to ask again.")
+        if "error" not in event:
+            user = event.get("responded_by_user") or {}
+            name = user.get("name") if isinstance(user, dict) else getattr(user, "name", None)
+            status = APPROVED if event["chosen_options"] == [self.APPROVE] else REJECTED
+            person = str(name or "a person")
+            ModelRegistryHook().set_approval(
+                self.registration["model_package_arn"], status, f"{status} in Airflow by {person}", person
+            )
+        return super().execute_complete(context=context, event=event)

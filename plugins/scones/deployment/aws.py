@@ -1,25 +1,100 @@
-"""Looking around for what costs money: endpoints, configs, models, and the objects in the bucket."""
+"""What a deployment asks AWS for: its autoscaling, its answers, and the inventory of what costs money."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore.exceptions import ClientError
 
+from scones.aws import layout
 from scones.aws.lineage import PROJECT_TAG
 from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
-from scones.deployment.endpoint import VARIANT
+from scones.deployment.endpoint import VARIANT, ScalingPolicy
+from scones.training.model_package import artifact_of
 from scones.training.registry import ModelRegistryHook
+from scones.training.served import container_of
+
+_NO_SUCH_SERVICE = frozenset({"InvalidAction", "UnknownOperationException", "NotImplemented", "400"})
+_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+
+
+# ---- autoscaling: target tracking on invocations per instance
+
+
+def _target(endpoint_name: str) -> dict[str, str]:
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint_name}/variant/{VARIANT}",
+        "ScalableDimension": _DIMENSION,
+    }
+
+
+def _client(aws_conn_id: str | None) -> Any:
+    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type="application-autoscaling").conn
+
+
+def runtime_client() -> Any:
+    """Return the client that invokes endpoints."""
+    return AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="sagemaker-runtime").conn
+
+
+def register(
+    endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None
+) -> None:
+    """Register the variant and its policy; repeating it changes nothing."""
+    client = client or _client(aws_conn_id)
+    target = _target(endpoint_name)
+    client.register_scalable_target(**target, MinCapacity=policy.min_capacity, MaxCapacity=policy.max_capacity)
+    client.put_scaling_policy(
+        **target,
+        PolicyName="scones-invocations-per-instance",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": float(policy.invocations_per_instance),
+            "PredefinedMetricSpecification": {
+                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance",
+            },
+            "ScaleInCooldown": 300,
+            "ScaleOutCooldown": 60,
+        },
+    )
+
+
+def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> bool:
+    """Deregister the variant, if it is registered: an endpoint with a scaling target cannot be deleted cleanly.
+
+    Returns whether there was a target.
+    """
+    client = client or _client(aws_conn_id)
+    target = _target(endpoint_name)
+    try:
+        found = client.describe_scalable_targets(
+            ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
+        )["ScalableTargets"]
+    except ClientError as error:
+        # Where the service does not exist nothing is registered (a stand-in that lacks it answers a bare 400, without a
+        # code); anything else is a real fault.
+        if error.response["Error"]["Code"] in _NO_SUCH_SERVICE:
+            return False
+        raise
+    if not found:
+        return False
+    client.deregister_scalable_target(**target)
+    return True
+
+
+# ---- inventory
 
 
 def take_inventory(
-    *,
     bucket: str,
-    endpoint_name: str,
+    *,
     now: datetime,
     traffic_days: float,
     hook: ModelRegistryHook | None = None,
@@ -29,7 +104,6 @@ def take_inventory(
     """Return what there is. Only what carries the project's tag counts as ours.
 
     Args:
-        endpoint_name: the production endpoint, which is protected.
         traffic_days: an endpoint without requests in this many days counts as unused.
     """
     hook = hook or ModelRegistryHook()
@@ -43,11 +117,8 @@ def take_inventory(
     models = [
         found for item in hook.pages("list_models", "Models") if (found := hook.model(item["ModelName"])) is not None
     ]
-    artifacts = {model["PrimaryContainer"].get("ModelDataUrl", "") for model in models if "PrimaryContainer" in model}
-    registered = {
-        package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
-        for package in hook.packages(MODEL_PACKAGE_GROUP)
-    }
+    artifacts = {container_of(model).get("ModelDataUrl", "") for model in models}
+    registered = {artifact_of(package)[1] for package in hook.packages(MODEL_PACKAGE_GROUP)}
     endpoints = [
         _endpoint(hook, item["EndpointName"], configs, cloudwatch, now, traffic_days)
         for item in hook.pages("list_endpoints", "Endpoints")
@@ -59,30 +130,26 @@ def take_inventory(
                 name,
                 tuple(variant["ModelName"] for variant in config["ProductionVariants"]),
                 config["CreationTime"],
-                is_ours(hook, config.get("EndpointConfigArn", "")),
+                is_ours(hook, config.get("EndpointConfigArn")),
             )
             for name, config in configs.items()
         ],
         models=[
             Model(
                 model["ModelName"],
-                model.get("PrimaryContainer", {}).get("ModelDataUrl", ""),
+                container_of(model).get("ModelDataUrl", ""),
                 model["CreationTime"],
-                is_ours(hook, model.get("ModelArn", "")),
+                is_ours(hook, model.get("ModelArn")),
             )
             for model in models
         ],
         folders=[*_training_folders(store, artifacts, registered), *_capture_folders(store)],
-        protected=frozenset({endpoint_name}),
     )
 
 
-def is_ours(hook: ModelRegistryHook, arn: str) -> bool:
+def is_ours(hook: ModelRegistryHook, arn: str | None) -> bool:
     """Return whether a resource carries the project's tag."""
-    if not arn:
-        return False
-    tags = hook.conn.list_tags(ResourceArn=arn)["Tags"]
-    return any(tag["Key"] == PROJECT_TAG for tag in tags)
+    return PROJECT_TAG in hook.tags_of(arn)
 
 
 def _endpoint(
@@ -125,29 +192,25 @@ def _grouped(store: ObjectStore, prefix: str, depth: int) -> dict[str, Folder]:
     folders: dict[str, Folder] = {}
     for item in store.objects(prefix):
         parts = item["Key"].split("/")
-        name = "/".join(parts[:depth]) + "/"
-        if len(parts) <= depth:
-            continue
-        seen = folders.get(name, Folder(name, 0, 0, item["LastModified"]))
-        folders[name] = Folder(
-            name, seen.keys + 1, seen.size_bytes + item["Size"], max(seen.newest, item["LastModified"])
-        )
+        if len(parts) > depth:
+            name = "/".join(parts[:depth]) + "/"
+            one = Folder(name, 1, item["Size"], item["LastModified"])
+            folders[name] = folders[name].joined(one) if name in folders else one
     return folders
 
 
 def _training_folders(store: ObjectStore, artifacts: set[str], registered: set[str]) -> list[Folder]:
     """Outputs of training jobs: kept while a model or a registered version needs the artifact."""
     folders = []
-    for name, folder in _grouped(store, "training/", 2).items():
-        if name == "training/fingerprints/":
+    for name, folder in _grouped(store, layout.TRAINING, 2).items():
+        if name == layout.FINGERPRINTS:
             continue
         artifact = f"s3://{store.bucket}/{name}output/model.tar.gz"
-        why = "a registered version needs it" if artifact in registered else ""
-        why = why or ("a model needs it" if artifact in artifacts else "")
-        folders.append(Folder(name, folder.keys, folder.size_bytes, folder.newest, why))
+        why = "a registered version" if artifact in registered else "a model" if artifact in artifacts else ""
+        folders.append(replace(folder, why_kept=why and f"{why} needs it"))
     return folders
 
 
 def _capture_folders(store: ObjectStore) -> list[Folder]:
     """Captures by day: capture/<endpoint>/<variant>/yyyy/mm/dd/."""
-    return list(_grouped(store, "capture/", 6).values())
+    return list(_grouped(store, layout.CAPTURE, 6).values())
