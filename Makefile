@@ -65,7 +65,7 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(CODE)
-	@$(BIN)/cfn-lint infrastructure/template.yaml
+	@$(BIN)/cfn-lint infrastructure/template.yaml infrastructure/mwaa/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
 	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/project/test_secrets.py tests/unit/embedded/test_containers.py
 
@@ -103,6 +103,13 @@ deploy: $(DEPLOY)/.ready ## Deploy the resources to the AWS the environment poin
 destroy: $(DEPLOY)/.ready ## Remove the deployed resources
 	@$(DEPLOY)/bin/python -m infrastructure destroy $(ARGS)
 
+.PHONY: mwaa
+mwaa: $(VENV)/.runtime ## Write what an environment of Amazon MWAA 3.3.1 needs into .run/mwaa
+	@$(BIN)/python -m infrastructure.mwaa_files .run/mwaa
+
+# Airflow's own constraints for the version and the Python that MWAA has: a URL or a file.
+MWAA_CONSTRAINTS ?= https://raw.githubusercontent.com/apache/airflow/constraints-3.3.1/constraints-3.12.txt
+
 # One lock for every Python and system: what differs between them stands in the file with its condition.
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -113,6 +120,7 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 	@$(LOCK) pyproject.toml -c requirements.txt --group compose -o requirements-airflow.txt
 	@$(LOCK) -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
 	@$(LOCK) --group pyproject.toml:deploy -o requirements-deploy.txt
+	@$(BIN)/uv pip compile -q --python-version 3.12 --no-annotate --no-header --only-binary :all: -c $(MWAA_CONSTRAINTS) infrastructure/mwaa/requirements.in -o infrastructure/mwaa/constraints.txt
 	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt
 
 .PHONY: clean

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,19 @@ class Artifact:
 
 
 def zip_function(name: str) -> bytes:
-    """Return the package of the function in lambdas/<name>/, with what all share; the same sources, the same bytes."""
+    """Return the package of the function in lambdas/<name>/, with what all share."""
     sources = sorted((ROOT / "lambdas" / name).glob("*.py"))
     if not sources:
         raise DeploymentError(f"There is no Python file in lambdas/{name}")
+    return pack([ROOT / "lambdas" / "common.py", *sources], ROOT)
+
+
+def pack(sources: Iterable[Path], root: Path) -> bytes:
+    """Return a zip of files under their paths from `root`; the same sources always give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as package:
-        for source in [ROOT / "lambdas" / "common.py", *sources]:
-            entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), date_time=_EPOCH)
+        for source in sources:
+            entry = zipfile.ZipInfo(source.relative_to(root).as_posix(), date_time=_EPOCH)
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             package.writestr(entry, source.read_bytes())

@@ -115,8 +115,9 @@ class Deployment:
         """
         stack = stacks.describe(self.cloudformation, self.stack_name)
         if stack is not None:
-            if not leave_endpoint:
-                self._refuse_with_endpoint(stacks.outputs(stack).get("EndpointName"))
+            endpoint_name = stacks.outputs(stack).get("EndpointName")
+            if endpoint_name and not leave_endpoint:
+                self._refuse_with_endpoint(endpoint_name)
             stacks.delete(self.cloudformation, stack)
             self.echo(f"Deleted stack {self.stack_name}.")
         self._delete_bucket(self.artifacts_bucket)
@@ -205,16 +206,20 @@ class Deployment:
             raise
         return True
 
-    def _refuse_with_endpoint(self, endpoint_name: str | None) -> None:
-        if not endpoint_name:
-            return
+    def _refuse_with_endpoint(self, endpoint_name: str) -> None:
+        """Raise DeploymentError unless SageMaker says that there is no such endpoint; no answer is no absence."""
         try:
             status = self.session.client("sagemaker").describe_endpoint(EndpointName=endpoint_name)["EndpointStatus"]
-        except (ClientError, BotoCoreError):
-            return
+        except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException":
+                return
+            raise DeploymentError(
+                f"Whether the endpoint {endpoint_name!r} still runs, and costs money, cannot be seen: {error}. Use "
+                "credentials that may see it, or pass --leave-endpoint."
+            ) from error
         raise DeploymentError(
-            f"The endpoint {endpoint_name!r} is {status} and costs money; it is not part of the stack. Run the DAG "
-            "`cleanup` first, or pass --leave-endpoint."
+            f"The endpoint {endpoint_name!r} is {status} and costs money; it is not part of the stack. Trigger the DAG "
+            f"`cleanup` with dry_run off and end_production {endpoint_name!r}, or pass --leave-endpoint."
         )
 
     def _delete_bucket(self, bucket: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from embedded import environment, services
 from embedded.container import LOCAL_PARAMETERS
@@ -249,18 +250,37 @@ def test_a_stack_name_that_cannot_name_resources_is_refused(session: Any, name: 
         Deployment(session, name)
 
 
-def test_it_is_not_destroyed_under_a_living_endpoint(deployment: Deployment, session: Any) -> None:
-    deployment.deploy()
+def answering(describe_endpoint: Callable[..., Any], session: Any) -> SimpleNamespace:
+    """A session whose SageMaker answers DescribeEndpoint so."""
 
     def client(service: str, **options: Any) -> Any:
         if service == "sagemaker":
-            return SimpleNamespace(describe_endpoint=lambda **_: {"EndpointStatus": "InService"})
+            return SimpleNamespace(describe_endpoint=describe_endpoint)
         return session.client(service, **options)
 
-    serving = Deployment(SimpleNamespace(region_name="us-east-1", client=client), deployment.stack_name)
-    with pytest.raises(DeploymentError, match="costs money"):
-        serving.destroy()
-    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is not None
+    return SimpleNamespace(region_name="us-east-1", client=client)
+
+
+def refusal(code: str) -> Callable[..., Any]:
+    def describe_endpoint(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "of a test"}}, "DescribeEndpoint")
+
+    return describe_endpoint
+
+
+def test_it_is_destroyed_once_the_endpoint_has_been_ended(deployment: Deployment, session: Any) -> None:
+    deployment.deploy()
+    blocked = [
+        (lambda **_: {"EndpointStatus": "InService"}, "is InService and costs money.* end_production 'scones-courier'"),
+        (refusal("AccessDeniedException"), "cannot be seen"),
+    ]
+    for describe_endpoint, reason in blocked:
+        serving = Deployment(answering(describe_endpoint, session), deployment.stack_name)
+        with pytest.raises(DeploymentError, match=reason):
+            serving.destroy()
+        assert stacks.describe(deployment.cloudformation, deployment.stack_name) is not None
+    Deployment(answering(refusal("ValidationException"), session), deployment.stack_name).destroy()
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
 
 
 def test_the_command_line_plans_deploys_and_destroys(

@@ -6,6 +6,7 @@ A process of its own: Airflow reads its whole configuration from the environment
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def run(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    bag = DagBag(dag_folder=str(ROOT / "dags" / f"{dag_id}.py"))
+    folder = Path(os.environ.get("AIRFLOW__CORE__DAGS_FOLDER") or ROOT / "dags")
+    bag = DagBag(dag_folder=str(folder / f"{dag_id}.py"))
     if bag.import_errors:
         raise RuntimeError(str(bag.import_errors))
     dag = bag.dags[dag_id]
