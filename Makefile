@@ -125,7 +125,7 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
-	@rm -rf $(VENV) $(VENV)-3.* $(DEPLOY) $(DEPLOY)-3.* .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv* .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew when another Python is named than the one it was made with.
