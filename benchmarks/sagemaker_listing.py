@@ -28,24 +28,25 @@ ACCOUNT = "1" * 12
 def _fill(folder: Path, jobs: int, packages: int) -> None:
     from sagemaker_local.config import Config
     from sagemaker_local.context import Context
+    from sagemaker_local.store import Resource
 
     ctx = Context(Config(data_dir=folder, account_id=ACCOUNT))
     status = {"ModelPackageStatus": "Completed", "ModelPackageStatusDetails": {"ValidationStatuses": []}}
     with ctx.store.transaction():
         ctx.store.remember("account_id", ACCOUNT)
         group = {"ModelPackageGroupName": "group", "ModelPackageGroupStatus": "Completed", "CreatedBy": {}}
-        ctx.store.create("model-package-group", "group", ctx.arn("model-package-group", "group"), group)
+        ctx.store.create(Resource("model-package-group", "group", ctx.arn("model-package-group", "group"), body=group))
         for number in range(1, packages + 1):
             name = f"group/{number}"
             approval = "Approved" if number % 50 == 0 else "PendingManualApproval"
             body = {"ModelPackageGroupName": "group", "ModelPackageVersion": number, **status}
             body["ModelApprovalStatus"] = approval
             arn = ctx.arn("model-package", name)
-            ctx.store.create("model-package", name, arn, body, status=approval, parent="group", version=number)
+            ctx.store.create(Resource("model-package", name, arn, body, approval, parent="group", version=number))
         for number in range(jobs):
             name = f"job-{number}"
             body = _job(name, ctx.now())
-            ctx.store.create("training-job", name, ctx.arn("training-job", name), body, status="Completed")
+            ctx.store.create(Resource("training-job", name, ctx.arn("training-job", name), body, "Completed"))
     ctx.close()
 
 

@@ -1,7 +1,6 @@
-"""What the model sees of an image: scattering of its brightness and colours, and a dictionary of its patches.
+"""What the linear head sees of an image: wavelet scattering of its brightness and colours.
 
-Each feature has a mirror partner: the mirrored image has the same numbers in another order. They are sorted so that
-this order is the simplest there is: the second half of the numbers before the first.
+Each feature has a mirror partner: the mirrored image has the same numbers in another order.
 """
 
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sagemaker_local.algorithms.image_classification.images import CANVAS
-from sagemaker_local.algorithms.image_classification.patches import Dictionary, PatchFeatures
 from sagemaker_local.algorithms.image_classification.scattering import Array, Scattering
 
 Canvases = np.ndarray[Any, np.dtype[np.uint8]]
@@ -21,34 +19,25 @@ _OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, -1 / 2, 0], [1 / 4, 1 / 4, 
 _BATCH = 4
 
 
-def planes(canvases: Canvases) -> Array:
-    """Brightness and colour differences, float32 (images, side, side, 3), of uint8 canvases."""
-    result: Array = canvases @ _OPPONENT.T
-    return result
-
-
 class Features:
-    """Maps uint8 canvases (images, CANVAS, CANVAS, 3) to float32 (images, size).
+    """Maps uint8 canvases (images, CANVAS, CANVAS, 3) to float32 (images, 2, size).
 
-    With h = size / 2, feature n + h of an image is feature n of the mirrored image.
+    The first of each pair is a feature of the image, the second the same feature of the mirrored image.
     """
 
-    def __init__(self, dictionary: Dictionary) -> None:
+    def __init__(self) -> None:
         self._scattering = Scattering(CANVAS, scales=3, angles=6, grid=4, pad=4)
-        self._patches = PatchFeatures(dictionary, CANVAS)
-        blocks = [self._scattering.mirror()] * 3 + [self._patches.mirror()]
-        starts = np.cumsum([0] + [len(block) for block in blocks])
-        self.size = int(starts[-1])
-        mirror = np.concatenate([block + start for block, start in zip(blocks, starts[:-1], strict=True)])
-        left = np.flatnonzero(np.arange(self.size) < mirror)  # no feature is its own partner: grids halve, atoms pair
-        self._order = np.concatenate([left, mirror[left]])
+        mirror = self._scattering.mirror()
+        left = np.flatnonzero(np.arange(len(mirror)) < mirror)  # no feature is its own partner: columns turn round
+        pairs = np.stack([left, mirror[left]])
+        self._order = np.concatenate([pairs + plane * len(mirror) for plane in range(len(_OPPONENT))], axis=1)
+        self.size = self._order.shape[1]
 
     def __call__(self, canvases: Canvases) -> Array:
-        result = np.empty((len(canvases), self.size), dtype=np.float32)
+        result = np.empty((len(canvases), 2, self.size), dtype=np.float32)
         for start in range(0, len(canvases), _BATCH):
-            seen = planes(canvases[start : start + _BATCH])
-            count = len(seen)
-            scattered = self._scattering(seen.transpose(0, 3, 1, 2).reshape(count * 3, CANVAS, CANVAS))
-            computed = np.concatenate([scattered.reshape(count, -1), self._patches(seen)], axis=1)
-            computed.take(self._order, axis=1, out=result[start : start + count], mode="clip")
+            planes = (canvases[start : start + _BATCH] @ _OPPONENT.T).transpose(0, 3, 1, 2)
+            count = len(planes)
+            scattered = self._scattering(planes.reshape(count * 3, CANVAS, CANVAS)).reshape(count, -1)
+            scattered.take(self._order, axis=1, out=result[start : start + count], mode="clip")
         return result

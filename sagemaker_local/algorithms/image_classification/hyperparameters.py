@@ -13,8 +13,7 @@ from typing import Any
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
 
 NO_EFFECT = {
-    "num_layers": "the model is not a deep network",
-    "use_pretrained_model": "no pretrained network comes along; the model learns from the given images alone",
+    "num_layers": "the only network here is the pretrained one, and it is of one size",
     "learning_rate": "the model is solved in closed form",
     "lr_scheduler_step": "the model is solved in closed form",
     "lr_scheduler_factor": "the model is solved in closed form",
@@ -30,6 +29,7 @@ NO_EFFECT = {
     "use_weighted_loss": "it concerns multi_label=1 alone",
 }
 
+_PRETRAINED_LAYERS = (18, 34, 50, 101, 152, 200)
 # MXNet's networks take nothing smaller; the local features need a few pixels to look at.
 _LEAST_SIDE, _LARGEST_SIDE = 8, 1024
 
@@ -199,6 +199,11 @@ def _check_together(values: dict[str, Any], given: frozenset[str]) -> None:
     if values["multi_label"]:
         raise AlgorithmError(
             "Hyperparameter 'multi_label' is 1: the local algorithm gives each image one class; leave it 0"
+        )
+    if values["use_pretrained_model"] and values["num_layers"] not in _PRETRAINED_LAYERS:
+        raise AlgorithmError(
+            f"Hyperparameter 'num_layers' is {values['num_layers']}; with use_pretrained_model=1 it must be one of"
+            f" {', '.join(map(str, _PRETRAINED_LAYERS))}, for which SageMaker has pretrained networks"
         )
     if values["top_k"] is not None and values["top_k"] >= values["num_classes"]:
         raise AlgorithmError(

@@ -9,22 +9,25 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sagemaker_local.algorithms.image_classification import calibration
 from sagemaker_local.algorithms.image_classification.channels import MODEL_TYPE, Channel, open_channel
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
-from sagemaker_local.algorithms.image_classification.fit import Fitted, Trainer
+from sagemaker_local.algorithms.image_classification.fit import CHUNK, Fitted, Trainer
 from sagemaker_local.algorithms.image_classification.hyperparameters import Hyperparameters, read_hyperparameters
-from sagemaker_local.algorithms.image_classification.images import CANVAS, canvas, decode_image
+from sagemaker_local.algorithms.image_classification.images import CANVAS, Seen, Stored, decode_image, look
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
+from sagemaker_local.algorithms.image_classification.network import Network
 from sagemaker_local.algorithms.image_classification.paths import ContainerPaths
 from sagemaker_local.algorithms.image_classification.pictures import Geometry
-from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
+from sagemaker_local.algorithms.image_classification.rows import Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
+from sagemaker_local.algorithms.image_classification.weights import NAME
 
 LOG = logging.getLogger("image_classification")
 
@@ -33,7 +36,7 @@ REPORT = "training-report.json"
 # More passes change nothing that can be measured (docs/algorithm.md, learning curve); the log says so when asked for.
 MOST_EPOCHS = 2
 
-_AT_ONCE = 64
+_AT_ONCE, _THREADS = 16, 2
 
 
 def main() -> int:
@@ -90,10 +93,16 @@ def train(paths: ContainerPaths) -> None:
     with tempfile.TemporaryDirectory(prefix="image-classification-") as folder:
         scratch = Path(folder)
         geometry = Geometry(chosen.image_shape[1], chosen.image_shape[2], chosen.resize)
-        images, labels = _load(paths, channels, "train", chosen, geometry, scratch)
-        _check_training(labels, chosen)
-        validation = _load(paths, channels, "validation", chosen, geometry, scratch)
-        _learn(paths, chosen, geometry, (images, labels), validation, scratch, started, earlier)
+        network = None
+        if chosen.use_pretrained_model:
+            network = Network(chosen.image_shape)
+            LOG.info("Pretrained network: %s, which sees the images at %d x %d", NAME, network.side, network.side)
+        load = partial(_load, paths, channels, chosen, geometry, scratch)
+        training = load("train", network)
+        _check_training(training.labels, chosen)
+        validation = load("validation", network or (earlier.network if earlier else None))
+        job = _Job(paths, chosen, geometry, network, training, validation, scratch)
+        _learn(job, earlier, started)
     LOG.info("Training finished in %.1f s", time.monotonic() - started)
 
 
@@ -133,32 +142,49 @@ def _earlier_model(paths: ContainerPaths, channels: dict[str, Any], chosen: Hype
     return model
 
 
+class _Examples(NamedTuple):
+    images: Stored  # in files, so that memory does not grow with them
+    labels: Array
+
+
+class _Job(NamedTuple):
+    paths: ContainerPaths
+    chosen: Hyperparameters
+    geometry: Geometry
+    network: Network | None
+    training: _Examples
+    validation: _Examples
+    scratch: Path
+
+
 def _load(
-    paths: ContainerPaths,
-    channels: dict[str, Any],
-    name: str,
-    chosen: Hyperparameters,
-    geometry: Geometry,
-    scratch: Path,
-) -> tuple[Rows, Array]:
-    """Canvases (images, CANVAS, CANVAS, 3), in a file so that memory does not grow with them, and labels."""
+    paths: ContainerPaths, channels: dict[str, Any], chosen: Hyperparameters, geometry: Geometry,
+    scratch: Path, name: str, network: Network | None,
+) -> _Examples:  # fmt: skip
     channel: Channel = open_channel(paths, channels, name, chosen.num_classes)
+
+    def see(part: list[tuple[bytes, str]]) -> Seen:
+        return look([decode_image(content, geometry, place) for content, place in part], network)
+
     canvases = Rows(scratch / f"{name}.canvases", (CANVAS, CANVAS, 3), np.uint8)
+    features: Rows | None = None
     try:
-        for start in range(0, len(channel), _AT_ONCE):
-            part = range(start, min(start + _AT_ONCE, len(channel)))
-            canvases.append(
-                np.stack(
-                    [canvas(decode_image(channel.content(index), geometry, channel.describe(index))) for index in part]
-                )
-            )
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(channel), _AT_ONCE * _THREADS):
+                group = range(start, min(start + _AT_ONCE * _THREADS, len(channel)))
+                contents = [(channel.content(index), channel.describe(index)) for index in group]
+                for seen in pool.map(see, (contents[at : at + _AT_ONCE] for at in range(0, len(contents), _AT_ONCE))):
+                    canvases.append(seen.canvases)
+                    if seen.network is not None:
+                        features = features or Rows(scratch / f"{name}.network", seen.network.shape[1:], np.float32)
+                        features.append(seen.network)
     finally:
         channel.close()
     labels = np.array(channel.labels, dtype=np.intp)
     LOG.info(
         "Read %d %s images: %s per class", len(labels), name, np.bincount(labels, minlength=chosen.num_classes).tolist()
     )
-    return canvases, labels
+    return _Examples(Stored(canvases, features), labels)
 
 
 def _check_training(labels: Array, chosen: Hyperparameters) -> None:
@@ -189,22 +215,21 @@ class _Pass:
     loss: float  # over all images not trained on: a handful of validation images more or less right is chance
 
 
-def _learn(
-    paths: ContainerPaths, chosen: Hyperparameters, geometry: Geometry, training: tuple[Rows, Array],
-    validation: tuple[Rows, Array], scratch: Path, started: float, earlier: Model | None,
-) -> None:  # fmt: skip
+def _learn(job: _Job, earlier: Model | None, started: float) -> None:
+    chosen, training, validation = job.chosen, job.training, job.validation
     before = None
     if earlier is not None:
-        before = calibration.report(_evaluate(earlier, validation[0]), validation[1])
+        before = calibration.report(_evaluate(earlier, validation.images), validation.labels)
         LOG.info("Validation accuracy of the model in the channel 'model': %.6f", before["accuracy"])
-    trainer = Trainer(*training, chosen.num_classes, scratch, decay=max(chosen.weight_decay, 1e-8) / 1e-4)
+    decay = max(chosen.weight_decay, 1e-8) / 1e-4
+    trainer = Trainer(*training, chosen.num_classes, job.scratch, decay=decay)
     epochs = min(chosen.epochs, MOST_EPOCHS)
     if epochs < chosen.epochs:
         LOG.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
     history: list[dict[str, Any]] = []
     best: _Pass | None = None
     for epoch in range(epochs):
-        made = _pass(epoch, trainer, chosen, geometry, validation)
+        made = _pass(epoch, trainer, job)
         history.append(made.figures)
         if best is None or made.loss < best.loss:
             best = made
@@ -213,7 +238,7 @@ def _learn(
             LOG.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
             break
     assert best is not None
-    _write(paths.model, best.model, scratch)
+    _write(job.paths.model, best.model, job.scratch)
     figures = best.figures
     report = {
         "best_epoch": figures["epoch"],
@@ -226,39 +251,39 @@ def _learn(
         "cross_validation": figures["cross_validation"],
         "validation": figures["validation"],
         "calibration": {
-            "cross_validation": calibration.reliability(best.fitted.held_out, training[1]),
-            "validation": calibration.reliability(best.on_validation, validation[1]),
+            "cross_validation": calibration.reliability(best.fitted.held_out, training.labels),
+            "validation": calibration.reliability(best.on_validation, validation.labels),
         },
         "epochs": history,
-        "ridge_strengths": {"linear": best.fitted.strengths[0], "kernel": best.fitted.strengths[1]},
-        "training_images": np.bincount(training[1], minlength=chosen.num_classes).tolist(),
+        "ridge_strengths": best.fitted.strengths,
+        "network": NAME if job.network else None,
+        "training_images": np.bincount(training.labels, minlength=chosen.num_classes).tolist(),
         "seconds": time.monotonic() - started,
         "without_effect": chosen.without_effect,
     }
-    (paths.model / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (job.paths.model / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _pass(
-    epoch: int, trainer: Trainer, chosen: Hyperparameters, geometry: Geometry, validation: tuple[Rows, Array]
-) -> _Pass:
+def _pass(epoch: int, trainer: Trainer, job: _Job) -> _Pass:
     """See the training images once more and fit; logs what the built-in algorithm logs of an epoch."""
     begun = time.monotonic()
     trainer.add_pass()
     fitted = trainer.fit()
-    model = Model(fitted.parameters, geometry, chosen.image_shape)
-    _log_accuracy(epoch, "Train", chosen, fitted.seen, trainer.labels)
+    model = Model(fitted.parameters, job.geometry, job.chosen.image_shape, job.network)
+    _log_accuracy(epoch, "Train", job.chosen, fitted.seen, trainer.labels)
     LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
-    on_validation = _evaluate(model, validation[0])
-    _log_accuracy(epoch, "Validation", chosen, on_validation, validation[1])
+    images, labels = job.validation
+    on_validation = _evaluate(model, images)
+    _log_accuracy(epoch, "Validation", job.chosen, on_validation, labels)
     figures = {
         "epoch": epoch,
         "train": calibration.report(fitted.seen, trainer.labels),
         "cross_validation": calibration.report(fitted.held_out, trainer.labels),
-        "validation": calibration.report(on_validation, validation[1]),
+        "validation": calibration.report(on_validation, labels),
         "seconds": time.monotonic() - begun,
     }
     loss = calibration.log_loss(
-        np.concatenate([fitted.held_out, on_validation]), np.concatenate([trainer.labels, validation[1]])
+        np.concatenate([fitted.held_out, on_validation]), np.concatenate([trainer.labels, labels])
     )
     return _Pass(model, fitted, on_validation, figures, loss)
 
@@ -270,11 +295,12 @@ def _log_accuracy(epoch: int, name: str, chosen: Hyperparameters, probabilities:
         LOG.info("Epoch[%d] %s-top_k_accuracy_%d=%.6f", epoch, name, chosen.top_k, top)
 
 
-def _evaluate(model: Model, canvases: Readable) -> Array:
+def _evaluate(model: Model, images: Stored) -> Array:
     """Probabilities (images, classes), a chunk in each thread."""
-    rows = [np.arange(start, min(start + _AT_ONCE, len(canvases))) for start in range(0, len(canvases), _AT_ONCE)]
-    with ThreadPoolExecutor(2) as pool:
-        return np.concatenate(list(pool.map(lambda part: model.probabilities(canvases[part]), rows)))
+    count = len(images.canvases)
+    rows = [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return np.concatenate(list(pool.map(lambda part: model.probabilities(images.part(part)), rows)))
 
 
 def _stop_early(chosen: Hyperparameters, accuracies: list[float]) -> bool:

@@ -86,7 +86,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished training job: its root and its log."""
     root = tmp_path_factory.mktemp("ml")
     channels = write_images(root, {"train": 90, "validation": 30})
-    configure(root, channels, num_layers="18", top_k="2")
+    configure(root, channels, num_layers="18", top_k="2", use_pretrained_model="1")
     done = run_train(root)
     assert done.returncode == 0, done.stdout + done.stderr
     return root, done.stdout
@@ -107,6 +107,7 @@ def test_the_log_is_the_built_in_ones(job: tuple[Path, str]) -> None:
     stored = [re.fullmatch(r"Storing the best model with validation accuracy: ([01]\.\d{6})", line) for line in said]
     assert float([line for line in stored if line][-1][1]) >= 0.8
     assert any(line.startswith("Hyperparameter num_layers has no effect here") for line in said)
+    assert "Pretrained network: efficientnet-lite0, which sees the images at 128 x 128" in said
 
 
 def test_the_artefact_and_its_report(job: tuple[Path, str]) -> None:
@@ -121,6 +122,9 @@ def test_the_artefact_and_its_report(job: tuple[Path, str]) -> None:
     assert [entry["epoch"] for entry in report["epochs"]] == [0, 1]
     assert sum(row["images"] for row in report["calibration"]["cross_validation"]) == 90
     assert set(report["without_effect"]) == {"num_layers"}
+    assert set(report["ridge_strengths"]) == {"linear", "network"}
+    assert json.loads((model / "model-shapes.json").read_text())["network"]["name"] == report["network"]
+    assert sum(path.stat().st_size for path in model.iterdir()) < 200_000  # it names the network and holds none
 
 
 def test_the_same_job_again_writes_the_same_bytes(job: tuple[Path, str], tmp_path: Path) -> None:
@@ -271,7 +275,8 @@ def test_recordio_channels_and_an_earlier_model(job: tuple[Path, str], tmp_path:
     assert "num_training_samples is 90 but the channel has 30 images" in done.stdout
     assert "Validation accuracy of the model in the channel 'model': " in done.stdout
     report = json.loads((tmp_path / "model" / "training-report.json").read_text())
-    assert report["earlier_model_validation"]["accuracy"] >= 0.8
+    assert report["earlier_model_validation"]["accuracy"] >= 0.8  # with its network, which this job does not use
+    assert report["network"] is None
     configure(tmp_path, kinds | {"model": "application/x-sagemaker-model"}, num_classes="4")
     failed = run_train(tmp_path)
     assert failed.returncode == 1

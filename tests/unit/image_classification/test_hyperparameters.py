@@ -51,6 +51,7 @@ def test_names_sagemaker_itself_adds_are_passed_over() -> None:
         ({"num_classes": 2}, "'num_classes' must be a string"),
         ({"num_training_samples": "0"}, "'num_training_samples'"),
         ({"num_layers": "19"}, "'num_layers' is '19'; it must be one of 18, 34"),
+        ({"num_layers": "20", "use_pretrained_model": "1"}, "'num_layers' is 20; with use_pretrained_model=1"),
         ({"epochs": "0"}, "'epochs'"),
         ({"epochs": "1e2"}, "'epochs'"),
         ({"learning_rate": "1.5"}, "'learning_rate' is '1.5'; it must be a number from 0 to 1"),

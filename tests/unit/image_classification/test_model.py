@@ -1,6 +1,7 @@
 """The model itself: features, calibration, determinism, what the artefact holds, and real images never seen."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 
 from sagemaker_local.algorithms.image_classification import calibration
 from sagemaker_local.algorithms.image_classification.errors import AlgorithmError
-from sagemaker_local.algorithms.image_classification.features import Features, planes
+from sagemaker_local.algorithms.image_classification.features import Features
 from sagemaker_local.algorithms.image_classification.fit import Fitted, Settings, Trainer
 from sagemaker_local.algorithms.image_classification.heads import RidgeSums, stratified_folds
+from sagemaker_local.algorithms.image_classification.images import Stored, look
 from sagemaker_local.algorithms.image_classification.model import PARAMETERS, SHAPES, Model
-from sagemaker_local.algorithms.image_classification.patches import PatchFeatures, learn_dictionary
+from sagemaker_local.algorithms.image_classification.network import Network
 from sagemaker_local.algorithms.image_classification.pictures import Geometry
 from sagemaker_local.algorithms.image_classification.rows import Readable, Rows
 from sagemaker_local.algorithms.image_classification.scattering import Scattering, _morlet, windows
@@ -30,10 +32,15 @@ def blobs(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(pixels, 0, 255).astype(np.uint8), labels
 
 
+QUICK = Settings(components=96, linear_strengths=(0.3,), network_strengths=(0.3,))
+
+
 def fit(
-    canvases: Readable, labels: np.ndarray, folder: Path, seed: int = 0, passes: int = 1, threads: int = 1
-) -> Fitted:
-    trainer = Trainer(canvases, labels, int(labels.max()) + 1, folder, seed=seed, threads=threads)
+    canvases: Readable, labels: np.ndarray, folder: Path, *, network: Readable | None = None, seed: int = 0,
+    passes: int = 1, threads: int = 1, settings: Settings = QUICK,
+) -> Fitted:  # fmt: skip
+    images = Stored(canvases, network)
+    trainer = Trainer(images, labels, int(labels.max()) + 1, folder, seed=seed, threads=threads, settings=settings)
     for _ in range(passes):
         trainer.add_pass()
     return trainer.fit()
@@ -45,14 +52,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 
 
 def model_of(fitted: Fitted) -> Model:
-    return Model(fitted.parameters, Geometry(32, 32), (3, 32, 32))
+    return Model(fitted.parameters, Geometry(32, 32), (3, 32, 32), None)
 
 
-def test_mirrored_features_are_the_same_numbers_in_another_order() -> None:
+def test_each_feature_has_that_of_the_mirrored_image_beside_it() -> None:
     canvases, _ = blobs(4, 4, 1)
-    features = Features(learn_dictionary(planes(canvases), 64, np.random.default_rng(0)))
+    features = Features()
     plain, mirrored = features(canvases), features(canvases[:, :, ::-1])
-    error = np.abs(np.roll(plain, features.size // 2, axis=1) - mirrored).max() / np.abs(plain).max()
+    assert plain.shape == (4, 2, features.size)
+    error = np.abs(plain[:, ::-1] - mirrored).max() / np.abs(plain).max()
     changed = np.abs(plain - mirrored).max() / np.abs(plain).max()
     assert error < 0.02 < changed
 
@@ -85,24 +93,9 @@ def test_scattering_is_the_average_of_wavelet_moduli() -> None:
     assert error.max() < 0.01
 
 
-def test_patches_are_compared_with_their_atoms() -> None:
-    canvases, _ = blobs(3, 3, 1)
-    seen = planes(canvases)
-    learned = learn_dictionary(seen, 16, np.random.default_rng(0))
-    weights = windows(14, 3, 2, -2.5, 32)
-    wanted = np.zeros((3, 16, 9))
-    for image, row, column in np.ndindex(3, 14, 14):
-        patch = seen[image, 2 * row : 2 * row + 6, 2 * column : 2 * column + 6] / learned.spread
-        patch = patch.transpose(2, 0, 1).ravel() - patch.mean()
-        point = (patch / np.sqrt((patch**2).mean() + 0.01) - learned.centre) @ learned.whiten
-        active = np.maximum(learned.atoms @ (point / np.linalg.norm(point)) - learned.threshold, 0)
-        wanted[image] += active[:, None] * weights[14 * row + column]
-    assert np.allclose(PatchFeatures(learned, 32)(seen), np.sqrt(wanted).reshape(3, -1), atol=1e-4)
-
-
 def test_features_do_not_depend_on_the_batch() -> None:
     canvases, _ = blobs(19, 3, 2)
-    features = Features(learn_dictionary(planes(canvases), 64, np.random.default_rng(0)))
+    features = Features()
     assert np.allclose(features(canvases)[17], features(canvases[17:18])[0], rtol=1e-4, atol=1e-5)
 
 
@@ -159,9 +152,9 @@ def test_metrics_by_hand() -> None:
 
 def test_it_learns_and_its_probabilities_are_probabilities(trained: Fitted) -> None:
     canvases, labels = blobs(60, 3, 7)
-    probabilities = model_of(trained).probabilities(canvases)
+    probabilities = model_of(trained).judge(canvases)
     assert np.allclose(probabilities.sum(axis=1), 1)
-    assert calibration.accuracy(probabilities, labels) >= 0.95
+    assert calibration.accuracy(probabilities, labels) >= 0.85  # guessing gives 0.33
 
 
 def test_held_out_probabilities_are_not_those_of_the_training_images(tmp_path: Path) -> None:
@@ -174,40 +167,73 @@ def test_held_out_probabilities_are_not_those_of_the_training_images(tmp_path: P
 
 def test_the_same_seed_gives_the_same_model_whatever_the_threads_and_the_source(tmp_path: Path) -> None:
     canvases, labels = blobs(150, 2, 0)  # more than one chunk for each thread
-    rows = Rows(tmp_path / "canvases", canvases.shape[1:], np.uint8)
+    network = np.random.default_rng(1).normal(size=(150, 7)).astype(np.float32)
+    rows, seen = Rows(tmp_path / "canvases", canvases.shape[1:], np.uint8), Rows(tmp_path / "seen", (7,), np.float32)
     rows.append(canvases)
-    sources: list[tuple[int, int, Readable]] = [(5, 1, canvases), (5, 2, rows), (6, 1, canvases)]
+    seen.append(network)
+    sources: list[tuple[int, int, Readable, Readable]] = [
+        (5, 1, canvases, network), (5, 2, rows, seen), (6, 1, canvases, network),
+    ]  # fmt: skip
     fitted = []
-    for number, (seed, threads, source) in enumerate(sources):
+    for number, (seed, threads, source, known) in enumerate(sources):
         folder = tmp_path / str(number)
         folder.mkdir()
-        fitted.append(fit(source, labels, folder, seed=seed, passes=2, threads=threads))
+        fitted.append(fit(source, labels, folder, network=known, seed=seed, passes=2, threads=threads))
     first, second, other = (vars(one.parameters) for one in fitted)
     for name, value in first.items():
         assert np.array_equal(value, second[name]), name
     assert np.array_equal(fitted[0].held_out, fitted[1].held_out)
-    assert not np.array_equal(first["patch_atoms"], other["patch_atoms"])
+    assert not np.array_equal(first["linear"], other["linear"])
+
+
+def test_what_the_network_sees_is_a_head_of_its_own(tmp_path: Path) -> None:
+    """Canvases that say nothing, and numbers of which two say it all, far from zero and of odd sizes."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    canvases = generator.integers(0, 256, (120, 32, 32, 3)).astype(np.uint8)
+    network = generator.normal(size=(120, 6)).astype(np.float32) * [1, 50, 0.01, 1, 1, 1] + [9, -300, 0, 1, 2, 3]
+    network[:, 3:5] += 6 * np.eye(3)[labels][:, :2]
+    fitted = fit(canvases, labels, tmp_path, network=network.astype(np.float32))
+    assert set(fitted.strengths) == {"linear", "network"}
+    assert fitted.parameters.blend[1] > fitted.parameters.blend[0]
+    assert calibration.accuracy(fitted.held_out, labels) >= 0.95
+    model = Model(fitted.parameters, Geometry(32, 32), (3, 32, 32), lambda pictures: network[: len(pictures)])  # type: ignore[arg-type]
+    assert np.allclose(model.judge(canvases), fitted.seen, atol=1e-3)
+    assert model_of(fit(canvases, labels, tmp_path)).parameters.network.shape == (0, 3)
+
+
+def test_the_network_sees_detail_that_a_canvas_loses(tmp_path: Path) -> None:
+    """Photographs of 160 pixels, woven upright or aslant in threads of three pixels: at 32 pixels all are plain."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    y, x = np.mgrid[:160, :160]
+    weave = [np.sin((x + y) * 2.2) + np.sin((x - y) * 2.2), np.sin(x * 3.1) + np.sin(y * 3.1)]
+    grounds = generator.integers(60, 190, (100, 5, 5, 3)).repeat(32, axis=1).repeat(32, axis=2)
+    noise = generator.normal(0, 8, (100, 160, 160, 3))
+    pictures = np.stack([ground + 25 * weave[label][..., None] for ground, label in zip(grounds, labels, strict=True)])
+    pictures = np.clip(pictures + noise, 0, 255).astype(np.uint8)
+    seen = look(pictures, Network((3, 160, 160)))
+    train, unseen = np.arange(60), np.arange(60, 100)
+    for network, low, high in ((None, 0.2, 0.8), (seen.network, 0.95, 1.0)):
+        known = None if network is None else network[train]
+        fitted = fit(seen.canvases[train], labels[train], tmp_path, network=known)
+        eye = None if network is None else Network((3, 160, 160))
+        model = Model(fitted.parameters, Geometry(160, 160), (3, 160, 160), eye)
+        assert low <= calibration.accuracy(model.judge(pictures[unseen]), labels[unseen]) <= high
 
 
 @pytest.mark.parametrize("sample", [120, 180])
 def test_images_beyond_the_sample_are_learned_too(sample: int, tmp_path: Path) -> None:
     """No room is left for moved images where the still ones fill the sample."""
     canvases, labels = blobs(180, 3, 0)
-    settings = Settings(sample=sample, landmarks=60)
-    trainer = Trainer(canvases, labels, 3, tmp_path, threads=1, settings=settings)
-    for _ in range(2):
-        trainer.add_pass()
+    fitted = fit(canvases, labels, tmp_path, passes=2, settings=replace(QUICK, sample=sample, components=120))
     unseen, truth = blobs(300, 3, 7)
-    assert (
-        calibration.accuracy(model_of(trainer.fit()).probabilities(unseen), truth) >= 0.9
-    )  # 0.93 and 0.97; guessing gives 0.33
+    assert calibration.accuracy(model_of(fitted).judge(unseen), truth) >= 0.85  # guessing gives 0.33
 
 
 def test_a_class_without_images_keeps_a_small_probability(tmp_path: Path) -> None:
     canvases, labels = blobs(60, 2, 0)
-    trainer = Trainer(canvases, labels * 2, 3, tmp_path, threads=1)
-    trainer.add_pass()
-    probabilities = model_of(trainer.fit()).probabilities(canvases)
+    probabilities = model_of(fit(canvases, labels * 2, tmp_path)).judge(canvases)
     assert probabilities.shape == (60, 3)
     assert probabilities[:, 1].mean() < 0.1
 
@@ -231,7 +257,7 @@ def test_ten_classes_together(tmp_path: Path) -> None:
     drawn = [draw_images(name, 40, generator) for name in names]
     canvases = np.concatenate([images[:32] for images in drawn])
     fitted = fit(canvases, np.repeat(np.arange(10), 32), tmp_path)
-    probabilities = model_of(fitted).probabilities(np.concatenate([images[32:] for images in drawn]))
+    probabilities = model_of(fitted).judge(np.concatenate([images[32:] for images in drawn]))
     assert probabilities.shape == (80, 10)
     assert calibration.accuracy(probabilities, np.repeat(np.arange(10), 8)) >= 0.5
 
@@ -241,7 +267,7 @@ def test_the_artefact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, t
     model.save(tmp_path)
     again = Model.load(tmp_path)
     canvases, _ = blobs(10, 3, 4)
-    assert np.array_equal(again.probabilities(canvases), model.probabilities(canvases))
+    assert np.array_equal(again.judge(canvases), model.judge(canvases))
     assert again.image_shape == (3, 32, 32)
     assert sorted(path.name for path in tmp_path.iterdir()) == [PARAMETERS, SHAPES]
     shapes = json.loads((tmp_path / SHAPES).read_text())
@@ -275,8 +301,8 @@ def test_real_images_never_seen_are_told_apart(shared_data: Path, tmp_path: Path
     canvases = np.ascontiguousarray(archive.train.images[rows].transpose(0, 2, 3, 1))
     labels = (archive.train.labels[rows] == ids[1]).astype(int)
     held = stratified_folds(labels, 5, np.random.default_rng(0)) == 0
-    fitted = fit(canvases[~held], labels[~held], tmp_path, passes=2)
-    probabilities = model_of(fitted).probabilities(canvases[held])
+    fitted = fit(canvases[~held], labels[~held], tmp_path, passes=2, settings=Settings())
+    probabilities = model_of(fitted).judge(canvases[held])
     assert calibration.accuracy(probabilities, labels[held]) >= 0.88
     assert calibration.log_loss(probabilities, labels[held]) <= 0.28
     assert calibration.accuracy(fitted.held_out, labels[~held]) >= 0.88
