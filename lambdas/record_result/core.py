@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any
 
-from lambdas.common import parsed
+from lambdas.common import is_number, parsed
 
 REJECTED = "THRESHOLD_CONFIDENCE_NOT_MET"
 
@@ -70,7 +70,9 @@ def record(event: dict[str, Any]) -> dict[str, Any]:
         error, cause = str(failure.get("Error", "")), str(failure.get("Cause", ""))
         outcome = "rejected" if error == REJECTED else "failed"
         result = {**result, **_rejection(cause)} if outcome == "rejected" else result
-    inferences = result.get("inferences") or None
+    inferences = result.get("inferences")
+    if not (isinstance(inferences, list) and inferences and all(is_number(value) for value in inferences)):
+        inferences = None
     confidence = max(inferences) if inferences else None
     return {
         "s3_key": item["s3_key"],
