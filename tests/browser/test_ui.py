@@ -5,6 +5,7 @@ Set SCREENSHOTS_DIR to a folder to keep the pictures.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from scones.monitoring.aws import MonitoringAws
 from scones.monitoring.document import WrittenReport
 from scones.monitoring.index import DagRun
 from scones.monitoring.report import ReportOrder, write_report
+from scones.ui.rejects import token_of
 from tests.contract import monitoring_world as world
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -104,6 +106,8 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[WrittenReport, list[st
         quoted = key.replace('"', '""')
         rows.append(f'"{quoted}",,bicycle,0.5{index},i,e')
     s3.put_object(Bucket=bucket, Key=f"{batch}/rejected.csv", Body="\n".join(rows).encode())
+    summary = {"classes": world.CLASSES, "model": {"endpoint_name": ENDPOINT}}
+    s3.put_object(Bucket=bucket, Key=f"{batch}/summary.json", Body=json.dumps(summary).encode())
     return written, rejected
 
 
@@ -265,22 +269,35 @@ def test_run_without_a_report_says_so(site: Site, page: Any) -> None:
     assert page.locator("script").count() == 0
 
 
-def test_reject_queue_accepts_a_label_with_one_click(site: Site, page: Any) -> None:
+def test_reject_queue_is_worked_through_by_keyboard_and_taken_back(site: Site, page: Any) -> None:
     page.goto(f"{site.url}/scones/rejects")
     cards = page.locator(".queue .card")
     assert cards.count() == 3
     assert page.locator(".queue img").count() == 3
     keep(page, "reject-queue")
-    cards.first.get_by_role("button", name="motorcycle").click()
-    page.get_by_text("Accepted as motorcycle").wait_for()
-    assert page.locator(".queue .card").count() == 2
+    assert not cards.first.locator(".guess").is_visible()
+    cards.nth(0).locator("input").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert cards.nth(0).locator("input").nth(1).is_checked()
+    assert cards.first.locator(".guess").is_visible()
+    cards.nth(1).locator("input").last.focus()
+    page.keyboard.press("Space")
+    keep(page, "reject-queue-chosen")
+    page.keyboard.press("Enter")
+    page.get_by_text("2 of 3 decided").wait_for()
+    keep(page, "reject-queue-decided")
+    assert page.locator(".queue .card").count() == 1
     stored = site.s3.get_object(Bucket=site.bucket, Key="labels/accepted.csv")["Body"].read().decode()
     assert "window.hacked" in stored
-    assert stored.strip().endswith("motorcycle")
+    assert "motorcycle" in stored
+    page.get_by_role("button", name="undo").first.click()
+    page.get_by_text("1 of 3 decided").wait_for()
+    page.locator(".queue a").first.click()
+    assert page.locator("img.large").evaluate("one => one.naturalWidth") > 0
 
 
 def test_label_from_another_site_is_refused(site: Site, page: Any) -> None:
-    form = {"key": "photos/third.png", "label": "bicycle", "offset": "0"}
+    form = {token_of("photos/third.png"): "bicycle", "offset": "0"}
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {}):
         answer = page.context.request.post(f"{site.url}/scones/rejects", form=form, headers=headers)
         assert answer.status == 403, headers
@@ -289,9 +306,25 @@ def test_label_from_another_site_is_refused(site: Site, page: Any) -> None:
     )
     assert anonymous.status_code == 401
     bearer = {"Authorization": f"Bearer {site.token}"}
-    for bad in ({**form, "label": "zebra"}, {**form, "key": "config/threshold.json"}):
+    for bad in ({token_of("photos/third.png"): "zebra"}, {token_of("config/threshold.json"): "bicycle"}):
         answer = requests.post(f"{site.url}/scones/rejects", data=bad, headers=bearer, timeout=30)
         assert answer.status_code == 400
+
+
+PAGES = ("/scones/", "/scones/rejects", "/scones/nothing")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_scrolls_sideways(site: Site, browser: Any, width: int, height: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_extra_http_headers({"Authorization": f"Bearer {site.token}"})
+    tab = context.new_page()
+    for path in PAGES:
+        tab.goto(site.url + path)
+        keep(tab, f"{path.strip('/').replace('/', '-')}-{width}-{scheme}")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, path
+    context.close()
 
 
 def test_report_on_a_phone_does_not_scroll_sideways(site: Site, browser: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@
     batches/<batch>/                     plan, chunks, results, report of a batch
     traffic/<batch>/                     changed images that a drill sent
     labels/accepted.csv                  labels people gave: extra training images
+    labels/history.jsonl                 who decided what on which rejected image, and when
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Mapping
 THRESHOLD = "config/threshold.json"
 CURRENT_DATASET = "datasets/current.json"
 ACCEPTED_LABELS = "labels/accepted.csv"
+LABEL_HISTORY = "labels/history.jsonl"
 
 # Metadata of an object that was made from another: that one's key.
 ORIGIN = "scones-origin"

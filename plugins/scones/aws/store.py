@@ -18,7 +18,7 @@ CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", 
 UPDATE_TRIES = 20
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class DamagedDocumentError(ValueError):
@@ -138,6 +138,11 @@ class ObjectStore:
         """Upload a file of any size; return its s3:// address."""
         self.client.upload_file(path, self.bucket, key, ExtraArgs={"ContentType": content_type})
         return self.uri(key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are gone already don't matter."""
+        for key in keys:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
 
     def update(self, key: str, change: Callable[[bytes | None], bytes | None], content_type: str) -> None:
         """Change an object so that no concurrent change is lost: the write holds only for what was read.

@@ -28,11 +28,12 @@ def rejected_line(row: Row) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A line of rejected.csv: the image, what the model took it for, and how sure it was."""
+    """A line of rejected.csv: the image, what the model took it for, how sure it was, and which answer that was."""
 
     key: str
     guess: str
     confidence: float | None
+    inference_id: str = ""
 
 
 def read_rejected(content: bytes, name: str) -> Iterator[Rejected]:
@@ -41,7 +42,8 @@ def read_rejected(content: bytes, name: str) -> Iterator[Rejected]:
     try:
         for _, row in read_table(lines, name, ["key"]):
             if row["key"]:
-                yield Rejected(row["key"], row.get("guess", ""), _finite(row.get("confidence", "")))
+                confidence = _finite(row.get("confidence", ""))
+                yield Rejected(row["key"], row.get("guess", ""), confidence, row.get("inference_id", ""))
     except BatchInputError as error:
         log.warning("Some rejected images are not shown: %s", error)
 
@@ -117,6 +119,16 @@ def accept_labels(labels: Mapping[str, str], store: ObjectStore, classes: Sequen
     if accepted:
         store.update(layout.ACCEPTED_LABELS, lambda content: merge_accepted(content, accepted), "text/csv")
     return len(accepted)
+
+
+def withdraw_labels(keys: Iterable[str], store: ObjectStore) -> None:
+    """Take labels of images back: the next staging knows nothing of them."""
+    gone = frozenset(keys)
+
+    def without(content: bytes | None) -> bytes:
+        return _csv((key, label) for key, label in read_accepted(content).items() if key not in gone)
+
+    store.update(layout.ACCEPTED_LABELS, without, "text/csv")
 
 
 def accept_labelled_csv(content: bytes, store: ObjectStore, classes: Sequence[str]) -> int:

@@ -93,7 +93,8 @@ class ReportInputs:
         window: what the report covers.
         created_at: when it is written.
         traffic: what CloudWatch says.
-        quality: result of :func:`scones.monitoring.ground_truth.model_quality`.
+        quality: how the answers compare with the ground truth.
+        rejected_quality: the same of answers that were rejected and labelled for it; never a measure of all.
         previous: the last report before this one that had records.
     """
 
@@ -105,6 +106,7 @@ class ReportInputs:
     model: ModelDocuments
     traffic: Traffic = field(default_factory=Traffic)
     quality: Quality | None = None
+    rejected_quality: Quality | None = None
     previous: IndexEntry | None = None
 
 
@@ -151,6 +153,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "baseline_histograms": figures.histograms(summary, model.baseline),
         "drift": [result.as_dict() for result in drift],
         "quality": inputs.quality,
+        "rejected_quality": inputs.rejected_quality,
         "lineage": model.served.as_dict(),
         "baseline_available": model.baseline is not None,
         "checks": [],

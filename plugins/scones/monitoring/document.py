@@ -185,6 +185,7 @@ class Report(TypedDict):
     baseline_histograms: dict[str, Shares]
     drift: list[Drift]
     quality: Quality | None
+    rejected_quality: Quality | None
     lineage: dict[str, Any]
     baseline_available: bool
     checks: list[CheckLine]

@@ -5,12 +5,15 @@ The labels come as JSON lines in Model Monitor's form, joined on the InferenceId
     {"groundTruthData": {"data": "1", "encoding": "CSV"}, "eventMetadata": {"eventId": "<InferenceId>"},
      "eventVersion": "0"}
 
-``data`` is a class index or a class name. Files lie under ``<prefix>/yyyy/mm/dd/HH/``, the hour of the prediction.
+``data`` is a class index or a class name. ``"selection": "rejected"`` in the metadata marks what was labelled because
+the model was not sure of it: such labels say nothing of all answers, and are counted apart. Files lie under
+``<prefix>/yyyy/mm/dd/HH/``, the hour of the prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
@@ -28,6 +31,7 @@ class _Data(msgspec.Struct, frozen=True):
 
 class _Metadata(msgspec.Struct, frozen=True):
     eventId: str
+    selection: str = ""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -38,33 +42,53 @@ class _Line(msgspec.Struct, frozen=True):
 _DECODE = msgspec.json.Decoder(_Line).decode
 
 
-def parse_ground_truth(content: bytes, classes: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Read the labels of one file.
+#: The selection of labels from the reject queue.
+REJECTED = "rejected"
 
-    Args:
-        content: JSON lines.
-        classes: class names in the order of the class indices.
 
-    Returns:
-        InferenceId -> class index (the last line wins), and a message for each line that is no label.
+def ground_truth_line(inference_id: str, label: str, selection: str) -> bytes:
+    """One line of ground truth."""
+    line = {
+        "groundTruthData": {"data": label, "encoding": "CSV"},
+        "eventMetadata": {"eventId": inference_id, "selection": selection},
+        "eventVersion": "0",
+    }
+    return msgspec.json.encode(line) + b"\n"
+
+
+@dataclass
+class GroundTruth:
+    """Labels of one or more files: InferenceId -> class index, the last line wins.
+
+    Attributes:
+        labels: of answers that nobody chose by what the model said.
+        rejected: of answers that were labelled because the model was not sure.
+        problems: a message for each line that is no label.
     """
-    labels: dict[str, int] = {}
-    problems: list[str] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            parsed = _DECODE(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(f"line {number}: {error}: {quote(line)}")
-            continue
-        text = str(parsed.groundTruthData.data).strip()
-        label = _index(text, classes)
-        if label is None:
-            problems.append(f"line {number}: {text[:40]!r} is neither a class ({', '.join(classes)}) nor its index")
-        else:
-            labels[parsed.eventMetadata.eventId] = label
-    return labels, problems
+
+    labels: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def read(self, content: bytes, classes: Sequence[str]) -> None:
+        """Add the labels of a file: JSON lines. ``classes`` are the names in the order of the class indices."""
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                parsed = _DECODE(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                self.problems.append(f"line {number}: {error}: {quote(line)}")
+                continue
+            text, meta = str(parsed.groundTruthData.data).strip(), parsed.eventMetadata
+            label = _index(text, classes)
+            if label is None:
+                known = f"neither a class ({', '.join(classes)}) nor its index"
+                self.problems.append(f"line {number}: {text[:40]!r} is {known}")
+            elif meta.selection == REJECTED:
+                self.rejected[meta.eventId] = label
+            else:
+                self.labels[meta.eventId] = label
 
 
 def _index(text: str, classes: Sequence[str]) -> int | None:

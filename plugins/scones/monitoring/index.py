@@ -6,7 +6,6 @@ An entry that can't be understood costs itself, never the list: the pages and th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -24,7 +23,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Mark = Literal["alarm_sent_at", "retraining_requested_at"]
 
 
-def _check_times(*times: datetime | None) -> None:
+def check_times(*times: datetime | None) -> None:
+    """Refuse times that can't be calculated with or shown: ValueError."""
     if not all(time is None or (time.tzinfo and FIRST_YEAR <= time.year <= LAST_YEAR) for time in times):
         raise ValueError("a time has no zone or lies outside the years of captures")
 
@@ -56,7 +56,7 @@ class Place(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse times that can't be calculated with."""
-        _check_times(self.captures.arrived, self.ground_truth.arrived, self.until)
+        check_times(self.captures.arrived, self.ground_truth.arrived, self.until)
 
 
 START = Place()
@@ -97,7 +97,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
         numbers = (self.rejection_rate, self.mean_confidence, self.latency_p95_ms, *self.means.values())
         if not all(math.isfinite(number or 0) for number in numbers):
             raise ValueError("a number of the entry is not finite")
-        _check_times(self.created_at, self.window.since, self.window.until)
+        check_times(self.created_at, self.window.since, self.window.until)
 
 
 def parse_index(content: bytes | None) -> list[IndexEntry]:
@@ -151,15 +151,22 @@ def later_place(content: bytes | None, reached: Place) -> bytes | None:
     return None if known and reached.until and known > reached.until else msgspec.json.encode(reached)
 
 
+class _Index(msgspec.Struct):
+    reports: list[msgspec.Raw]
+
+
 def _raw(content: bytes | None) -> list[dict[str, Any]]:
-    if content is None:
-        return []
     try:
-        document = msgspec.json.decode(content)
+        reports = msgspec.json.decode(content or b"", type=_Index).reports
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
-    reports = document.get("reports") if isinstance(document, Mapping) else None
-    return [one for one in reports if isinstance(one, dict)] if isinstance(reports, list) else []
+    found = []
+    for one in reports:
+        try:
+            found.append(msgspec.json.decode(one, type=dict[str, Any]))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+    return found
 
 
 def _written(endpoint_name: str, reports: list[dict[str, Any]]) -> bytes:

@@ -17,7 +17,7 @@ from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.checks import needs_retraining
 from scones.monitoring.index import DagRun, IndexEntry, Place, Window, add_entry, later_place, parse_index, parse_place
 from scones.monitoring.page import render_page
-from scones.monitoring.sources import CapturePlace, documents_of, quality_of, read_settings
+from scones.monitoring.sources import CapturePlace, documents_of, judge, read_settings
 
 if TYPE_CHECKING:
     from scones.monitoring.aws import MonitoringAws
@@ -106,7 +106,7 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
         # A first report may find captures older than the endpoint, of one with the same name.
         oldest = datetime.fromtimestamp(min(summary.minutes) * 60, UTC)
         window = Window(min(window.since, oldest), window.until)
-    quality, labels = quality_of(captures, model, place.ground_truth)
+    judged = judge(captures, model, place.ground_truth)
     inputs = ReportInputs(
         report_id=order.report_id,
         run=order.run,
@@ -115,7 +115,8 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
         created_at=now,
         model=model,
         traffic=aws.traffic(endpoint, window),
-        quality=quality,
+        quality=judged.all,
+        rejected_quality=judged.rejected,
         previous=next((one for one in entries if one.report_id != order.report_id and one.captured_records), None),
     )
     report = build_report(summary, inputs)
@@ -123,7 +124,7 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
     # The index makes the report visible and the watermark ends it: a crash before either repeats the whole report.
     _note(aws, name, index_entry(report, inputs, place))
     if order.since is None:
-        reached = Place(place.captures.advance(files), place.ground_truth.advance(labels), window.until)
+        reached = Place(place.captures.advance(files), place.ground_truth.advance(judged.files), window.until)
         store.update(layout.watermark(name), lambda content: later_place(content, reached), _JSON)
     log.info("%s %s", report["headline"], written["html_uri"])
     return written

@@ -17,7 +17,7 @@ from scones.monitoring.build import ModelDocuments
 from scones.monitoring.capture_files import CaptureFile, Watermark, endpoint_prefix
 from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.capture_summary import ReadSettings
-from scones.monitoring.ground_truth import Quality, model_quality, parse_ground_truth
+from scones.monitoring.ground_truth import GroundTruth, Quality, model_quality
 from scones.monitoring.store import fetcher, list_captures, listed
 
 if TYPE_CHECKING:
@@ -116,28 +116,39 @@ def read_settings(model: ModelDocuments, since: datetime | None, until: datetime
     )
 
 
-def quality_of(
-    captures: CapturePlace, model: ModelDocuments, mark: Watermark
-) -> tuple[Quality | None, list[CaptureFile]]:
-    """Accuracy on ground truth that arrived since the mark, and the files that hold it.
+@dataclass(frozen=True)
+class Judged:
+    """What ground truth that arrived says of the answers: of all, and of those that were rejected and labelled."""
+
+    all: Quality | None
+    rejected: Quality | None
+    files: list[CaptureFile]
+
+
+def judge(captures: CapturePlace, model: ModelDocuments, mark: Watermark) -> Judged:
+    """Compare the answers with the ground truth that arrived since the mark.
 
     The labels lie under the hour of their prediction, so only those hours of the captures are read again.
     """
     prefix = layout.ground_truth(captures.endpoint_name)
     files = mark.select(listed(captures.store, prefix))
-    labels: dict[str, int] = {}
-    hours: set[str] = set()
+    truth, hours = GroundTruth(), set[str]()
     for file in files:
-        found, problems = parse_ground_truth(captures.store.read(file.key) or b"", model.classes)
-        labels.update(found)
+        truth.read(captures.store.read(file.key) or b"", model.classes)
         hours.add(file.key.removeprefix(prefix).rpartition("/")[0])
-        for problem in problems[:5]:
+        for problem in truth.problems[:5]:
             log.warning("Ground truth %s, %s", file.key, problem)
-    if not labels:
-        return None, files
-    settings = ReadSettings(classes=model.classes, inference_ids=frozenset(labels), images=False)
+        truth.problems.clear()
+    wanted = frozenset(truth.labels) | frozenset(truth.rejected)
+    if not wanted:
+        return Judged(None, None, files)
+    settings = ReadSettings(classes=model.classes, inference_ids=wanted, images=False)
     predictions = read_capture(captures.of_hours(hours), captures.fetch, settings, workers=0).labelled
-    return model_quality(predictions, labels, model.classes, model.least_confidence), files
+
+    def quality(labels: dict[str, int]) -> Quality | None:
+        return model_quality(predictions, labels, model.classes, model.least_confidence)
+
+    return Judged(quality(truth.labels), quality(truth.rejected), files)
 
 
 class Waited(TypedDict):

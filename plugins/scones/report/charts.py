@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from scones.report import svg
 
+Form = Literal["number", "percent"]
 _WIDTH, _HEIGHT = 560.0, 220.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 14.0, 30.0
 
@@ -201,16 +202,21 @@ def feature_histogram(shares: Mapping[str, Any], name: str) -> Markup:
     return svg.chart(width, height, parts, f"Distribution of {name}: traffic and baseline")
 
 
-def trend(values: Sequence[float | None], class_: str = "line") -> Markup:
-    """A line without axes, for a table: values from old to new."""
-    width, height = 120.0, 28.0
+def trend(values: Sequence[float | None], form: Form = "number") -> Markup:
+    """A small line for a table, from old to new, with the range of its values at its side."""
+    width, height, right = 170.0, 40.0, 44.0
     present = [value for value in values if value is not None]
     if len(present) < 2:
         return Markup("")
-    x = svg.scale(0, len(values) - 1, 3, width - 3)
-    y = svg.scale(min(present), max(present), height - 4, 4)
+    low, high = min(present), max(present)
+    x = svg.scale(0, len(values) - 1, 4, width - right)
+    y = svg.scale(low, high, height - 7, 7)
     points = [(x(index), None if value is None else y(value)) for index, value in enumerate(values)]
-    parts = [svg.path(run, class_) for run in svg.runs(points)]
+    shown = (lambda value: f"{value:.0%}") if form == "percent" else svg.short
+    parts = [svg.line(4, y(end), width - right, y(end), "grid") for end in {low, high}]
+    parts += [svg.path(run, "line") for run in svg.runs(points)]
     last_x, last_y = next(point for point in reversed(points) if point[1] is not None)
     parts.append(svg.tag("circle", cx=last_x, cy=float(last_y or 0), r=2.6, class_="dot"))
-    return svg.chart(width, height, parts, f"Trend from {present[0]:.3g} to {present[-1]:.3g}")
+    parts += [svg.text(width - right + 6, y(end) + 4, shown(end)) for end in dict.fromkeys((low, high))]
+    label = f"From {shown(present[0])} to {shown(present[-1])}, between {shown(low)} and {shown(high)}"
+    return svg.chart(width, height, parts, label)

@@ -43,7 +43,7 @@ def environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, number=number, when=when, short_when=short_when)
+    found.filters.update(percent=percent, number=number, when=when)
     found.globals.update(status_words=STATUS_WORDS, status_colours=STATUS_COLOURS, css=stylesheet())
     return found
 
@@ -68,14 +68,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def when(value: str | float | None) -> str:
-    """An ISO time or epoch seconds as ``20 Nov 2026, 14:05 UTC``."""
+def when(value: str | float | datetime | None) -> str:
+    """A time, also as ISO text or epoch seconds, as ``20 Nov 2026, 14:05 UTC``."""
     if value is None or value == "":
         return DASH
-    time = datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else datetime.fromisoformat(value)
+    if isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC)
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return time.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC")
-
-
-def short_when(value: str | float | None) -> str:
-    """An ISO time or epoch seconds as ``20 Nov, 14:05``."""
-    return when(value).replace(" UTC", "").replace(f" {datetime.now(UTC).year}", "")

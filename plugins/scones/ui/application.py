@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from botocore.exceptions import BotoCoreError, ClientError
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,8 +26,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
-from scones.ui import pages
-from scones.ui.aws import NoSuchResourceError, describe, store
+from scones.monitoring.index import DagRun
+from scones.ui import pages, rejects
+from scones.ui.aws import NoSuchResourceError, describe, store, with_costs
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +75,12 @@ def build_application(parent: Any = None) -> FastAPI:
         ("/evaluations/{job_name}", evaluation, readers["reports"]),
         ("/runs/{dag_id}/{run_id:path}", run, _may("GET")),
         ("/resources/{kind}/{name:path}", resource, _may("GET", "train_and_deploy")),
-        ("/rejects", rejects, readers["batches"]),
+        ("/rejects", reject_queue, readers["batches"]),
+        ("/rejects/{token}", reject_picture, readers["batches"]),
     ):
         app.add_api_route(path, page, methods=["GET"], response_class=HTMLResponse, dependencies=[allowed])
     writing = [Depends(same_origin), _may("POST", "train_and_deploy")]
-    app.add_api_route("/rejects", accept_label, methods=["POST"], dependencies=writing)
+    app.add_api_route("/rejects", decide, methods=["POST"], dependencies=writing)
     return app
 
 
@@ -137,7 +140,7 @@ def same_origin(request: Request) -> None:
 
 def overview(request: Request) -> HTMLResponse:
     """The state of each endpoint, its trends and its reports."""
-    return HTMLResponse(pages.overview(store(), _base(request)))
+    return HTMLResponse(pages.overview(_base(request), with_costs(pages.endpoints(store()))))
 
 
 def report(endpoint_name: str, report_id: str) -> HTMLResponse:
@@ -158,7 +161,7 @@ def evaluation(job_name: str) -> HTMLResponse:
 
 def run(request: Request, dag_id: str, run_id: str, show: Annotated[int, Query(ge=0, le=99)] = 0) -> HTMLResponse:
     """What a DAG run wrote, for the tab of the run."""
-    return HTMLResponse(pages.run_documents(store(), _base(request), dag_id, run_id, show))
+    return HTMLResponse(pages.run_documents(store(), _base(request), DagRun(dag_id, run_id), show))
 
 
 def resource(request: Request, kind: str, name: str) -> HTMLResponse:
@@ -169,26 +172,38 @@ def resource(request: Request, kind: str, name: str) -> HTMLResponse:
         raise HTTPException(404, str(error)) from error
 
 
-def rejects(
-    request: Request, offset: Annotated[int, Query(ge=0)] = 0, accepted: Annotated[str, Query(max_length=200)] = ""
-) -> HTMLResponse:
+def reject_queue(request: Request, offset: Annotated[int, Query(ge=0, le=10**6)] = 0) -> HTMLResponse:
     """The reject queue."""
-    return HTMLResponse(pages.reject_queue(store(), _base(request), offset, accepted))
+    return HTMLResponse(rejects.queue_page(store(), _base(request), offset))
 
 
-async def accept_label(request: Request) -> RedirectResponse:
-    """Take the label of one image, and go back to the queue."""
+def reject_picture(request: Request, token: str) -> HTMLResponse:
+    """One image of the queue, large."""
+    try:
+        return HTMLResponse(rejects.picture_page(store(), _base(request), token))
+    except rejects.NotInTheQueueError as error:
+        raise HTTPException(404, str(error)) from error
+
+
+async def decide(request: Request, user: GetUserDep) -> RedirectResponse:
+    """Take what a person says of some images, or take a decision back; go on where they were."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LONGEST_FORM:
             raise HTTPException(413, "The form is too long.")
     try:
-        form = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
-        key, label = form.get("key", [""])[0], form.get("label", [""])[0]
-        await run_in_threadpool(pages.accept_label, store(), key, label)
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=4 * rejects.SHOWN)
+        form = {name: values[-1] for name, values in fields.items()}
+        offset, undone = form.pop("offset", "0"), form.pop("undo", "")
+        arguments = (user.get_name(), datetime.now(UTC))
+        if undone:
+            await run_in_threadpool(rejects.take_back, store(), undone, *arguments)
+        elif form:
+            await run_in_threadpool(rejects.decide, store(), form, *arguments)
+        else:
+            raise HTTPException(400, "Nothing was chosen: choose what an image shows, then save.")
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
-    offset = form.get("offset", ["0"])[0]
-    query = urlencode({"offset": offset if offset.isdecimal() else "0", "accepted": label[:100]})
+    query = urlencode({"offset": offset if re.fullmatch("[0-9]{1,6}", offset) else "0"})
     return RedirectResponse(f"{_base(request)}/rejects?{query}", status_code=303)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.aws.errors import code_of
 from scones.aws.resources import stack_outputs
+from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID
-from scones.ui.resources import LOG_LINES, PAGES, Described, Page
+from scones.jobs.links import has_console
+from scones.ui.pages import Endpoint
+from scones.ui.resources import LOG_LINES, PAGES, Described, Page, endpoint_cost
+
+log = logging.getLogger(__name__)
 
 _KEEP_S = 60
 _NOT_THERE = frozenset({"ValidationException", "ExecutionDoesNotExist", "InvalidArn"})
@@ -56,6 +65,24 @@ def describe(kind: str, name: str, clients: Any = client) -> Described:
         raise NoSuchResourceError(f"There is no {page.title.lower()} {name!r}.") from error
     found.pop("ResponseMetadata", None)
     return Described(page, name, found, _log(page, name, clients("logs")) if page.log_group else [])
+
+
+def with_costs(endpoints: Sequence[Endpoint], hook: SageMakerResourcesHook | None = None) -> list[Endpoint]:
+    """Add what each endpoint costs, or would cost on AWS."""
+    hook = hook or SageMakerResourcesHook(aws_conn_id=AWS_CONN_ID)
+    real = has_console(hook.conn_client_meta.endpoint_url)
+    now = datetime.now(UTC)
+
+    def cost(name: str) -> str:
+        try:
+            endpoint = hook.endpoint(name)
+            config = hook.endpoint_config(endpoint["EndpointConfigName"]) if endpoint else None
+        except (ClientError, BotoCoreError) as error:
+            log.warning("What %s costs is not known: %s", name, error)
+            return ""
+        return endpoint_cost(endpoint, config, now, real=real) if endpoint and config else ""
+
+    return [replace(one, cost=cost(one.name)) for one in endpoints]
 
 
 def _log(page: Page, name: str, logs: Any) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from scones.training.costs import HOURS_PER_MONTH, endpoint_monthly_cost
 from scones.training.curve import curve_chart, training_curve
 
 LOG_LINES = 300
@@ -165,3 +166,27 @@ def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from flatten(item, f"{path}[{index}]")
     else:
         yield path, f"{value:%Y-%m-%d %H:%M:%S %Z}".rstrip() if isinstance(value, datetime) else str(value)
+
+
+def endpoint_cost(endpoint: Mapping[str, Any], config: Mapping[str, Any], now: datetime, *, real: bool = True) -> str:
+    """One sentence on what an endpoint costs by month and since it started; empty when there is no list price.
+
+    Args:
+        endpoint: what DescribeEndpoint answered; the instances it has now count.
+        config: what DescribeEndpointConfig answered.
+        real: whether it is AWS that runs it.
+    """
+    counts = {one["VariantName"]: one.get("CurrentInstanceCount") for one in endpoint.get("ProductionVariants", [])}
+    monthly = 0.0
+    for variant in config.get("ProductionVariants", []):
+        count = counts.get(variant["VariantName"]) or variant.get("InitialInstanceCount") or 1
+        cost = endpoint_monthly_cost(variant.get("InstanceType", ""), count)
+        if cost is None:
+            return ""
+        monthly += cost
+    so_far = monthly * (now - endpoint["CreationTime"]).total_seconds() / 3600 / HOURS_PER_MONTH
+    words = "costs" if real else "would cost on AWS"
+    return (
+        f"It {words} about {monthly:,.2f} USD a month as it is now, {so_far:,.2f} USD since it started "
+        f"({endpoint['CreationTime']:%d %b %Y}), at list price."
+    )

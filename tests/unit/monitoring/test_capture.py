@@ -36,6 +36,7 @@ from scones.monitoring.capture_files import (
 )
 from scones.monitoring.capture_reader import CaptureReadError, read_capture
 from scones.monitoring.capture_summary import CaptureSummary, ReadSettings, summarise
+from tests.support.picture_files import drawn, encoded, turned_file
 
 AT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
@@ -105,7 +106,23 @@ def test_every_encoding_of_an_answer_is_read(encoding: str, content_type: str | 
     assert parse_line(json.dumps(one).encode()).probabilities() == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("answer", ["[]", "[1]", "[0.5, 2]", "[0.5, NaN]", "[true, false]", '"x"', "{}", "null", "["])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"[1{'0' * 400},0]",
+        "[1e400,0]",
+        "[" * 5000,
+        "[]",
+        "[1]",
+        "[0.5, 2]",
+        "[0.5, NaN]",
+        "[true, false]",
+        '"x"',
+        "{}",
+        "null",
+        "[",
+    ],
+)
 def test_an_answer_without_probabilities_is_refused(answer: str) -> None:
     with pytest.raises(MalformedCaptureError):
         parse_json_probabilities(answer.encode())
@@ -132,6 +149,9 @@ def test_only_one_captured_side_is_still_a_record() -> None:
         lambda one: one.pop("captureData"),
         lambda one: one.pop("eventMetadata"),
         lambda one: one["eventMetadata"].update(inferenceTime="yesterday"),
+        lambda one: one["eventMetadata"].update(inferenceTime="0001-01-01T00:00:00Z"),
+        lambda one: one["eventMetadata"].update(inferenceTime="9999-12-31T23:59:59-23:00"),
+        lambda one: one["eventMetadata"].update(inferenceTime="1969-12-31T00:00:00Z"),
         lambda one: one["eventMetadata"].pop("inferenceTime"),
         lambda one: one["captureData"]["endpointInput"].update(data=5),
     ],
@@ -276,6 +296,29 @@ def test_bad_lines_are_counted_and_quoted_with_file_and_line() -> None:
     assert summary.malformed_examples[0].startswith("some/key, line 2: ")
     assert "{broken" in summary.malformed_examples[0]
     assert (summary.undecodable, summary.unusable_outputs) == (2, 1)
+
+
+def test_the_zero_time_is_malformed_and_quoted_and_the_rest_is_read() -> None:
+    content = lines(record(b"x", at=datetime(1, 1, 1, tzinfo=UTC)), record(b"y"))
+    summary = summarise([("key", 1, content)], ReadSettings())
+    assert (summary.records, summary.malformed) == (1, 1)
+    assert "0001-01-01" in summary.malformed_examples[0]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photo_stored_turned_is_seen_upright(orientation: int) -> None:
+    image = turned_file(drawn(), orientation)
+    summary = summarise([("k", 1, lines(record(image)))], ReadSettings())
+    assert summary.column("red").tolist() == pytest.approx([drawn()[..., 0].mean()], abs=0.01)
+    assert summary.sizes == {"32x32": 1}
+
+
+def test_sixteen_bits_of_grey_are_as_bright_as_eight() -> None:
+    grey = np.asarray(Image.fromarray(drawn()).convert("L"))
+    files = [encoded(Image.fromarray(grey)), encoded(Image.fromarray(grey.astype(np.uint16) * 257))]
+    summary = summarise([("k", 1, lines(*map(record, files)))], ReadSettings())
+    eight, sixteen = summary.column("brightness")
+    assert sixteen == pytest.approx(eight)
 
 
 def test_an_answer_for_other_classes_is_not_usable() -> None:

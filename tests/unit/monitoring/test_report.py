@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from scones.evaluation.metrics import evaluate
@@ -21,7 +23,7 @@ from scones.monitoring.checks import needs_retraining
 from scones.monitoring.document import Change, Report
 from scones.monitoring.drift import KOLMOGOROV_SMIRNOV, suggest_constraints
 from scones.monitoring.figures import expected_rejection_rate
-from scones.monitoring.ground_truth import model_quality, parse_ground_truth
+from scones.monitoring.ground_truth import REJECTED, GroundTruth, ground_truth_line, model_quality
 from scones.monitoring.index import DagRun, Window
 from scones.monitoring.page import _comparison, render_page
 from scones.report import charts, svg
@@ -211,17 +213,46 @@ def test_the_previous_report_is_compared(usual: CaptureSummary) -> None:
 # ---- ground truth
 
 
-def test_ground_truth_is_read_by_index_or_name_and_bad_lines_are_named() -> None:
-    def line(data: Any, identifier: str) -> str:
-        return json.dumps(
-            {"groundTruthData": {"data": data, "encoding": "CSV"}, "eventMetadata": {"eventId": identifier}}
-        )
+def truth_line(data: Any, identifier: str, **metadata: Any) -> str:
+    return json.dumps(
+        {"groundTruthData": {"data": data, "encoding": "CSV"}, "eventMetadata": {"eventId": identifier, **metadata}}
+    )
 
-    content = "\n".join([line("1", "a"), line("bicycle", "b"), line(1, "c"), line("9", "d"), "{", "", line("1.0", "a")])
-    labels, problems = parse_ground_truth(content.encode(), CLASSES)
-    assert labels == {"a": 1, "b": 0, "c": 1}
-    assert len(problems) == 2
-    assert problems[0].startswith("line 4: '9' is neither a class")
+
+def test_ground_truth_is_read_by_index_or_name_and_bad_lines_are_named() -> None:
+    given = [("1", "a"), ("bicycle", "b"), (1, "c"), ("9", "d")]
+    content = "\n".join([*(truth_line(*one) for one in given), "{", "", truth_line("1.0", "a")])
+    truth = GroundTruth()
+    truth.read(content.encode(), CLASSES)
+    assert truth.labels == {"a": 1, "b": 0, "c": 1}
+    assert len(truth.problems) == 2
+    assert truth.problems[0].startswith("line 4: '9' is neither a class")
+
+
+def test_labels_of_rejected_images_are_counted_apart() -> None:
+    truth = GroundTruth()
+    truth.read(ground_truth_line("a", "motorcycle", REJECTED) + truth_line("0", "b").encode(), CLASSES)
+    assert (truth.labels, truth.rejected) == ({"b": 0}, {"a": 1})
+    wrong = model_quality([("a", 0, 0.5)] * 60, truth.rejected, CLASSES, 0.93)
+    report = build_report(captured(vehicles(3, 1)), inputs(rejected_quality=wrong))
+    assert status_of(report, "model_quality") == "unknown"
+    assert "Of 1 rejected images that people labelled, 0.0 % were guessed right" in render_page(report)
+
+
+@pytest.mark.parametrize("data", ["9" * 400, 1e308, -1, "nan", "inf", "\ud800", True, 10**30])
+def test_what_is_no_label_is_named(data: Any) -> None:
+    truth = GroundTruth()
+    truth.read(truth_line(data, "a").encode(), CLASSES)
+    assert truth.labels == {}
+    assert len(truth.problems) == 1
+
+
+@given(st.binary(max_size=200) | st.sampled_from([b"[" * 2000, b'{"groundTruthData":' * 2000]))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_ground_truth_or_named(content: bytes) -> None:
+    truth = GroundTruth()
+    truth.read(content, CLASSES)
+    assert all(problem.isprintable() for problem in truth.problems)
 
 
 def test_quality_counts_what_was_joined() -> None:

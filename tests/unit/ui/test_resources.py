@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from scones.ui.aws import NoSuchResourceError, describe
 from scones.ui.pages import resource
-from scones.ui.resources import PAGES, Described, flatten
+from scones.ui.resources import PAGES, Described, endpoint_cost, flatten
 from tests.support.fake_aws import FakeSageMaker
 
 
@@ -49,16 +49,15 @@ def test_a_resource_page_escapes_what_it_shows() -> None:
     assert text.count("&lt;script&gt;") >= 6
 
 
-@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Airflow imports Starlette's test client
-def test_the_pages_are_not_for_strangers() -> None:
-    import httpx
-
-    from scones.ui.application import build_application
-
-    async def ask() -> list[int]:
-        transport = httpx.ASGITransport(app=build_application(), raise_app_exceptions=False)
-        paths = ("/", "/rejects", "/resources/training-jobs/j", "/runs/d/r", "/batches/b", "/reports/a/b")
-        async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
-            return [(await client.get(path)).status_code for path in paths]
-
-    assert set(asyncio.run(ask())) == {401}
+def test_an_endpoint_has_a_price_where_its_instances_have_one() -> None:
+    endpoint: Any = {
+        "CreationTime": datetime(2026, 1, 1, tzinfo=UTC),
+        "ProductionVariants": [{"VariantName": "a", "CurrentInstanceCount": 2}],
+    }
+    config: Any = {
+        "ProductionVariants": [{"VariantName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}]
+    }
+    text = endpoint_cost(endpoint, config, datetime(2026, 1, 2, tzinfo=UTC), real=False)
+    assert text.startswith("It would cost on AWS about 167.90 USD a month as it is now, 5.52 USD since it started")
+    config["ProductionVariants"][0]["InstanceType"] = "ml.unheard.of"
+    assert endpoint_cost(endpoint, config, datetime(2026, 1, 2, tzinfo=UTC)) == ""
