@@ -42,7 +42,7 @@ from scones.evaluation.operator import ModelApprovalOperator, TransformOperator
 from scones.monitoring.tasks import write_first_report
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
 from scones.training.operator import TrainingOperator
-from scones.training.params import TRAINING_FORM
+from scones.training.params import HYPERPARAMETERS, TRAINING_FORM
 from scones.training.tasks import create_model
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
@@ -82,9 +82,7 @@ def train_and_deploy() -> None:
         instance_type="{{ params.training_instance_type }}",
         max_runtime_s="{{ params.max_runtime_s }}",
         input_kind="{{ params.input_kind }}",
-        hyperparameters={
-            name: f"{{{{ params.{name} }}}}" for name in ("epochs", "mini_batch_size", "learning_rate", "num_layers")
-        },
+        hyperparameters={name: f"{{{{ params.{name} }}}}" for name in HYPERPARAMETERS},
         force_retrain="{{ params.force_retrain }}",
         pool=defaults.TRAINING_POOL,
     ).output

@@ -29,6 +29,9 @@ class FakeSageMaker:
     class exceptions:
         ClientError = ClientError
 
+    class meta:
+        endpoint_url = "http://127.0.0.1:4567"
+
     def __init__(self) -> None:
         self.things: dict[tuple[str, str], dict[str, Any]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []

@@ -19,15 +19,17 @@ ALGORITHM = "image-classification"
 _GPU_FAMILY = re.compile(r"^ml\.(p\d|g\d)")
 
 _NUM_LAYERS = {"18", "20", "32", "34", "44", "50", "56", "101", "110", "152", "200"}
+# AWS has pretrained networks of these depths alone, and they read this shape.
+_PRETRAINED_LAYERS = ("18", "34", "50", "101", "152", "200")
+_PRETRAINED_SIDE = "224"
+_FLAGS = {"use_pretrained_model", "use_weighted_loss", "multi_label"}
 _CHOICES: dict[str, set[str]] = {
     "num_layers": _NUM_LAYERS,
     "optimizer": {"sgd", "adam", "rmsprop", "nag"},
     "augmentation_type": {"crop", "crop_color", "crop_color_transform"},
     "kv_store": {"dist_sync", "dist_async"},
     "precision_dtype": {"float32", "float16"},
-    "use_pretrained_model": {"0", "1"},
-    "use_weighted_loss": {"0", "1"},
-    "multi_label": {"0", "1"},
+    **{name: {"0", "1"} for name in _FLAGS},
     "early_stopping": {"true", "false", "True", "False"},
 }
 # name: (lowest, highest, whole number?)
@@ -73,6 +75,7 @@ class TrainingSpec:
         max_runtime_s: SageMaker stops the job after this many seconds.
         input_kind: "recordio" (the algorithm's faster input) or "png" with .lst files.
         hyperparameters: what the user chose; counts, classes and shape come from the dataset.
+        on_aws: the job goes to AWS itself, whose pretrained networks read 224 x 224 pixels.
         extra: any further CreateTrainingJob attributes, merged last (e.g. EnableManagedSpotTraining, VpcConfig).
     """
 
@@ -86,17 +89,24 @@ class TrainingSpec:
     max_runtime_s: int = 3600
     input_kind: str = "recordio"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    on_aws: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hyperparameters(spec: TrainingSpec) -> dict[str, str]:
     """Return the complete hyperparameters, all strings as the API wants them; the dataset's own facts win."""
     chosen = {key: str(value) for key, value in spec.hyperparameters.items() if value not in (None, "")}
-    return chosen | {
+    for name in chosen.keys() & _FLAGS:
+        chosen[name] = {"True": "1", "False": "0"}.get(chosen[name], chosen[name])
+    facts = {
         "num_classes": str(len(spec.dataset["classes"])),
         "num_training_samples": str(spec.dataset["counts"]["train"]),
         "image_shape": str(spec.dataset["image_shape"]),
     }
+    if spec.on_aws and chosen.get("use_pretrained_model") == "1":
+        # Smaller images than image_shape end the job, unless `resize` makes them larger first.
+        facts |= {"image_shape": f"3,{_PRETRAINED_SIDE},{_PRETRAINED_SIDE}", "resize": _PRETRAINED_SIDE}
+    return chosen | facts
 
 
 def fingerprint(spec: TrainingSpec) -> str:
@@ -253,6 +263,12 @@ def _hyperparameter_problems(params: Mapping[str, str]) -> list[str]:
                 problems.append(f"hyperparameter {name} is {value!r}: write whole numbers with commas, e.g. 3,32,32")
         else:
             problems.append(f"hyperparameter {name} is unknown to the image-classification algorithm: remove it")
+    layers = params.get("num_layers", "152")
+    if params.get("use_pretrained_model") == "1" and layers in _NUM_LAYERS and layers not in _PRETRAINED_LAYERS:
+        problems.append(
+            f"hyperparameter num_layers is {layers}: pretrained networks have {', '.join(_PRETRAINED_LAYERS)} layers;"
+            " choose one of these, or turn use_pretrained_model off"
+        )
     shape = params.get("image_shape", "")
     if re.fullmatch(r"\d+(,\d+)*", shape) and len(shape.split(",")) != 3:
         problems.append(f"hyperparameter image_shape is {shape!r}: it must be channels,height,width")

@@ -13,7 +13,7 @@ from scones.aws.lineage import tags
 from scones.aws.resources import vpc_config
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.jobs.links import TrainingJobLink, persist_link
+from scones.jobs.links import TrainingJobLink, has_console, persist_link
 from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.trigger import TrainingJobTrigger
 from scones.training.costs import cost_line
@@ -191,6 +191,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             max_runtime_s=as_int("max_runtime_s", self.max_runtime_s),
             input_kind=self.input_kind,
             hyperparameters=self.hyperparameters,
+            on_aws=has_console(self.hook.conn.meta.endpoint_url),
             extra={**vpc_config(self.stack), **self.extra},
         )
 

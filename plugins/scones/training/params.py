@@ -13,6 +13,8 @@ INSTANCE = {"type": "string", "pattern": r"^ml\.[a-z0-9]+\.[a-z0-9]+$"}
 CLASS_LIST = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "uniqueItems": True}
 SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 SWITCH = {"type": "boolean"}
+# Those of the form's fields that are the algorithm's, by its names.
+HYPERPARAMETERS = ("use_pretrained_model", "num_layers", "epochs", "mini_batch_size", "learning_rate")
 LAYERS = [18, 20, 32, 34, 44, 50, 56, 101, 110, 152, 200]
 
 
@@ -48,8 +50,12 @@ TRAINING_FORM: Form = {
         ("mini_batch_size", 32, whole(1, 4096), "Mini-batch size", "Must not exceed the number of training images."),
         ("learning_rate", 0.01, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "Learning rate",
          "Initial learning rate of AWS's algorithm. The local one does not use it, and says so."),
-        ("num_layers", 20, {"type": "integer", "enum": LAYERS}, "Layers",
-         "Depth of the network; 20, 32, 44, 56 and 110 are made for small images."),
+        ("use_pretrained_model", True, SWITCH, "Start from a pretrained network",
+         "Knows photographs before it sees yours: the local algorithm by a network trained on ImageNet, AWS's by one "
+         "of that many layers. Off: it learns from your images alone."),
+        ("num_layers", 18, {"type": "integer", "enum": LAYERS}, "Layers",
+         "Depth of AWS's network. Pretrained ones have 18, 34, 50, 101, 152 or 200; 20, 32, 44, 56 and 110 are made "
+         "for small images and start from nothing."),
         ("training_image", "", {"type": ["null", "string"]}, "Training image",
          "Image URI. Empty: the built-in image-classification algorithm of the connection's region."),
         ("force_retrain", False, SWITCH, "Train even if nothing changed",

@@ -16,6 +16,7 @@ from scones.training.job import (
     build_training_request,
     failure_text,
     fingerprint,
+    hyperparameters,
     is_final_failure,
     same_work,
     training_job_name,
@@ -55,6 +56,19 @@ def test_hyperparameters_are_strings_and_the_dataset_decides_its_own_facts() -> 
     }
 
 
+def test_a_pretrained_network_gets_the_shape_that_aws_wants_there_alone() -> None:
+    chosen = {"use_pretrained_model": "1", "num_layers": "18"}
+    local = replace(SPEC, hyperparameters={**chosen, "use_pretrained_model": "True"})
+    remote = replace(local, on_aws=True)
+    facts = {"num_classes": "2", "num_training_samples": "800"}
+    assert hyperparameters(local) == {**chosen, **facts, "image_shape": "3,32,32"}
+    assert hyperparameters(remote) == {**chosen, **facts, "image_shape": "3,224,224", "resize": "224"}
+    assert hyperparameters(replace(remote, hyperparameters={"use_pretrained_model": "0"}))["image_shape"] == "3,32,32"
+    without = replace(local, hyperparameters={**chosen, "use_pretrained_model": "False"})
+    assert len({fingerprint(spec) for spec in (local, remote, without)}) == 3
+    assert validate(remote) == []
+
+
 def test_extra_attributes_are_merged_member_by_member() -> None:
     extra = {
         "EnableManagedSpotTraining": True,
@@ -77,6 +91,7 @@ def test_extra_attributes_are_merged_member_by_member() -> None:
         ({"hyperparameters": {"epochs": "1.5"}}, "must be a whole number"),
         ({"hyperparameters": {"optimizer": "magic"}}, "choose one of nag, sgd, adam"),
         ({"hyperparameters": {"num_layers": 21}}, "choose one of 18, 20"),
+        ({"hyperparameters": {"num_layers": 20, "use_pretrained_model": 1}}, "pretrained networks have 18, 34"),
         ({"hyperparameters": {"lr_scheduler_step": "10;20"}}, "write whole numbers with commas"),
         ({"hyperparameters": {"learningrate": 1}}, "unknown to the image-classification algorithm"),
         ({"dataset": {**DATASET, "image_shape": "32,32"}}, "channels,height,width"),
