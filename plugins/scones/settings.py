@@ -26,6 +26,8 @@ class Settings:
         archive_urls: where the official archive is looked for, in order (``CIFAR100_MIRRORS``, comma separated,
             are tried first).
         cache_dir: folder for half-finished downloads (``SCONES_CACHE_DIR``); empty for the system's temporary one.
+        alert_notifiers: Airflow notifiers that every alert goes to beside the alert topic, as a JSON list of
+            ``{"notifier": class path, "arguments": {...}}`` (``SCONES_ALERT_NOTIFIERS``).
     """
 
     stack_name: str = "scones"
@@ -33,6 +35,7 @@ class Settings:
     cifar100_archive_md5: str = ""
     archive_urls: tuple[str, ...] = field(default=OFFICIAL_ARCHIVE_URLS)
     cache_dir: str = ""
+    alert_notifiers: str = ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -45,4 +48,5 @@ class Settings:
             cifar100_archive_md5=env.get("CIFAR100_ARCHIVE_MD5", "").strip(),
             archive_urls=mirrors + OFFICIAL_ARCHIVE_URLS,
             cache_dir=env.get("SCONES_CACHE_DIR", "").strip(),
+            alert_notifiers=env.get("SCONES_ALERT_NOTIFIERS", "").strip(),
         )

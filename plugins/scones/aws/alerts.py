@@ -1,12 +1,16 @@
-"""The alert topic: where the project tells people what happened."""
+"""Alerts: the topic where the project tells people what happened, and whoever else the settings name."""
 
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from scones.aws.resources import stack_outputs
 from scones.defaults import AWS_CONN_ID
+from scones.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SUBJECT_MAX = 100  # SNS limit
 
@@ -14,7 +18,7 @@ SUBJECT_MAX = 100  # SNS limit
 def publish_alert(
     event: str, subject: str, document: dict[str, Any], *, topic_arn: str = "", aws_conn_id: str = AWS_CONN_ID
 ) -> str:
-    """Publish a JSON document to the alert topic; return the message id.
+    """Publish a JSON document to the alert topic and tell the other notifiers; return the message id.
 
     Args:
         topic_arn: the topic; looked up in the stack's outputs when empty.
@@ -28,4 +32,31 @@ def publish_alert(
         subject=subject[:SUBJECT_MAX],
         message_attributes={"event": event},
     )
+    notify_others(event, subject, str(document.get("text") or json.dumps(document, default=str)))
     return str(answer["MessageId"])
+
+
+def notify_others(event: str, subject: str, text: str) -> int:
+    """Hand an alert to each notifier of ``SCONES_ALERT_NOTIFIERS``; return how many took it.
+
+    Their templated arguments see ``event``, ``subject`` and ``text``. One that fails is logged: it must neither hide
+    what the alert tells of nor keep it from the others.
+    """
+    from airflow.sdk.module_loading import import_string
+
+    listed = Settings.from_environ().alert_notifiers
+    try:
+        notifiers = [(one["notifier"], one.get("arguments", {})) for one in json.loads(listed)] if listed else []
+    except (ValueError, TypeError, KeyError, AttributeError):
+        log.exception(
+            "SCONES_ALERT_NOTIFIERS is no JSON list of notifiers: the alert %r went to the topic only", subject
+        )
+        return 0
+    told = 0
+    for path, arguments in notifiers:
+        try:
+            import_string(path)(**arguments)({"event": event, "subject": subject, "text": text})
+            told += 1
+        except Exception:  # the arguments may hold secrets: they are not logged
+            log.exception("The alert %r could not be given to %s", subject, path)
+    return told

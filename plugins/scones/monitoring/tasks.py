@@ -105,6 +105,7 @@ def publish_metrics(resources: Mapping[str, str], written: WrittenReport) -> int
 @task(multiple_outputs=False, task_id="send_alarm", execution_timeout=_SHORT)
 def send_alarm(resources: Mapping[str, str], written: WrittenReport) -> dict[str, Any]:
     """Tell the alert topic of violations, once per report."""
+    from scones.aws.alerts import notify_others
     from scones.monitoring.alarm import alarm_message
     from scones.monitoring.index import parse_index
 
@@ -117,6 +118,7 @@ def send_alarm(resources: Mapping[str, str], written: WrittenReport) -> dict[str
     if sent or not report["violations"]:
         return {"sent": False, "subject": subject, "message_id": None}
     answer = aws.sns.publish(TopicArn=resources["AlertTopicArn"], Subject=subject, Message=message)
+    notify_others("monitoring_alarm", subject, message)
     _mark(aws, written, "alarm_sent_at")
     return {"sent": True, "subject": subject, "message_id": answer["MessageId"]}
 
