@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,25 +31,13 @@ from scones.monitoring.index import DagRun
 from scones.monitoring.report import ReportOrder, write_report
 from scones.ui.rejects import token_of
 from tests.contract import monitoring_world as world
+from tests.support.chromium import CHROMIUM, FLAGS, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=2>\"'><svg onload=window.hacked=3>"
 ENDPOINT = "scones-courier"
 RUN_ID = "manual__2026-11-20T10:00:00+00:00"
 BATCH_RUN_ID = "manual__2026-11-20T11:00:00+00:00"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
