@@ -38,9 +38,12 @@ COPY --chown=scones:0 embedded ./embedded
 COPY --chown=scones:0 infrastructure ./infrastructure
 COPY --chown=scones:0 lambdas ./lambdas
 COPY --chown=scones:0 stepfunction.json ./
-RUN install -d -o scones -g 0 -m 0775 /data
+COPY --chown=scones:0 docker ./docker
+# Named volumes take owner and mode from these folders when they are made.
+RUN install -d -o scones -g 0 -m 0775 /data && install -d -o scones -g 0 -m 0750 /secrets
 VOLUME /data
 USER scones
+ENTRYPOINT ["/opt/scones/docker/platform-entrypoint.sh"]
 CMD ["python", "-m", "embedded.container"]
 
 FROM base AS airflow

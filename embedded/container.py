@@ -1,6 +1,8 @@
 """MiniStack as a container's one process: start it, deploy the resources into it, and end with it.
 
 ``python -m embedded.container --check`` is the container's health check: MiniStack answers and the stack is deployed.
+``--aws-env`` prints what a shell outside needs: ``eval "$(docker compose exec -T ministack python -m embedded.container
+--aws-env)"``.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+from embedded.environment import shell_lines
 from embedded.processes import http_ok
+from embedded.settings import load
 
 READY_FILE = Path("/tmp/scones-resources-deployed")  # noqa: S108 - inside the container, made anew at each start
 POLL_SECONDS = 0.2
-START_TIMEOUT_S = 60
+SECRET_FILE = Path("/secrets/scones_aws_secret_key")
 
 
 # What differs where the resources live on this machine: the image that trains is `sagemaker_local`'s own, and functions
@@ -50,14 +54,10 @@ def serve() -> int:
     ministack = subprocess.Popen([sys.executable, "-m", "embedded.ministack_launcher"])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ministack.terminate())
-    deadline = time.monotonic() + START_TIMEOUT_S
+    # A start that hangs is the health check's to find.
     while not http_ok(_health_url()):
         if ministack.poll() is not None:
             return ministack.returncode or 1
-        if time.monotonic() > deadline:
-            print(f"MiniStack did not answer within {START_TIMEOUT_S} s", file=sys.stderr)
-            ministack.kill()
-            return 1
         time.sleep(POLL_SECONDS)
     environment = {**os.environ, "AWS_ENDPOINT_URL": _health_url().rsplit("/", 2)[0]}
     stack_name = os.environ.get("SCONES_STACK_NAME") or "scones"
@@ -69,7 +69,16 @@ def serve() -> int:
     return 0 if ministack.wait() in {0, -signal.SIGTERM} else 1
 
 
+def aws_env() -> int:
+    """Print the shell commands, with the ports that this machine has published."""
+    environ = os.environ | ({"SCONES_AWS_SECRET_KEY": SECRET_FILE.read_text()} if SECRET_FILE.exists() else {})
+    print("\n".join(shell_lines(load(environ | {"SCONES_REGION": os.environ.get("AWS_REGION", "")}))))
+    return 0
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 0 when all is ready")
-    raise SystemExit(check() if parser.parse_args().check else serve())
+    parser.add_argument("--aws-env", action="store_true", help="print what a shell needs")
+    arguments = parser.parse_args()
+    raise SystemExit(check() if arguments.check else aws_env() if arguments.aws_env else serve())

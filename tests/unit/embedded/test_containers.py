@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-ONE_SHOT = {"airflow-init"}
+ONE_SHOT = {"airflow-init", "secrets"}
 # Started by their images' own entry points as root, which then change to a user of their own.
 FOREIGN = {"postgres", "redis"}
 SECRET = re.compile(r"(?i)password|secret|token|fernet|credential|private")
@@ -218,17 +218,32 @@ def test_images_are_pinned(services: dict[str, dict[str, Any]]):
         assert not image.endswith(":latest"), name
 
 
-def test_no_secret_has_a_default_and_all_share_the_same(services: dict[str, dict[str, Any]]):
-    # "admin" is refused on anything but loopback, and the AWS credentials are of an AWS that takes any.
-    known = {"SCONES_ADMIN_PASSWORD", "AWS_SECRET_ACCESS_KEY"}
-    shared: dict[str, set[str]] = {}
+def test_secrets_come_from_the_volume_of_secrets_alone(services: dict[str, dict[str, Any]]):
+    """No value stands in a service's environment, where `docker inspect` and every child process could read it."""
+    read: set[str] = set()
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():
-            if SECRET.search(variable) and variable not in known:
-                assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", str(value)), f"{name}: {variable}={value}"
-                shared.setdefault(variable, set()).add(str(value))
-    assert {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY"} <= set(shared)
-    assert all(len(values) == 1 for values in shared.values()), shared
+            # "admin" is refused on anything but loopback.
+            if not SECRET.search(variable) or variable == "SCONES_ADMIN_PASSWORD":
+                continue
+            if name == "secrets":
+                assert value == f"${{{variable}:-}}", "what .env holds comes first"
+                continue
+            found = re.fullmatch(r"(?:cat )?/secrets/(\w+)", str(value))
+            assert found, f"{name}: {variable}={value}"
+            assert variable.endswith(("_CMD", "_FILE")), f"{name}: {variable} would hold the path, not the secret"
+            read.add(found[1])
+    assert {"airflow_fernet_key", "airflow_jwt_secret", "airflow_api_secret_key", "postgres_password"} <= read
+
+
+def test_who_reads_secrets_mounts_them_read_only_and_waits_for_them(services: dict[str, dict[str, Any]]):
+    for name, service in services.items():
+        mounted = [volume for volume in service.get("volumes", []) if volume.startswith("secrets:")]
+        assert mounted == (["secrets:/secrets"] if name == "secrets" else ["secrets:/secrets:ro"] if mounted else [])
+        if "/secrets/" in json.dumps(service.get("environment", {})) and name != "secrets":
+            assert mounted, name
+            waits = service.get("depends_on", {})
+            assert "secrets" in waits or "airflow-init" in waits or "postgres" in waits, name
 
 
 def test_every_setting_of_the_compose_file_is_in_the_example(services: dict[str, dict[str, Any]]):
