@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 import uuid
@@ -18,9 +19,10 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
-from embedded.env_file import completed
+from embedded.env_file import COMPOSE_SECRETS
 from embedded.settings import free_port
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(3600)]
@@ -54,7 +56,7 @@ class Compose:
         self.project = values["COMPOSE_PROJECT_NAME"]
         self.aws_port = int(values["SCONES_AWS_PORT"])
         self.url = f"http://127.0.0.1:{values['SCONES_AIRFLOW_PORT']}"
-        self.sagemaker_url = f"http://127.0.0.1:{values['SCONES_SAGEMAKER_PORT']}"
+        self.sagemaker_port = int(values["SCONES_SAGEMAKER_PORT"])
         self.airflow = AirflowApi(self.url, "admin", values["SCONES_ADMIN_PASSWORD"])
 
     @classmethod
@@ -63,7 +65,8 @@ class Compose:
         lines += [f"COMPOSE_PROJECT_NAME=sconestest{uuid.uuid4().hex[:8]}", f"SCONES_ADMIN_PASSWORD={PASSWORD}"]
         if data_dir:
             lines += [f"SCONES_DATA_DIR={data_dir}", "CIFAR100_ARCHIVE=/data/cifar-100-python.tar.gz"]
-        (folder / ".env").write_text(completed("\n".join(lines)))
+        # No secret: compose makes its own, as from a fresh clone.
+        (folder / ".env").write_text("\n".join(lines))
         return cls(folder / ".env")
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 1800) -> str:
@@ -77,9 +80,17 @@ class Compose:
             raise AssertionError(f"{' '.join(arguments)}:\n{done.stdout}{done.stderr}\n{logs.stdout[-15000:]}")
         return done.stdout
 
-    def client(self, service: str, url: str | None = None) -> Any:
-        session = boto3.Session("test", "test", region_name="us-east-1")
-        return session.client(service, endpoint_url=url or f"http://127.0.0.1:{self.aws_port}")
+    def shell(self) -> dict[str, str]:
+        """What the documented line gives to a shell."""
+        lines = self("exec", "-T", "ministack", "python", "-m", "embedded.container", "--aws-env")
+        words = [shlex.split(line) for line in lines.splitlines()]
+        return dict(word[1].split("=", 1) for word in words if word[0] == "export")
+
+    def client(self, service: str) -> Any:
+        found = self.shell()
+        session = boto3.Session("test", found["AWS_SECRET_ACCESS_KEY"], region_name=found["AWS_REGION"])
+        name = "AWS_ENDPOINT_URL_SAGEMAKER" if service == "sagemaker" else "AWS_ENDPOINT_URL"
+        return session.client(service, endpoint_url=found[name])
 
     def up(self, *options: str, profile: tuple[str, ...] = ()) -> float:
         """Bring everything up and return the seconds until all is healthy."""
@@ -172,6 +183,26 @@ def test_code_is_mounted_read_only(compose: Compose):
     assert "Read-only" in out
 
 
+def test_nobody_gets_in_without_the_secret_of_this_installation(compose: Compose):
+    for port in (compose.aws_port, compose.sagemaker_port):
+        assert requests.post(f"http://127.0.0.1:{port}/", data="Action=ListTopics", timeout=30).status_code == 403
+    stranger = boto3.Session("test", "test", region_name="us-east-1")
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        stranger.client("s3", endpoint_url=f"http://127.0.0.1:{compose.aws_port}").list_buckets()
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        stranger.client("sagemaker", endpoint_url=f"http://127.0.0.1:{compose.sagemaker_port}").list_endpoints()
+    assert compose.client("s3").list_buckets()["Buckets"]
+    assert compose.client("sagemaker").list_endpoints()["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_no_secret_stands_in_an_environment(compose: Compose):
+    secrets = [compose("exec", "-T", "ministack", "cat", f"/secrets/{name.lower()}") for name in COMPOSE_SECRETS]
+    assert all(len(secret) > 20 for secret in secrets)
+    for container in compose("ps", "--all", "--quiet").split():
+        environment = inspect(container, "{{json .Config.Env}}")
+        assert not [secret for secret in secrets if secret in environment]
+
+
 def test_the_default_password_is_refused_where_others_could_reach_it(compose: Compose):
     settings = ("-e", "SCONES_HOST=0.0.0.0", "-e", "SCONES_ADMIN_PASSWORD=admin")
     with pytest.raises(AssertionError, match="Set a password of your own"):
@@ -180,7 +211,7 @@ def test_the_default_password_is_refused_where_others_could_reach_it(compose: Co
 
 def test_both_dags_run_and_leave_their_results(compose: Compose):
     training = compose.run_dag("train_and_deploy")
-    endpoints = compose.client("sagemaker", compose.sagemaker_url).list_endpoints()["Endpoints"]
+    endpoints = compose.client("sagemaker").list_endpoints()["Endpoints"]
     assert [endpoint["EndpointStatus"] for endpoint in endpoints] == ["InService"]
     run_id = compose.run_dag("batch_inference")
     summary = compose.airflow.xcom("batch_inference", run_id, "summarize_batch")
@@ -224,7 +255,7 @@ def test_down_and_up_keep_everything_and_celery_workers_share_the_tasks(compose:
     compose("down", "--timeout", "30")
     compose.up("--scale", "airflow-worker=2", profile=("--profile", "celery"))
     assert compose.airflow.call("GET", path)["total_entries"] == before
-    endpoints = compose.client("sagemaker", compose.sagemaker_url).list_endpoints()["Endpoints"]
+    endpoints = compose.client("sagemaker").list_endpoints()["Endpoints"]
     assert [endpoint["EndpointStatus"] for endpoint in endpoints] == ["InService"]
 
     # Scored by the endpoint that was deployed before; one worker dies on the way.
