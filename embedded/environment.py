@@ -152,7 +152,10 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "WORKERS__EXECUTION_API_RETRIES": 75,
         "WORKERS__EXECUTION_API_RETRY_WAIT_MAX": 10,
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 420,
+        # A changed file is seen at the next look into the folder. Without a change it is parsed again for what it imports
+        # alone, and every 30 s, as Airflow has it, was most of what an idle platform used.
         "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 300,
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
         # A stale "success" of a deferred task's first half must not outrun its resumption (apache/airflow#71580).
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
