@@ -128,14 +128,19 @@ def write_passwords(settings: EmbeddedSettings) -> None:
 
 def airflow(settings: EmbeddedSettings) -> list[Service]:
     """API server, scheduler, DAG processor and triggerer, as four processes of their own."""
-    health = f"{settings.airflow_url}/api/v2/monitor/health"
+
+    def api_server_is_ready() -> bool:
+        # The API that tasks speak is only built when it is first asked, and the server answers nothing meanwhile.
+        paths = ("/api/v2/monitor/health", "/execution/health")
+        return all(http_ok(settings.airflow_url + path, timeout_s=60) for path in paths)
+
     return [
         Service(
             name=f"airflow-{component}",
             command=[str(AIRFLOW), component, *options],
             environment=environment.airflow_environment(settings),
             log=settings.logs_dir / f"airflow-{component}.log",
-            ready=(lambda: http_ok(health)) if component == "api-server" else (lambda: True),
+            ready=api_server_is_ready if component == "api-server" else (lambda: True),
             cwd=settings.airflow_home,
         )
         for component, options in AIRFLOW_COMPONENTS.items()
