@@ -142,10 +142,15 @@ $(BIN)/uv: requirements-setup.txt $(if $(filter-out $(MADE_WITH),$(PYTHON)),FORC
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.txt
 	@touch $@
 
+# On a terminal uv shows how far it is. Ended in the middle, the next `make` goes on: the stamp comes last.
+define INSTALL
+echo "Installing $$(grep -c '^[^ #]*==' $(1)) locked packages into $(VENV): $(2) on disk, once, in a minute or a few"; \
+$(BIN)/uv pip install $$([ -t 2 ] || echo --quiet) --python $(BIN)/python --require-hashes -r $(1)
+endef
+
 $(VENV)/.runtime: $(BIN)/uv requirements.txt
 	@if [ ! -e $(VENV)/.dev ] || [ requirements.txt -nt $(VENV)/.dev ]; then \
-	  echo "Installing the locked packages"; \
-	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; fi
+	  $(call INSTALL,requirements.txt,900 MB); fi
 	@touch $@
 
 $(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
@@ -155,8 +160,7 @@ $(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements-dev.txt
-	@echo "Installing the locked packages, with those for tests"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@$(call INSTALL,requirements-dev.txt,1.8 GB)
 	@touch $@
 
 .PHONY: FORCE
