@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -45,6 +46,7 @@ def world(deployed: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", deployed.airflow_connection)
     deployed.sagemaker.requests.clear()
     deployed.sagemaker.down_until = deployed.sagemaker.delay_s = 0.0
+    deployed.sagemaker.config = MODEL.endpoint_config
     return deployed
 
 
@@ -116,6 +118,43 @@ def test_keys_of_any_kind(world: World, batch_id: str) -> None:
     rows = rows_of(world, batch_id)
     assert set(rows) >= {f"strange/{name}" for name in names}
     assert {row["outcome"] for row in rows.values()} == {"classified"}
+
+
+def test_keys_are_what_they_are_and_never_another(world: World, batch_id: str) -> None:
+    odd = ["odd/ lead.png", "odd/trail .png ", "odd/a%20b.png", "/odd/slash.png", "odd/cr\rlf\n.png"]
+    for key in odd:
+        world.put(key)
+    world.put("odd/b c.png")
+    named = [*odd[:2], f"s3://{world.bucket}/{odd[2]}", *odd[3:]]
+    run_chunks(world, world.plan(batch_id, keys=named))
+    rows = rows_of(world, batch_id)
+    assert {key: rows[key]["outcome"] for key in odd} == dict.fromkeys(odd, "classified")
+    # A folder that begins with a slash is one of its own.
+    assert [chunk["images"] for chunk in world.plan(f"{batch_id}-second", prefix="/odd/")] == [1]
+    for wrong in ("odd/b%20c.png", "odd/b+c.png", "/odd/b c.png"):
+        with pytest.raises(BatchInputError, match=rf"no object '{re.escape(wrong)}'. Did you mean 'odd/b c.png'"):
+            world.plan(f"{batch_id}-third", keys=[wrong])
+    with pytest.raises(BatchInputError, match="Did you mean 'odd/'"):
+        world.plan(f"{batch_id}-fourth", prefix=" odd/")
+
+
+def test_each_row_says_which_model_answered(world: World, batch_id: str) -> None:
+    upload(world, "photos/changed/", sure=3)
+    run_chunks(world, world.plan(batch_id, prefix="photos/changed/"))
+    rows = rows_of(world, batch_id).values()
+    assert {(row["model_version"], row["endpoint_changed"]) for row in rows} == {(7, False)}
+    chunks = world.plan(f"{batch_id}-second", prefix="photos/changed/")
+    world.sagemaker.config = "config-8"  # deployed after the plan, before or while these were scored
+    run_chunks(world, chunks)
+    changed = rows_of(world, f"{batch_id}-second").values()
+    assert {(row["model_version"], row["endpoint_config"], row["endpoint_changed"]) for row in changed} == {
+        (None, None, True)
+    }
+    summary = collect(world.store, f"{batch_id}-second")
+    assert summary["endpoint_changed"] == 3
+    assert (
+        "The endpoint changed while 3" in (world.store.read(layout.batch_report(f"{batch_id}-second")) or b"").decode()
+    )
 
 
 def test_30_percent_rejected_is_a_finished_batch_and_its_summary_says_so(world: World, batch_id: str) -> None:
@@ -396,8 +435,11 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
     for n, name in enumerate(names):
         world.put(f"datasets/ds-1/{name}", png(n))
     world.store.write_json("datasets/ds-1/manifest.json", manifest)
-    pointer = {"dataset_version": "ds-1", "manifest_key": "datasets/ds-1/manifest.json"}
-    world.store.write_json("datasets/current.json", pointer)
+    # What was staged last is another dataset, with the classes in another order: nothing of it may be taken.
+    world.store.write_json("datasets/ds-2/manifest.json", {**manifest, "classes": ["motorcycle", "bicycle"]})
+    world.store.write_json(
+        "datasets/current.json", {"dataset_version": "ds-2", "manifest_key": "datasets/ds-2/manifest.json"}
+    )
     try:
         params = {
             "mode": "stream",
@@ -417,6 +459,9 @@ def test_traffic_is_a_batch_of_drawn_and_changed_images(world: World, batch_id: 
         run_chunks(world, plan.references())
         summary = collect(world.store, batch_id)
         assert (summary["images"], summary["classified"], summary["accuracy"]) == (20, 20, 1.0)
+        changed = next(row for row in world.store.rows(batch_id, 0) if row["key"].startswith("traffic/"))
+        assert (changed["origin"] or "").startswith("datasets/ds-1/test/bicycle-")
+        assert world.store.metadata(changed["key"]) == {layout.ORIGIN: changed["origin"]}
         assert summary["counts"]["drifted"] == sum(
             count for key, count in world.sagemaker.requests.items() if key.startswith(f"traffic/{batch_id}/")
         )

@@ -182,7 +182,11 @@ def test_window_reports_on_inference_times_and_moves_no_place(place: World) -> N
 )
 def test_bad_window_fails_in_the_first_task(since: str | None, until: str | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        tasks.resolve_resources.function(params={"since": since, "until": until, "endpoint_name": ""})
+        tasks.resolve_resources.function(
+            params={"since": since, "until": until, "endpoint_name": ""},
+            dag=SimpleNamespace(params={}),
+            dag_run=SimpleNamespace(conf={}),
+        )
 
 
 def test_drift_becomes_violation_alarm_and_one_request_to_retrain(

@@ -77,6 +77,7 @@ class StubSageMaker:
 
     url: str = ""
     status: str = "InService"
+    config: str = MODEL.endpoint_config
     requests: Counter[str] = field(default_factory=Counter)
     down_until: float = 0.0
     delay_s: float = 0.0
@@ -91,7 +92,7 @@ class StubSageMaker:
         return 200, "", UNSURE if "unsure" in key else SURE
 
     def describe(self, operation: str) -> dict[str, Any]:
-        config = {"EndpointConfigName": MODEL.endpoint_config}
+        config = {"EndpointConfigName": self.config}
         answers: dict[str, dict[str, Any]] = {
             "DescribeEndpoint": {"EndpointName": "e", "EndpointArn": "arn", "EndpointStatus": self.status, **config},
             "DescribeEndpointConfig": {**config, "ProductionVariants": [{"VariantName": "v", "ModelName": "model-7"}]},

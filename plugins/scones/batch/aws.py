@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -23,12 +25,15 @@ from scones.batch.engine import (
 from scones.batch.inputs import BatchInputError
 from scones.batch.items import DEADLINE_ERROR, RUNNING, Execution
 from scones.batch.plan import ChunkRequest, Plan
+from scones.batch.watch import Sight
 from scones.training.served import ServedClassesError, ServedModel
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
     from scones.aws.store import ObjectStore
+
+log = logging.getLogger(__name__)
 
 # ExecutionLimitExceeded: a million executions run already; one that ends makes room.
 THROTTLE_CODES = THROTTLING_CODES | {"ExecutionLimitExceeded"}
@@ -255,3 +260,38 @@ def served_model(endpoint_name: str, store: ObjectStore, classes: Sequence[str])
             " nothing: wait until it is InService, or run train_and_deploy or rollback_endpoint."
         )
     return model
+
+
+class EndpointEye:
+    """Looks at the endpoint of a batch that is under way. Blocking: for a thread."""
+
+    def __init__(self, request: ChunkRequest, plan: Plan) -> None:
+        self._request, self._plan = request, plan
+        self._client: Any = None
+
+    def look(self, known: ServedModel) -> Sight | None:
+        """Return what is served now; None, with a warning, when that cannot be said.
+
+        Args:
+            known: what was served at the last look; its lineage is not read again.
+        """
+        from scones.aws.store import ObjectStore
+        from scones.training.aws import read_served_model
+        from scones.training.registry import ModelRegistryHook
+
+        request, model = self._request, known
+        try:
+            self._client = self._client or hook_for(request, "sagemaker").conn
+            endpoint = self._client.describe_endpoint(EndpointName=known.endpoint_name)
+            if endpoint.get("EndpointConfigName") != known.endpoint_config:
+                found = read_served_model(
+                    known.endpoint_name,
+                    ObjectStore(request.bucket, request.aws_conn_id),
+                    ModelRegistryHook(aws_conn_id=request.aws_conn_id),
+                    self._plan.params.get("classes") or (),
+                )
+                model = found or ServedModel(known.endpoint_name)
+        except (BotoCoreError, ClientError, ServedClassesError) as error:
+            log.warning("What endpoint %s serves cannot be said: %s", known.endpoint_name, error)
+            return None
+        return Sight(time.time(), model, "PendingDeploymentSummary" in endpoint)

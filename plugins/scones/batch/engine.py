@@ -15,6 +15,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -43,7 +44,11 @@ POLL_MIN_S, POLL_FLOOR_MAX_S, POLL_MAX_S = 0.1, 1.0, 10.0
 
 
 class TransportError(Exception):
-    """A call that cannot be repeated with success: access denied, no such state machine, invalid request."""
+    """What stays as it is when tried again: access denied, no such state machine, invalid request."""
+
+
+class UnfinishedError(TransportError):
+    """The batch could not be brought to its end now; the next try goes on with it."""
 
 
 class ThrottledError(Exception):
@@ -193,7 +198,7 @@ class BatchEngine:
         tries = 0
         while True:
             if self._halted and operation == "start":
-                raise TransportError("The batch was killed: nothing more is started")
+                raise UnfinishedError("The batch was killed: nothing more is started")
             self.calls[operation] += 1
             try:
                 return await call()
@@ -204,9 +209,7 @@ class BatchEngine:
                     if operation == "list":
                         self._poll_floor = min(POLL_FLOOR_MAX_S, self._poll_floor * 2)
                 if tries >= MAX_TRIES:
-                    raise TransportError(
-                        f"{operation} refused {tries} times in a row; the last time: {error}"
-                    ) from error
+                    raise UnfinishedError(f"{operation} refused {tries} times in a row, at last: {error}") from error
                 await self._sleep(self._flow.backoff_s(tries))
                 if operation == "start":
                     await self._flow.pace()
@@ -248,7 +251,7 @@ class BatchEngine:
                 return await self._call("describe", lambda: self._transport.describe(arn))
             except ExecutionGoneError:
                 await self._sleep(self._flow.backoff_s(tries))
-        raise TransportError(f"{arn} exists when started and does not when described, repeatedly")
+        raise UnfinishedError(f"{arn} exists when started and does not when described, repeatedly")
 
     async def _poll(self, group: asyncio.TaskGroup) -> None:
         while not (self._submitted and self._pending == 0):
@@ -274,19 +277,20 @@ class BatchEngine:
     async def _maybe_finished(self) -> list[str]:
         asked = self._clock()
         waiting = {arn: f for arn, f in self._flights.items() if not f.settling and f.since <= asked}
-        overdue = [arn for arn, flight in waiting.items() if flight.deadline <= asked]
         running = None
         if len(waiting) >= BULK_FROM:
             running = await self._call("list", lambda: self._transport.running(BULK_AT_MOST))
-        if running is None:
-            # Too few, or too many strangers in the list: ask for each, when it is old enough to be done.
-            return overdue + [
-                arn
-                for arn, f in waiting.items()
-                if f.deadline > asked and f.not_before <= asked and asked - f.since >= self._latency / 2
-            ]
-        return overdue + [
-            arn for arn, f in waiting.items() if f.deadline > asked and arn not in running and f.not_before <= asked
+
+        def may_have_ended(arn: str, flight: _Flight) -> bool:
+            if running is None:
+                # Too few, or too many strangers in the list: ask for each, when it is old enough to be done.
+                return asked - flight.since >= self._latency / 2
+            return arn not in running
+
+        return [
+            arn
+            for arn, flight in waiting.items()
+            if flight.deadline <= asked or (flight.not_before <= asked and may_have_ended(arn, flight))
         ]
 
     async def _settle(self, arn: str, flight: _Flight) -> None:
@@ -302,11 +306,9 @@ class BatchEngine:
             await self._begin_lost(arn, flight, flight.attempt + 1)
             return
         if execution.status == RUNNING and flight.deadline <= self._clock():
-            try:
+            with suppress(NotRunningError, ExecutionGoneError):
                 cause = f"Still running {self._deadline_s:g} s after its start"
                 await self._call("stop", lambda: self._transport.stop(arn, DEADLINE_ERROR, cause))
-            except (NotRunningError, ExecutionGoneError):
-                pass
             execution = await self._existing(arn)
         if execution.status == RUNNING:
             # Not in the list and yet running: the list lags. Ask later for this one, not at every round.
@@ -319,19 +321,15 @@ class BatchEngine:
     async def _begin_lost(self, arn: str, flight: _Flight, attempt: int) -> None:
         """Start again what the service lost. Under its own name, so a read that lags after all starts nothing twice."""
         if flight.losses >= MAX_LOSSES:
-            raise TransportError(
-                f"Step Functions lost the execution of {flight.item.key!r} {MAX_LOSSES + 1} times: {arn}"
-            )
+            raise UnfinishedError(f"Step Functions lost {arn} ({flight.item.key!r}) {MAX_LOSSES + 1} times")
         del self._flights[arn]
         await self._begin(flight.item, attempt, flight.losses + 1)
 
     async def _end(self, item: Item, attempt: int, execution: Execution) -> None:
         state = None
         if execution.status == "FAILED" and not is_rejection(execution.error):
-            try:
+            with suppress(ExecutionGoneError):
                 state = await self._call("history", lambda: self._transport.failed_state(execution.arn))
-            except ExecutionGoneError:
-                state = None
         if execution.started_at and execution.stopped_at:
             self._latency += 0.1 * (execution.stopped_at - execution.started_at - self._latency)
         self._on_ending(Ending(item, attempt, execution, state))

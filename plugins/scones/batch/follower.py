@@ -9,14 +9,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Any, TypedDict
 from weakref import WeakValueDictionary
 
 from scones.aws import layout
+from scones.aws.errors import is_transient
 from scones.batch import map_items
-from scones.batch.aws import async_client, hook_for, workflow_transport
-from scones.batch.engine import BatchEngine, TransportError, WorkflowTransport
+from scones.batch.aws import EndpointEye, async_client, hook_for, workflow_transport
+from scones.batch.engine import BatchEngine, TransportError, UnfinishedError, WorkflowTransport
 from scones.batch.flow import FlowControl
 from scones.batch.items import (
     ABORTED,
@@ -33,6 +35,7 @@ from scones.batch.items import (
     workflow_input,
 )
 from scones.batch.plan import ChunkRequest, Plan
+from scones.batch.watch import EndpointWatch, Sight
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,11 @@ class ChunkReport(TypedDict):
     calls: dict[str, int]
 
 
+def is_final(error: Exception) -> bool:
+    """Whether another try at a chunk would end in the same way."""
+    return not isinstance(error, UnfinishedError) and not is_transient(error)
+
+
 class ChunkFollower:
     """Scores one chunk. Can be started again at any time: what is done is kept, what runs is adopted."""
 
@@ -73,7 +81,10 @@ class ChunkFollower:
         self._engine: BatchEngine | None = None
         self._rows: dict[str, Row] = {}
         self._saved = 0
+        self._kept: frozenset[str] = frozenset()
         self._plan: Plan | None = None
+        self._watch = EndpointWatch()
+        self._eye: EndpointEye | None = None
 
     async def run(self) -> ChunkReport:
         """Follow the chunk to its end and write its part.
@@ -99,10 +110,13 @@ class ChunkFollower:
                 log.info("Chunk %d has its %d results already", request.number, len(done))
                 return self._report(done)
             self._rows = {row["item_id"]: row for row in _rows(await self._read(s3, checkpoint))}
-            self._saved = len(self._rows)
+            self._saved, self._kept = len(self._rows), frozenset(self._rows)
             if self._saved:
                 log.info("%d of %d images were done before: their results are kept", self._saved, len(items))
+            self._watch.note(Sight(datetime.fromisoformat(plan.created_at).timestamp(), plan.model))
+            self._eye = EndpointEye(request, plan)
             await self._score(s3, plan, [item for item in items if item.item_id not in self._rows])
+            await self._look()
             rows = [self._rows[item.item_id] for item in items]
             await self._write(s3, part, rows)
             await s3.delete_object(Bucket=request.bucket, Key=checkpoint)
@@ -211,8 +225,18 @@ class ChunkFollower:
             counts = Counter(row["outcome"] for row in self._rows.values())
             log.info("Chunk %d: %d of %d done (%s)", self.request.number, len(self._rows) - before, total, dict(counts))
 
+    async def _look(self) -> None:
+        """Look at the endpoint, and hold the rows against it; those of an earlier life were held against its sights."""
+        if self._eye is None:
+            return
+        sight = await asyncio.to_thread(self._eye.look, self._watch.sights[-1].model)
+        if sight is not None:
+            self._watch.note(sight)
+        self._watch.attribute(row for item_id, row in self._rows.items() if item_id not in self._kept)
+
     async def _save_checkpoint(self, s3: Any) -> None:
         if len(self._rows) > self._saved:
+            await self._look()
             rows = list(self._rows.values())
             await self._write(s3, layout.checkpoint(self.request.batch_id, self.request.number), rows)
             self._saved = len(rows)

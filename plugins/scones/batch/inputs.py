@@ -202,7 +202,9 @@ def parse_manifest(lines: Iterator[str], name: str, bucket: str, classes: Sequen
     """
     first = next(lines, "")
     everything = chain([first], lines)
-    if name.lower().removesuffix(".gz").endswith((".jsonl", ".json", ".ndjson")) or first.lstrip()[:1] in ("{", '"'):
+    bare = name.lower().removesuffix(".gz")
+    begins = first.lstrip()[:1]
+    if bare.endswith((".jsonl", ".json", ".ndjson")) or begins == "{" or (begins == '"' and not bare.endswith(".csv")):
         records = _json_records(everything, name)
     else:
         records = read_table(everything, name, ["key"])

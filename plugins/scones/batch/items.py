@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, get_args, get_type_hints
 
+from scones.aws import layout
 from scones.training.served import ServedModel
 
 CLASSIFIED, REJECTED, FAILED, TIMED_OUT, ABORTED = OUTCOMES = (
@@ -63,6 +64,7 @@ class Item:
         key: its S3 key.
         label: class index, where it is known.
         etag: S3 ETag when it was listed; tells a changed image from one already scored.
+        origin: the test image that it is or was made from; such an image never trains.
         item_id: what makes it one item of the batch; the key, unless a key is sent more than once on purpose.
     """
 
@@ -70,6 +72,7 @@ class Item:
     label: int | None = None
     etag: str | None = None
     item_id: str = ""
+    origin: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "item_id", self.item_id or self.key)
@@ -83,13 +86,17 @@ class Item:
             record["etag"] = self.etag
         if self.item_id != self.key:
             record["id"] = self.item_id
+        if self.origin:
+            record["origin"] = self.origin
         return json.dumps(record, ensure_ascii=True)
 
     @classmethod
     def from_json(cls, line: str) -> Item:
         """Read a line of a chunk file."""
         record = json.loads(line)
-        return cls(record["s3_key"], record.get("label"), record.get("etag"), record.get("id", ""))
+        return cls(
+            record["s3_key"], record.get("label"), record.get("etag"), record.get("id", ""), record.get("origin", "")
+        )
 
 
 def read_items(lines: Iterable[str]) -> Iterator[Item]:
@@ -187,6 +194,8 @@ class Row(TypedDict):
     model_name: str | None
     model_package: str | None
     model_version: int | None
+    endpoint_changed: bool
+    origin: str | None
     started_at: str | None
     ended_at: str | None
     seconds: float | None
@@ -259,6 +268,8 @@ def result_row(ending: Ending, facts: BatchFacts) -> Row:
         "model_name": model.model_name or None,
         "model_package": model.package_arn or None,
         "model_version": model.version,
+        "endpoint_changed": False,
+        "origin": item.origin or layout.test_image_behind(item.key, None) or None,
         "started_at": _iso(started),
         "ended_at": _iso(stopped),
         "seconds": None if started is None or stopped is None else round(stopped - started, 3),

@@ -16,34 +16,36 @@ from scones.batch.items import Row
 log = logging.getLogger(__name__)
 
 ACCEPTED_COLUMNS = ("key", "label")
-REJECTED_HEADER = csv_line(("key", "label", "guess", "confidence", "inference_id", "execution_arn"))
+REJECTED_HEADER = csv_line(("key", "label", "guess", "confidence", "inference_id", "execution_arn", "origin"))
 
 
 def rejected_line(row: Row) -> str:
     """Return a rejected row as a line of rejected.csv; ``label`` is empty where it is to be filled in."""
     guess = row["predicted_class"] or row["predicted_index"]
-    rest = (row["confidence"], row["inference_id"], row["execution_arn"])
+    rest = (row["confidence"], row["inference_id"], row["execution_arn"], row["origin"])
     return csv_line((row["key"], row["label_class"], guess, *rest))
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A line of rejected.csv: the image, what the model took it for, how sure it was, and which answer that was."""
+    """A line of rejected.csv: the image, what the model took it for, how sure it was, which answer that was, and the
+    test image behind it."""
 
     key: str
     guess: str
     confidence: float | None
     inference_id: str = ""
+    origin: str = ""
 
 
 def read_rejected(content: bytes, name: str) -> Iterator[Rejected]:
     """Yield the lines of a rejected.csv; a damaged one costs itself and what follows it in this file."""
-    lines = text_lines(open_text(io.BytesIO(content), name), name)
     try:
+        lines = text_lines(open_text(io.BytesIO(content), name), name)
         for _, row in read_table(lines, name, ["key"]):
             if row["key"]:
-                confidence = _finite(row.get("confidence", ""))
-                yield Rejected(row["key"], row.get("guess", ""), confidence, row.get("inference_id", ""))
+                said = (row.get("guess", ""), _finite(row.get("confidence", "")))
+                yield Rejected(row["key"], *said, row.get("inference_id", ""), row.get("origin", ""))
     except BatchInputError as error:
         log.warning("Some rejected images are not shown: %s", error)
 

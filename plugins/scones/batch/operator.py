@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.exceptions import AirflowException
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowFailException
 
 from scones.batch.follower import ChunkFollower, ChunkReport
 from scones.batch.plan import ChunkReference, ChunkRequest
@@ -108,7 +109,9 @@ class BatchChunkOperator(BaseOperator):
         if not isinstance(event, dict) or event.get("status") != "success":
             message = event.get("message") if isinstance(event, dict) else None
             message = message or "the trigger ended without an event"
-            raise AirflowException(f"Chunk {self.chunk['number']} of batch {self.chunk['batch_id']}: {message}")
+            # A retry of what stays wrong (no leave, no such state machine) would only take longer to say so.
+            kind = AirflowFailException if isinstance(event, dict) and event.get("final") else AirflowException
+            raise kind(f"Chunk {self.chunk['number']} of batch {self.chunk['batch_id']}: {message}")
         report: ChunkReport = event["report"]
         self.log.info("Chunk %s: %s", self.chunk["number"], report)
         return report

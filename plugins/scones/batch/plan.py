@@ -37,6 +37,7 @@ class Plan:
 
     Attributes:
         counts: what became of the entries that were listed.
+        warnings: what of them the workflow cannot score, known from the listing already.
         model: what served when the batch was planned.
         threshold: the one that the whole batch is judged by.
         params: the run's params, as given.
@@ -51,6 +52,7 @@ class Plan:
     chunks: int
     chunk_size: int
     counts: dict[str, int]
+    warnings: list[str]
     threshold: Threshold
     model: ServedModel
     params: dict[str, Any]
@@ -124,6 +126,8 @@ def make_plan(
     Raises:
         BatchInputError: the params contradict each other, or no image is left.
     """
+    # Before the listing, which may take long: the model was looked at now.
+    created_at = datetime.now(UTC).isoformat(timespec="seconds")
     fan_out = params["fan_out"]
     machine = resources.get(MACHINES[fan_out])
     if not machine:
@@ -140,7 +144,7 @@ def make_plan(
     with ExitStack() as stack:
         skip = stack.enter_context(closing(store.scored_before(batch_id))) if params["only_new"] else None
         file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
-        counts = spool(source.candidates, filters, skip, file)
+        counts, warnings = spool(source.candidates, filters, skip, file)
         if not counts["items"] and not counts["already_scored"]:
             raise BatchInputError(source.nothing_left(counts, filters, store))
         file.seek(0)
@@ -151,7 +155,7 @@ def make_plan(
         chunks = write_chunks(store, batch_id, sample, size)
     plan = Plan(
         batch_id=batch_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=created_at,
         source=source.name,
         fan_out=fan_out,
         state_machine_arn=machine,
@@ -159,6 +163,7 @@ def make_plan(
         chunks=chunks,
         chunk_size=size,
         counts=counts,
+        warnings=warnings,
         threshold=threshold,
         model=model,
         params=params,
@@ -191,18 +196,22 @@ def find_threshold(store: BatchStore, asked: float | None) -> Threshold:
     return Threshold(float(found["threshold"]), int(found["version"]))
 
 
-def spool(candidates: Iterable[Candidate], filters: Filters, skip: KeyLedger | None, file: IO[str]) -> dict[str, int]:
+def spool(
+    candidates: Iterable[Candidate], filters: Filters, skip: KeyLedger | None, file: IO[str]
+) -> tuple[dict[str, int], list[str]]:
     """Write the items that are wanted to ``file``, one JSON line each, every key once.
 
     ``skip`` is the ledger of images that have an outcome already.
 
     Returns:
-        Counts: ``listed``, ``other_files`` (filtered out), ``repeated``, ``already_scored``, ``items``.
+        Counts (``listed``, ``other_files`` as filtered out, ``repeated``, ``already_scored``, ``items``, and of these
+        ``archived`` and ``too_large``), and warnings.
 
     Raises:
         BatchInputError: an image has two labels.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("listed", "other_files", "repeated", "already_scored", "items"), 0))
+    troubled: dict[str, list[str]] = {trouble: [] for trouble in _TROUBLES}
     with closing(KeyLedger()) as seen:
         for candidate in candidates:
             counts["listed"] += 1
@@ -220,7 +229,31 @@ def spool(candidates: Iterable[Candidate], filters: Filters, skip: KeyLedger | N
             else:
                 counts["items"] += 1
                 file.write(item.to_json() + "\n")
-    return dict(counts)
+                trouble = _trouble(candidate)
+                if trouble:
+                    counts[trouble] += 1
+                    troubled[trouble] += [item.key] * (counts[trouble] <= TROUBLED_SHOWN)
+    return dict(counts), [
+        f"{counts[trouble]} images {_TROUBLES[trouble]}: {', '.join(keys)}" + ", ..." * (counts[trouble] > len(keys))
+        for trouble, keys in troubled.items()
+        if keys
+    ]
+
+
+TROUBLED_SHOWN = 3
+# The largest body InvokeEndpoint takes.
+ENDPOINT_BYTES_MAX = 6 * 1024 * 1024
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+_TROUBLES = {
+    "archived": "lie in an archive (GLACIER, DEEP_ARCHIVE) and cannot be read before they are restored",
+    "too_large": "have more than the 6 MiB that the endpoint takes: store smaller ones, as JPEG or with fewer pixels",
+}
+
+
+def _trouble(candidate: Candidate) -> str | None:
+    if candidate.storage_class in ARCHIVES:
+        return "archived"
+    return "too_large" if (candidate.size or 0) > ENDPOINT_BYTES_MAX else None
 
 
 def sample_lines(lines: Iterable[str], total: int, size: int, seed: int) -> Iterator[str]:

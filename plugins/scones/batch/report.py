@@ -64,6 +64,7 @@ def render(summary: BatchSummary, rejected: list[Shown], failed: list[Shown]) ->
         summary=summary,
         status=_status(summary),
         headline=headline(summary) + ".",
+        warnings=_warnings(summary),
         tiles=_tiles(summary),
         shares=[{"name": name.replace("_", " "), "count": counts[name], "tone": tone} for name, tone in _TONES.items()],
         rejected=rejected,
@@ -77,6 +78,12 @@ def short_key(key: str) -> str:
     """Return a key's file name, its middle left out where it is long."""
     name = key.rstrip("/").rsplit("/", 1)[-1]
     return name if len(name) <= KEY_SHOWN else f"{name[: KEY_SHOWN // 2]}…{name[-(KEY_SHOWN // 2) + 1 :]}"
+
+
+def _warnings(summary: BatchSummary) -> list[str]:
+    changed = summary["endpoint_changed"]
+    said = [f"The endpoint changed while {changed} of these were scored: either model may have answered."]
+    return [*summary["warnings"], *(said if changed else ())]
 
 
 def _lineage(summary: BatchSummary) -> list[tuple[str, str]]:

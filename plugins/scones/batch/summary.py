@@ -47,6 +47,7 @@ class Figures(TypedDict):
     confusion_matrix: dict[str, dict[str, int]]
     calibration: dict[str, Any]
     most_frequent_causes: list[Cause]
+    endpoint_changed: int
     execution_seconds_mean: float | None
     first_started_at: str | None
     last_ended_at: str | None
@@ -72,6 +73,7 @@ class BatchSummary(Figures):
     model: dict[str, Any]
     classes: list[str]
     counts: dict[str, int]
+    warnings: list[str]
     limits: Limits
     seconds: float | None
     images_per_second: float | None
@@ -101,6 +103,7 @@ class Summary:
         self._last: str | None = None
         self._seconds = 0.0
         self._timed = 0
+        self._changed = 0
 
     @property
     def images(self) -> int:
@@ -110,15 +113,16 @@ class Summary:
         """Take one row of results into account."""
         outcome = row["outcome"]
         self.outcomes[outcome] += 1
+        self._changed += row.get("endpoint_changed", False)
         if outcome in WITHOUT_ANSWER:
             self._add_cause(row)
         if row["predicted_class"]:
             self.by_class.setdefault(row["predicted_class"], Counter())[outcome] += 1
         self._add_times(row)
         index, label, confidence = row["predicted_index"], row["label"], row["confidence"]
-        if index is None or label is None or confidence is None:
+        if index is None or label is None or confidence is None or row["correct"] is None:
             return
-        correct = int(index == label)
+        correct = int(row["correct"])
         self._labelled[outcome] += 1
         self._correct[outcome] += correct
         if outcome == CLASSIFIED:
@@ -172,6 +176,7 @@ class Summary:
             "confusion_matrix": self.confusion(),
             "calibration": self.calibration(),
             "most_frequent_causes": self.most_frequent_causes(),
+            "endpoint_changed": self._changed,
             "execution_seconds_mean": round(self._seconds / self._timed, 3) if self._timed else None,
             "first_started_at": self._first,
             "last_ended_at": self._last,
@@ -228,6 +233,7 @@ def summarise(plan: Plan, figures: Figures, uris: Mapping[str, str]) -> BatchSum
         "model": plan.model.as_dict(),
         "classes": list(plan.model.classes),
         "counts": plan.counts,
+        "warnings": plan.warnings,
         "limits": {
             "max_failed_share": plan.params["max_failed_share"],
             "max_rejected_share": plan.params["max_rejected_share"],

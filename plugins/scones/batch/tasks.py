@@ -82,6 +82,8 @@ def _planned(
     else:
         log.info("Batch %s was planned before: it goes on with the same %d images", batch_id, plan.images)
     log.info("Batch %s: %d images in %d chunks. Counts: %s", batch_id, plan.images, plan.chunks, plan.counts)
+    for warning in plan.warnings:
+        log.warning("%s", warning)
     return plan.references()
 
 

@@ -121,7 +121,7 @@ def make_traffic(
             " run the DAG train_and_deploy first."
         )
     threshold = find_threshold(store, None)
-    classes = dataset["classes"]
+    classes = list(model.classes) or dataset["classes"]
     count = request_count(params["mode"], params["images"], params["rate_per_second"], params["duration_seconds"])
     shots = draw_shots(
         # The manifest lists the split's other files as well, such as test.lst.
@@ -144,7 +144,10 @@ def make_traffic(
     for upload in uploads:
         upload.result()
     # The same image may be sent more than once: each request is an item of its own.
-    items = (Item(keys[shot], shot.label, item_id=f"{index}:{keys[shot]}") for index, shot in enumerate(shots))
+    items = (
+        Item(keys[shot], shot.label, item_id=f"{index}:{keys[shot]}", origin=folder + shot.file)
+        for index, shot in enumerate(shots)
+    )
     plan = Plan(
         batch_id=batch_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,6 +158,7 @@ def make_traffic(
         chunks=write_chunks(store, batch_id, (item.to_json() + "\n" for item in items), count),
         chunk_size=count,
         counts={"requests": count, "drifted": sum(bool(shot.drift) for shot in shots)},
+        warnings=[],
         threshold=threshold,
         model=model,
         params=params,
@@ -174,4 +178,4 @@ def _upload_changed(store: BatchStore, source: str, target: str, drift: str, par
     if data is None:
         raise BatchInputError(f"{store.uri(source)} is gone: stage the dataset again.")
     changed = transform_png(data, drift, params["drift_strength"], params["seed"])
-    store.write(target, changed, "image/png")
+    store.write(target, changed, "image/png", Metadata={layout.ORIGIN: source})

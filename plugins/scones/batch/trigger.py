@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from scones.batch.engine import TransportError
-from scones.batch.follower import ChunkFollower
+from scones.batch.follower import ChunkFollower, is_final
 from scones.batch.plan import ChunkRequest
 from scones.jobs.cancellation import cancellable, to_the_end
 
@@ -42,7 +42,8 @@ class BatchChunkTrigger(BaseTrigger):
         try:
             report = await cancellable(self._follower.run())
         except (TransportError, LookupError, BotoCoreError, ClientError) as error:
-            yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
+            message, final = f"{type(error).__name__}: {error}", is_final(error)
+            yield TriggerEvent({"status": "error", "message": message, "final": final})
         else:
             self.log.info("Chunk %d: %s", self.request.number, report)
             if self.end_from_trigger:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scones.aws import layout
 from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.batch.inputs import unescaped
 from scones.dataset.build import AcceptedImage
 from scones.dataset.cifar import IMAGE_SHAPE
 from scones.dataset.errors import BadInputError
@@ -76,7 +77,7 @@ def parse_accepted_labels(content: bytes, classes: Sequence[str]) -> tuple[list[
         for number, cells in enumerate(reader, start=2):
             if number > MAX_ACCEPTED_LABELS + 1:
                 raise BadInputError(f"labels/accepted.csv has more than {MAX_ACCEPTED_LABELS:,} rows.")
-            row = dict(zip(header, cells, strict=False))
+            row = dict(zip(header, map(unescaped, cells), strict=False))
             key, label = row.get("key", ""), row.get("label", "").strip()
             if not any(cells):
                 continue

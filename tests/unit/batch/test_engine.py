@@ -288,7 +288,7 @@ def test_a_service_that_loses_everything_is_given_up() -> None:
             self.runs.clear()
             return execution
 
-    with pytest.raises(TransportError, match=r"'photos/00000[.]png' 6 times"):
+    with pytest.raises(TransportError, match=r"\('photos/00000[.]png'\) 6 times"):
         score(Forgetful(), keys_of(1))
 
 

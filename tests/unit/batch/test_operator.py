@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowException
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
-from scones.batch.engine import TransportError
+from scones.batch.engine import TransportError, UnfinishedError
 from scones.batch.follower import ChunkFollower, shared_flow
 from scones.batch.operator import BatchChunkOperator
 from scones.batch.plan import ChunkReference
@@ -164,8 +165,22 @@ def test_a_second_cancellation_does_not_keep_a_kill_from_stopping(monkeypatch: p
     assert stopped == [4]
 
 
-@pytest.mark.parametrize("error", [TransportError("AccessDenied"), LookupError("no plan")])
-def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_what_stays_wrong_is_not_tried_again() -> None:
+    with pytest.raises(AirflowFailException, match="AccessDenied"):
+        operator().execute_complete({}, {"status": "error", "message": "AccessDenied", "final": True})
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (TransportError("AccessDenied"), True),
+        (LookupError("no plan"), True),
+        (NoCredentialsError(), True),
+        (UnfinishedError("start refused 40 times"), False),
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), False),
+    ],
+)
+def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception, final: bool) -> None:
     async def run(self: ChunkFollower) -> dict[str, Any]:
         raise error
 
@@ -176,7 +191,7 @@ def test_the_trigger_reports_errors_at_once(monkeypatch: pytest.MonkeyPatch, err
         return [event.payload async for event in trigger.run()]
 
     [event] = asyncio.run(events())
-    assert event["status"] == "error"
+    assert (event["status"], event["final"]) == ("error", final)
     assert str(error).strip("'") in event["message"]
 
 

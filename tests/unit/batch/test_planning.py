@@ -118,7 +118,8 @@ def test_dates() -> None:
 
 def spooled(candidates: list[Candidate], filters: Filters | None = None, skip: KeyLedger | None = None) -> Any:
     file = io.StringIO()
-    counts = spool(candidates, filters or Filters(), skip, file)
+    counts, warnings = spool(candidates, filters or Filters(), skip, file)
+    assert warnings == []
     return counts, [item.key for item in read_items(file.getvalue().splitlines())]
 
 
@@ -127,6 +128,28 @@ def test_only_images_reach_the_classifier_and_each_once() -> None:
     counts, kept = spooled([Candidate(Item(key)) for key in keys])
     assert kept == ["test/a.png", "test/b.JPG", "test/d.jpeg"]
     assert counts == {"listed": 7, "other_files": 3, "repeated": 1, "already_scored": 0, "items": 3}
+
+
+def test_what_the_workflow_cannot_score_is_named_in_the_plan() -> None:
+    listed = [Candidate(Item(f"cold-{n}.png"), storage_class="GLACIER", size=5) for n in range(5)]
+    listed += [Candidate(Item("large.jpg"), size=7_000_000), Candidate(Item("instant.png"), storage_class="GLACIER_IR")]
+    listed += [Candidate(Item("cold-list.txt"), storage_class="GLACIER")]
+    file = io.StringIO()
+    counts, warnings = spool(listed, Filters(), None, file)
+    # Each still has its row of results: nothing is left out without a word.
+    assert (counts["items"], counts["archived"], counts["too_large"]) == (7, 5, 1)
+    archived, large = warnings
+    assert archived.startswith("5 images lie in an archive")
+    assert archived.endswith("cold-0.png, cold-1.png, cold-2.png, ...")
+    assert "6 MiB" in large
+    assert large.endswith("large.jpg")
+
+
+def test_an_image_with_two_labels_is_refused() -> None:
+    spooled([Candidate(Item("a.png", 1)), Candidate(Item("a.png", 1)), Candidate(Item("a.png"))])
+    for second in (0, 1):
+        with pytest.raises(BatchInputError, match=r"'a.png' is there more than once, with different labels"):
+            spooled([Candidate(Item("a.png", None if second else 1)), Candidate(Item("a.png", second))])
 
 
 def test_dates_filter_what_was_listed() -> None:

@@ -172,7 +172,7 @@ def summary_facts(**facts: Any) -> dict[str, Any]:
     return {
         "batch_id": "b", "source": "<s>", "fan_out": "executions", "created_at": "2026-11-20T12:00:00+00:00",
         "threshold": 0.9, "threshold_version": 2, "model": {"endpoint_name": "e"}, "classes": ["bicycle"],
-        "limits": limits, "seconds": 2.0, "images_per_second": 30.5, **facts,
+        "limits": limits, "warnings": ["2 images are <too> large"], "seconds": 2.0, "images_per_second": 30.5, **facts,
     }  # fmt: skip
 
 
@@ -195,6 +195,7 @@ def test_the_report_shows_the_least_certain_and_escapes_all() -> None:
     assert "<script>" not in page
     assert "<img src=x" not in page
     assert "&lt;s&gt;" in page
+    assert "2 images are &lt;too&gt; large" in page
     assert "no picture" in page
     assert "prefers-color-scheme: dark" in page
     assert 'class="banner attention"' in page
