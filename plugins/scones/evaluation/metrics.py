@@ -56,6 +56,14 @@ def wilson_lower_bound(successes: int, trials: int, confidence: float) -> float:
     return float(test.proportion_ci(confidence, method="wilson").low)
 
 
+def wilson_interval(successes: int, trials: int, confidence: float) -> list[float]:
+    """Two-sided bounds of a share; 0 and 1 without trials."""
+    if not trials:
+        return [0.0, 1.0]
+    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, class_count: int) -> np.ndarray:
     """Counts (K, K): row is the true class, column the predicted one."""
     return np.bincount(labels * class_count + predicted, minlength=class_count**2).reshape(class_count, class_count)
@@ -120,14 +128,13 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIB
     return {"expected_calibration_error": error, "bins": rows}
 
 
-def threshold_sweep(
-    labels: np.ndarray, probabilities: np.ndarray, confidence: float = 0.9
-) -> list[dict[str, float | int | None]]:
+def threshold_sweep(labels: np.ndarray, probabilities: np.ndarray, confidence: float = 0.9) -> list[dict[str, Any]]:
     """For thresholds from chance to 0.99 in steps of 0.01: share of images accepted (highest probability at least the
-    threshold, as the workflow's filter compares), their accuracy (None without any), and its lower confidence bound."""
+    threshold, as the workflow's filter compares), their accuracy (None without any), both with two-sided intervals, and
+    the accuracy's one-sided lower bound, which the recommendation goes by."""
     best = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    rows: list[dict[str, float | int | None]] = []
+    rows: list[dict[str, Any]] = []
     for step in range(math.floor(100 / probabilities.shape[1]), 100):
         threshold = step / 100
         accepted = best >= threshold
@@ -136,7 +143,9 @@ def threshold_sweep(
             {
                 "threshold": threshold,
                 "coverage": count / len(labels),
+                "coverage_interval": wilson_interval(count, len(labels), confidence),
                 "accuracy": right / count if count else None,
+                "accuracy_interval": wilson_interval(right, count, confidence),
                 "accepted": count,
                 "wrong": count - right,
                 "accuracy_lower_bound": wilson_lower_bound(right, count, confidence),

@@ -14,6 +14,8 @@ from scones.report.formatting import environment
 _WIDTH, _HEIGHT = 440.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 12.0, 40.0
 _MISTAKES = 20
+# Of the sweep's steps of 0.01, those that the table shows beside the recommended one.
+_SHOWN_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99)
 Point = tuple[float, float]
 
 
@@ -98,6 +100,11 @@ def render(document: Mapping[str, Any]) -> str:
             confusion=_confusion(metrics, len(classes)),
             per_class=metrics["per_class"],
             charts={"roc": _roc(metrics), "reliability": _reliability(document), "sweep": _sweep(document)},
+            thresholds=[
+                row
+                for row in document["threshold_sweep"]
+                if row["threshold"] in (*_SHOWN_THRESHOLDS, document["recommended_threshold"])
+            ],
             champion=document.get("champion"),
             mistakes=document.get("mistakes", [])[:_MISTAKES],
         )

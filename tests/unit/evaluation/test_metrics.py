@@ -142,8 +142,14 @@ def test_the_sweep_by_definition(classes: int, count: int, seed: int) -> None:
         assert row["accepted"] == len(accepted)
         assert row["coverage"] == pytest.approx(len(accepted) / count)
         assert row["accuracy"] == (pytest.approx(right / len(accepted)) if accepted else None)
+        for name, hits, trials in (("coverage", len(accepted), count), ("accuracy", right, len(accepted))):
+            low, high = row[f"{name}_interval"]
+            z, share = stats.norm.ppf(0.95), hits / max(trials, 1)
+            assert 0 <= low <= high <= 1
+            for bound in (low, high):  # Wilson: the bounds whose own deviation reaches the share
+                assert not trials or abs((share - bound) ** 2 * trials - z * z * bound * (1 - bound)) < 1e-6
     coverage = [row["coverage"] for row in rows]
-    assert coverage == sorted(coverage, reverse=True)  # type: ignore[type-var]
+    assert coverage == sorted(coverage, reverse=True)
 
 
 def test_the_recommended_threshold_is_the_smallest_that_proves_the_target() -> None:
@@ -212,6 +218,14 @@ class TestPage:
             "mistakes": [],
         }
         return {**evaluate(labels, given_, NAMES[2]), **extra, **changes}
+
+    def test_passes_and_precision_are_shown_by_threshold_with_their_intervals(self) -> None:
+        document = self.document()
+        page = render(document)
+        row = next(row for row in document["threshold_sweep"] if row["threshold"] == 0.9)
+        low, high = row["coverage_interval"]
+        assert f"{row['coverage']:.1%} ({low:.1%} to {high:.1%})" in page.replace("\u202f", "").replace(" %", "%")
+        assert page.count("(recommended)") == (document["recommended_threshold"] is not None)
 
     def test_is_self_contained(self) -> None:
         page = render(self.document())
