@@ -60,15 +60,14 @@ class SageMakerWaitTrigger(BaseTrigger):
         botocore_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.kind = kind
-        self.name = name
-        self.deadline = deadline
-        self.stop_on_kill = stop_on_kill
-        self.carry = carry or {}
-        self.aws_conn_id = aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
+        self.kind, self.name, self.deadline = kind, name, deadline
+        self.stop_on_kill, self.carry = stop_on_kill, carry or {}
+        self.connection: dict[str, Any] = {
+            "aws_conn_id": aws_conn_id,
+            "region_name": region_name,
+            "verify": verify,
+            "botocore_config": botocore_config,
+        }
 
     @property
     def waited(self) -> Waited:
@@ -77,32 +76,15 @@ class SageMakerWaitTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and every argument."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "kind": self.kind,
-                "name": self.name,
-                "deadline": self.deadline,
-                "stop_on_kill": self.stop_on_kill,
-                "carry": self.carry,
-                "aws_conn_id": self.aws_conn_id,
-                "region_name": self.region_name,
-                "verify": self.verify,
-                "botocore_config": self.botocore_config,
-            },
-        )
+        own = {name: getattr(self, name) for name in ("kind", "name", "deadline", "stop_on_kill", "carry")}
+        return f"{type(self).__module__}.{type(self).__qualname__}", own | self.connection
 
     def hook(self, client_type: str = "sagemaker") -> AwsBaseHook:
         """Return the hook whose clients this trigger uses."""
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-        return AwsBaseHook(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            config=self.botocore_config,
-            client_type=client_type,
-        )
+        arguments = dict(self.connection)
+        return AwsBaseHook(config=arguments.pop("botocore_config"), client_type=client_type, **arguments)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until an ending state, the deadline, or a fault that waiting does not cure."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import struct
 import subprocess
 import sys
 from collections import deque
@@ -28,7 +27,6 @@ Fetch = Callable[[CaptureFile], Iterable[bytes]]
 GROUP_BYTES = 1 << 20
 #: Below this, starting a process costs more than it saves.
 IN_PROCESS_BYTES = 16 << 20
-_LENGTH = struct.Struct("<Q")
 
 
 class CaptureReadError(RuntimeError):
@@ -154,7 +152,7 @@ class _Parsers:
             assert child.stdout is not None
             _send(child.stdin, (blocks, settings))
             answer: CaptureSummary = _receive(child.stdout)
-        except (BrokenPipeError, EOFError, ValueError) as error:
+        except (BrokenPipeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise CaptureReadError(
                 f"the process that parses captures ended with exit code {child.poll()}; out of memory?"
             ) from error
@@ -165,21 +163,12 @@ class _Parsers:
 
 
 def _send(pipe: IO[bytes], value: Any) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
+    pickle.dump(value, pipe, protocol=pickle.HIGHEST_PROTOCOL)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> Any:
-    header = pipe.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(header)
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)  # noqa: S301 - from our own parent or child, over a private pipe
+    return pickle.load(pipe)  # noqa: S301 - from our own parent or child, over a private pipe
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:

@@ -68,45 +68,30 @@ def _charts(report: Report) -> dict[str, Markup | None]:
     }
 
 
-def _tiles(report: Report) -> list[dict[str, Any]]:
-    counts, latency = report["counts"], report["latency"]
+def _tiles(report: Report) -> list[dict[str, str]]:
+    counts, latency, quality = report["counts"], report["latency"], report["quality"]
     p95 = latency["p95_ms"] if latency["p95_ms"] is not None else latency["mean_ms"]
-    asked = counts["invocations"]
+    kind = "no metric yet" if p95 is None else "95th percentile" if latency["p95_ms"] is not None else "mean"
+    asked, confidence = counts["invocations"], report["confidence"]
     failed = sum(check["status"] == "violation" for check in report["checks"])
-    return [
-        {
-            "title": "Captured records",
-            "value": number(report["captured_records"]),
-            "note": f"of {number(asked)} invocations" if asked else "invocations not known",
-        },
-        {
-            "title": "Rejection rate",
-            "value": percent(report["rejection_rate"]),
-            "note": f"{number(counts['rejected'])} below {report['threshold']['threshold']:g}",
-        },
-        {
-            "title": "Mean confidence",
-            "value": number(report["confidence"]["mean"]),
-            "note": f"median {number(report['confidence']['median'])}",
-        },
-        {
-            "title": "Latency",
-            "value": DASH if p95 is None else f"{p95:.1f} ms",
-            "note": "no metric yet" if p95 is None else "95th percentile" if latency["p95_ms"] is not None else "mean",
-        },
-        {
-            "title": "Accuracy",
-            "value": percent(report["quality"]["accuracy"]) if report["quality"] else DASH,
-            "note": f"on {report['quality']['dataset']['item_count']} labels"
-            if report["quality"]
-            else "no ground truth yet",
-        },
-        {
-            "title": "Violations",
-            "value": number(len(report["violations"])),
-            "note": f"in {failed} of {len(report['checks'])} checks",
-        },
-    ]
+    below = f"{number(counts['rejected'])} below {report['threshold']['threshold']:g}"
+    tiles = (
+        (
+            "Captured records",
+            number(report["captured_records"]),
+            f"of {number(asked)} invocations" if asked else "invocations not known",
+        ),
+        ("Rejection rate", percent(report["rejection_rate"]), below),
+        ("Mean confidence", number(confidence["mean"]), f"median {number(confidence['median'])}"),
+        ("Latency", DASH if p95 is None else f"{p95:.1f} ms", kind),
+        (
+            "Accuracy",
+            percent(quality["accuracy"]) if quality else DASH,
+            f"on {quality['dataset']['item_count']} labels" if quality else "no ground truth yet",
+        ),
+        ("Violations", number(len(report["violations"])), f"in {failed} of {len(report['checks'])} checks"),
+    )
+    return [{"title": title, "value": value, "note": note} for title, value, note in tiles]
 
 
 def _features(report: Report) -> list[dict[str, Any]]:
