@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
+from sagemaker_local.alternatives import instead
 from sagemaker_local.context import Context, Direct, Handler
 from sagemaker_local.errors import (
     InternalFailure,
@@ -32,6 +34,7 @@ from sagemaker_local.errors import (
     ServiceError,
     UnknownOperationException,
     UnsupportedOperation,
+    ValidationException,
 )
 from sagemaker_local.protocol import operation_of, parse_request, serialise_answer
 
@@ -62,7 +65,8 @@ async def answer(ctx: Context, table: dict[str, Handler], target: str, body: byt
     handler = table.get(operation.name)
     if handler is None:
         raise UnsupportedOperation(
-            f"sagemaker_local does not implement {operation.name}. COVERAGE.md lists what it does; on AWS it exists."
+            f"sagemaker_local does not implement {operation.name}. {instead(operation.name)}"
+            "COVERAGE.md lists what it does; on AWS it exists."
         )
     # In a thread: a large body would hold up every invocation meanwhile.
     request = await to_thread.run_sync(parse_request, operation, body)
@@ -96,6 +100,7 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
     async def control_plane(request: Request) -> Response:
         target = request.headers.get("x-amz-target", "")
         try:
+            _check_region(ctx.config.region, request.headers.get("authorization", ""))
             result = await answer(ctx, table, target, await _body(request))
         except ServiceError as error:
             return error_response(error)
@@ -130,6 +135,16 @@ def error_response(error: ServiceError, status: int | None = None) -> Response:
 def _response(document: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
     named = {"x-amzn-RequestId": str(uuid.uuid4()), **(headers or {})}
     return Response(json.dumps(document), status, named, media_type="application/x-amz-json-1.1")
+
+
+def _check_region(region: str, authorization: str) -> None:
+    """Raise `ValidationException` for a request to another region, whose ARNs would name this one."""
+    signed = re.search(r"Credential=[^/]*/\d{8}/([^/]*)/", authorization)
+    if signed and signed[1] != region:
+        raise ValidationException(
+            f"This sagemaker_local is region {region}, and the request is for {signed[1][:50]}. Set the client's "
+            f"region, or start another one with AWS_REGION={signed[1][:50]}."
+        )
 
 
 async def _body(request: Request) -> bytes:

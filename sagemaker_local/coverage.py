@@ -35,7 +35,8 @@ _TAIL = """
 - Several instances of one training or processing job, heterogeneous clusters, warm pools, training plans.
 - Pipe mode, augmented manifests, file systems as inputs.
 - RecordIO and TFRecord splitting, filters and joins of transform jobs.
-- Inference pipelines, multi-model and serverless endpoints, inference components, shadow variants.
+- Inference pipelines, multi-model endpoints, inference components, shadow variants. A serverless variant is one
+  process that is always there; its MemorySizeInMB is recorded.
 - InvokeEndpointWithResponseStream, which is refused: the algorithms here answer in one piece.
 - Search of anything but training jobs, endpoints, model packages and their groups.
 - Containers are processes of the user who runs the service: no isolation, no limits on memory.

@@ -73,6 +73,12 @@ class UnsupportedOperation(ServiceError):
     """SageMaker has it, this service does not. Status 400, so that no client retries in vain."""
 
 
+class ThrottlingException(ServiceError):
+    """More requests at once than the resource takes; clients try again."""
+
+    status = 429
+
+
 class ModelError(ServiceError):
     """The model server answered something other than 2xx, or (status 0) nothing at all."""
 

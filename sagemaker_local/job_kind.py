@@ -20,7 +20,7 @@ ACTIVE = ("InProgress", "Stopping")
 class JobKind:
     """`word` is what SageMaker puts before `JobName`, `JobArn` and `JobStatus`: Training, Transform, Processing.
 
-    `missing` and `taken` are its words for a name that is not there, or already is.
+    `missing` and `taken` are its words for a name that is not there, or already is; `order` is its List call's own.
     """
 
     word: str
@@ -28,6 +28,8 @@ class JobKind:
     taken: str = (
         "Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})"
     )
+
+    order: str = "Descending"
 
     @property
     def kind(self) -> str:
@@ -61,7 +63,7 @@ class JobKind:
 
     def page(self, ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
         """The answer of a List call."""
-        summaries, token = list_resources(ctx, self.kind, request, self.describe)
+        summaries, token = list_resources(ctx, self.kind, request, self.describe, default_order=self.order)
         return {f"{self.word}JobSummaries": summaries, "NextToken": token}
 
     def stop(

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -67,6 +68,7 @@ class LogShipper:
                 while self._ship_once(last):
                     pass
                 if last:
+                    self._make_stream()  # also of a container that printed nothing
                     return
             except (BotoCoreError, ClientError, OSError) as error:
                 log.warning("logs of %s wait: %s", self._stream, error)
@@ -108,7 +110,8 @@ class LogShipper:
                 if self._on_line is not None:
                     self._on_line(line, now)
 
-    def _put(self, lines: list[str], now: float) -> None:
+    def _make_stream(self) -> Any:
+        """CloudWatch Logs' client, once the group and the stream are there."""
         client = self._ctx.clients.get("logs")
         if not self._ready:
             for create, names in (
@@ -120,6 +123,10 @@ class LogShipper:
                 except client.exceptions.ResourceAlreadyExistsException:
                     continue
             self._ready = True
+        return client
+
+    def _put(self, lines: list[str], now: float) -> None:
+        client = self._make_stream()
         stamp = int(now * 1000)
         # CloudWatch Logs takes no empty message, and a progress bar's carriage returns make one line of many.
         events = [{"timestamp": stamp, "message": line[:_MAX_LINE]} for line in lines if line.strip()]

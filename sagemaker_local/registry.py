@@ -48,7 +48,7 @@ def list_model_package_groups(ctx: Context, request: dict[str, Any]) -> dict[str
     """Pages through the groups by name or time."""
     if request.get("CrossAccountFilterOption") == "CrossAccount":
         return {"ModelPackageGroupSummaryList": []}
-    groups, token = list_resources(ctx, GROUP, request, group_description)
+    groups, token = list_resources(ctx, GROUP, request, group_description, default_order="Ascending")
     return {"ModelPackageGroupSummaryList": groups, "NextToken": token}
 
 
@@ -95,8 +95,7 @@ def describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, A
 
 def package_description(package: Resource) -> dict[str, Any]:
     """The members that Describe answers."""
-    # The service model requires a name, and a version's own (group/3) does not fit its pattern.
-    return {"ModelPackageName": package.parent or package.name, **package.described("ModelPackage")}
+    return package.described("ModelPackage")
 
 
 def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]
         raise ValidationException("ModelPackageGroupName is required to list versioned model packages.")
     # The row's status column holds the approval, which is what this operation filters by.
     filters = {**request, "StatusEquals": request.get("ModelApprovalStatus")}
-    packages, token = list_resources(ctx, PACKAGE, filters, _package_summary, parent=parent)
+    packages, token = list_resources(ctx, PACKAGE, filters, _package_summary, parent=parent, default_order="Ascending")
     return {"ModelPackageSummaryList": packages, "NextToken": token}
 
 
@@ -129,6 +128,20 @@ def update_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
     if changed.status != before or "ModelLifeCycle" in request:
         _announce(ctx, changed)
     return {"ModelPackageArn": changed.arn}
+
+
+def batch_describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Versions by their ARNs, at most 100; what is wrong with the others."""
+    found, errors = {}, {}
+    for arn in request["ModelPackageArnList"]:
+        try:
+            found[arn] = find_package(ctx, arn).described("ModelPackage")
+        except ValidationException as error:
+            errors[arn] = {"ErrorCode": error.code, "ErrorResponse": error.message}
+    versions = {arn: package for arn, package in found.items() if "ModelPackageGroupName" in package}
+    for arn in found.keys() - versions.keys():
+        errors[arn] = {"ErrorCode": "ValidationException", "ErrorResponse": f"{arn} is not a version of a group."}
+    return {"ModelPackageSummaries": versions, "BatchDescribeModelPackageErrorMap": errors}
 
 
 def delete_model_package(ctx: Context, request: dict[str, Any]) -> None:
@@ -250,6 +263,7 @@ OPERATIONS = operations(
     delete_model_package_group,
     create_model_package,
     describe_model_package,
+    batch_describe_model_package,
     list_model_packages,
     update_model_package,
     delete_model_package,

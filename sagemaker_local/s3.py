@@ -25,8 +25,8 @@ from sagemaker_local.errors import ValidationException
 
 T = TypeVar("T")
 PARALLEL = 8
-# What botocore would send: it takes capitals and underscores, which buckets made before 2018 may have.
-_URI = re.compile(r"s3://(?P<bucket>[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9])(?:/(?P<key>.*))?", re.DOTALL)
+# The bucket names that botocore sends; whether there is such a bucket S3 says.
+_URI = re.compile(r"s3://(?P<bucket>[a-zA-Z0-9._-]{1,255})(?:/(?P<key>.*))?", re.DOTALL)
 
 
 class DataError(Exception):

@@ -16,7 +16,7 @@ from sagemaker_local.logs import PROCESSING_GROUP
 from sagemaker_local.mlroot import container_environment, resource_config
 from sagemaker_local.processes import Container
 
-PROCESSING = JobKind("Processing")
+PROCESSING = JobKind("Processing", order="Ascending")
 DEFAULT_MAX_RUNTIME = 86_400
 
 

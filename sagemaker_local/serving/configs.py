@@ -20,7 +20,6 @@ _REFUSED = {
     "ShadowProductionVariants": "shadow variants",
 }
 _REFUSED_OF_VARIANT = {
-    "ServerlessConfig": "serverless variants; give InstanceType and InitialInstanceCount",
     "InstancePools": "instance pools; give InstanceType and InitialInstanceCount",
     "AcceleratorType": "Elastic Inference accelerators",
     "CoreDumpConfig": "core dumps",
@@ -48,6 +47,8 @@ def create_endpoint_config(ctx: Context, request: dict[str, Any]) -> dict[str, A
     if asynchronous and len(request["ProductionVariants"]) > 1:
         raise ValidationException("An asynchronous endpoint can have only one production variant.")
     capture = request.get("DataCaptureConfig")
+    if (asynchronous or capture) and any("ServerlessConfig" in variant for variant in request["ProductionVariants"]):
+        raise ValidationException("DataCaptureConfig and AsyncInferenceConfig do not go with serverless variants.")
     if capture:
         try:
             CaptureSettings.from_config({**capture, "EnableCapture": True})
@@ -94,13 +95,23 @@ def _check_variants(ctx: Context, variants: list[dict[str, Any]]) -> None:
                 raise unsupported(f"ProductionVariants.{member}", what)
         if "ModelName" not in variant:
             raise unsupported("ProductionVariants without ModelName", "inference components")
-        for member in ("InstanceType", "InitialInstanceCount"):
-            if member not in variant:
-                raise ValidationException(f"{member} is required for production variant {variant['VariantName']}.")
+        _check_capacity(variant)
         strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", RANDOM)
         if strategy not in (RANDOM, LEAST_OUTSTANDING_REQUESTS):
             raise unsupported("RoutingConfig.RoutingStrategy", strategy)
         find_model(ctx, variant["ModelName"])
+
+
+def _check_capacity(variant: dict[str, Any]) -> None:
+    name, serverless = variant["VariantName"], variant.get("ServerlessConfig")
+    for member in ("InstanceType", "InitialInstanceCount"):
+        if (member in variant) == bool(serverless):
+            need = "cannot be combined with ServerlessConfig" if serverless else "is required"
+            raise ValidationException(f"{member} {need} for production variant {name}.")
+    if serverless and serverless["MemorySizeInMB"] % 1024:
+        raise ValidationException(f"MemorySizeInMB of production variant {name} must be a multiple of 1024.")
+    if serverless and serverless.get("ProvisionedConcurrency", 0) > serverless["MaxConcurrency"]:
+        raise ValidationException(f"ProvisionedConcurrency of production variant {name} exceeds its MaxConcurrency.")
 
 
 def _described(config: Resource) -> dict[str, Any]:

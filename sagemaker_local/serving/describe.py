@@ -48,12 +48,16 @@ def _variants(
             ],
             "CurrentWeight": running.weight if running else variant.weight,
             "DesiredWeight": wanted[variant.name].weight,
-            "CurrentInstanceCount": running.instance_count if running else 0,
-            "DesiredInstanceCount": wanted[variant.name].instance_count,
         }
+        if variant.serverless:
+            one["CurrentServerlessConfig"] = (running.spec if running else variant).serverless
+            one["DesiredServerlessConfig"] = wanted[variant.name].serverless
+        else:
+            one["CurrentInstanceCount"] = running.instance_count if running else 0
+            one["DesiredInstanceCount"] = wanted[variant.name].instance_count
         if stage and live:
             one["VariantStatus"] = [{"Status": stage, "StartTime": live.stage_since}]
-            one["InstanceType"] = variant.instance_type
+            one["InstanceType"] = variant.instance_type or None
         described.append(one)
     return described
 

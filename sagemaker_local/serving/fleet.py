@@ -14,12 +14,17 @@ from pathlib import Path
 from sagemaker_local import s3
 from sagemaker_local.artefacts import unpack
 from sagemaker_local.context import Context
-from sagemaker_local.errors import ServiceError
+from sagemaker_local.errors import ServiceError, ThrottlingException, ValidationError
 from sagemaker_local.logs import LogShipper
 from sagemaker_local.serving.deployment import DeploymentError
 from sagemaker_local.serving.model_server import LOG_FILE, ModelServer, ServerSpec, StartError
 from sagemaker_local.serving.routing import choose_instance, choose_weighted
-from sagemaker_local.serving.settings import MAX_ASYNC_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, ServingSettings
+from sagemaker_local.serving.settings import (
+    MAX_ASYNC_PAYLOAD_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SERVERLESS_PAYLOAD_BYTES,
+    ServingSettings,
+)
 from sagemaker_local.serving.specs import FleetSpec, VariantSpec
 
 MODEL_ARCHIVE = "model.tar.gz"
@@ -56,6 +61,20 @@ class VariantFleet:
     def instance_count(self) -> int:
         """Healthy instances."""
         return len(self._healthy)
+
+    def admit(self, body: bytes) -> None:
+        """Hold a serverless variant to its limits. Raises `ValidationError` or `ThrottlingException`."""
+        if self.spec.serverless is None:
+            return
+        if len(body) > MAX_SERVERLESS_PAYLOAD_BYTES:
+            raise ValidationError(
+                "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must have length "
+                f"less than or equal to {MAX_SERVERLESS_PAYLOAD_BYTES}"
+            )
+        if sum(instance.outstanding for instance in self._instances) >= self.spec.serverless["MaxConcurrency"]:
+            raise ThrottlingException(
+                f"MaxConcurrency of variant {self.name} is {self.spec.serverless['MaxConcurrency']}."
+            )
 
     @property
     def size(self) -> int:

@@ -116,9 +116,7 @@ def _update(ctx: Context, request: dict[str, Any]) -> Resource:
 
 def _resize(ctx: Context, request: dict[str, Any]) -> Resource:
     endpoint = states.find_endpoint(ctx, request["EndpointName"])
-    for wanted in request["DesiredWeightsAndCapacities"]:
-        if "ServerlessUpdateConfig" in wanted:
-            raise ValidationException(f"Production variant {wanted['VariantName']} is not serverless.")
+    _check_wanted(request["DesiredWeightsAndCapacities"])
 
     def change(record: Resource) -> None:
         states.require_in_service(record)
@@ -129,12 +127,27 @@ def _resize(ctx: Context, request: dict[str, Any]) -> Resource:
             raise ValidationException(
                 f'Could not find production variant "{error.args[0]}" of endpoint "{record.arn}".'
             ) from error
+        except ValueError as error:
+            name, member = error.args
+            raise ValidationException(f"{member} does not apply to production variant {name}.") from error
+        if not resized.async_inference and not all(variant.instance_count for variant in resized.variants):
+            raise ValidationException("DesiredInstanceCount must be at least 1 for a variant of a real-time endpoint.")
         _check_quota(ctx, resized)
         record.status = states.UPDATING
         record.body.pop("FailureReason", None)
         record.internal["pending"] = {"kind": "resize", "fleet": resized.as_dict(), "since": ctx.now()}
 
     return _changed(ctx, endpoint.name, change)
+
+
+def _check_wanted(changes: list[dict[str, Any]]) -> None:
+    names = [wanted["VariantName"] for wanted in changes]
+    for wanted in changes:
+        name = wanted["VariantName"]
+        if names.count(name) > 1:
+            raise ValidationException(f"Production variant {name} is given more than once.")
+        if not wanted.keys() & {"DesiredWeight", "DesiredInstanceCount", "ServerlessUpdateConfig"}:
+            raise ValidationException(f"DesiredWeight or DesiredInstanceCount is required for variant {name}.")
 
 
 def _delete(ctx: Context, request: dict[str, Any]) -> Resource:

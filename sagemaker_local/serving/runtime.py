@@ -108,6 +108,7 @@ class InvokeEndpoint(RuntimeOperation):
         fleet, variant = chosen
         if fleet.spec.async_inference:
             raise ValidationError(f"Endpoint {name} is asynchronous: use InvokeEndpointAsync.")
+        variant.admit(body)
         call = Call(self._ctx, endpoints.metrics, name, variant, endpoints.settings.invocation_timeout)
         response = await call.run([(key, given[key]) for key in _FORWARDED if key in given], body)
         capture = fleet.capture

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 PREFIX = "SAGEMAKER_LOCAL_"
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+MAX_SERVERLESS_PAYLOAD_BYTES = 4 * 1024 * 1024
 MAX_ASYNC_PAYLOAD_BYTES = 1 << 30
 
 

@@ -18,7 +18,8 @@ from sagemaker_local.serving.routing import RANDOM
 class VariantSpec:
     """One production variant as it is to run. Timeouts in seconds; None means the service's default.
 
-    `instance_count` and `weight` are the desired ones: UpdateEndpointWeightsAndCapacities changes them.
+    `instance_count` and `weight` are the desired ones: UpdateEndpointWeightsAndCapacities changes them. A variant with
+    `serverless` (its ServerlessConfig) has one instance.
     """
 
     name: str
@@ -31,6 +32,7 @@ class VariantSpec:
     weight: float
     strategy: str = RANDOM
     startup_timeout: float | None = None
+    serverless: dict[str, int] | None = None
 
     @classmethod
     def resolve(cls, variant: Mapping[str, Any], container: Mapping[str, Any]) -> VariantSpec:
@@ -41,11 +43,12 @@ class VariantSpec:
             image=container["Image"],
             model_data_url=container.get("ModelDataUrl"),
             environment=dict(container.get("Environment") or {}),
-            instance_type=variant["InstanceType"],
+            instance_type=variant.get("InstanceType", ""),
             instance_count=variant.get("InitialInstanceCount", 1),
             weight=variant.get("InitialVariantWeight", 1.0),
             strategy=(variant.get("RoutingConfig") or {}).get("RoutingStrategy", RANDOM),
             startup_timeout=variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
+            serverless=variant.get("ServerlessConfig"),
         )
 
 
@@ -100,20 +103,29 @@ class FleetSpec:
         return replace(self, variants=tuple(map(kept, self.variants)), data_capture=capture)
 
     def with_desired(self, changes: list[dict[str, Any]]) -> FleetSpec:
-        """This fleet with DesiredWeightsAndCapacities. Raises KeyError with a variant that it does not have."""
+        """This fleet with DesiredWeightsAndCapacities. Raises KeyError with a variant that it does not have.
+
+        Raises ValueError with one that is serverless, or is not, and was given the other's capacity.
+        """
         wanted = {change["VariantName"]: change for change in changes}
         unknown = set(wanted) - {variant.name for variant in self.variants}
         if unknown:
             raise KeyError(sorted(unknown)[0])
-        variants = tuple(
-            replace(
+
+        def changed(variant: VariantSpec) -> VariantSpec:
+            change = wanted.get(variant.name, {})
+            foreign = "ServerlessUpdateConfig" if variant.serverless is None else "DesiredInstanceCount"
+            if foreign in change:
+                raise ValueError(variant.name, foreign)
+            serverless = {**(variant.serverless or {}), **change.get("ServerlessUpdateConfig", {})} or None
+            return replace(
                 variant,
-                weight=wanted.get(variant.name, {}).get("DesiredWeight", variant.weight),
-                instance_count=wanted.get(variant.name, {}).get("DesiredInstanceCount", variant.instance_count),
+                weight=change.get("DesiredWeight", variant.weight),
+                instance_count=change.get("DesiredInstanceCount", variant.instance_count),
+                serverless=serverless,
             )
-            for variant in self.variants
-        )
-        return replace(self, variants=variants)
+
+        return replace(self, variants=tuple(map(changed, self.variants)))
 
 
 def new_fleet_id() -> str:

@@ -44,7 +44,11 @@ def list_training_jobs(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     for member in ("WarmPoolStatusEquals", "TrainingPlanArnEquals"):
         if member in request:
             return {"TrainingJobSummaries": []}  # there are no warm pools or training plans here, so none match
-    return TRAINING.page(ctx, request)
+    # As AWS documents it: MaxResults jobs of any status are taken, then filtered.
+    status = request.get("StatusEquals")
+    answer = TRAINING.page(ctx, {key: value for key, value in request.items() if key != "StatusEquals"})
+    found = [job for job in answer["TrainingJobSummaries"] if status in (None, job["TrainingJobStatus"])]
+    return {**answer, "TrainingJobSummaries": found}
 
 
 def stop_training_job(ctx: Context, request: dict[str, Any]) -> None:

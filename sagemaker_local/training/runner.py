@@ -34,6 +34,7 @@ TRAINING = JobKind(
     missing="Requested resource not found.",
     taken="Training job names must be unique within an AWS account and region, and a training job with this name "
     "already exists ({arn})",
+    order="Ascending",
 )
 
 

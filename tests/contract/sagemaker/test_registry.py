@@ -43,7 +43,11 @@ def test_versions_are_numbered_and_described_as_registered(sm, group, unique):
     assert found["ModelMetrics"] == metrics
     assert found["CustomerMetadataProperties"] == {"accuracy": "0.9"}
     listed = sm.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
-    assert [item["ModelPackageVersion"] for item in listed] == [2, 1]
+    assert [item["ModelPackageVersion"] for item in listed] == [1, 2]
+    assert "ModelPackageName" not in found
+    both = sm.batch_describe_model_package(ModelPackageArnList=[first, second, f"{first}9"])
+    assert set(both["ModelPackageSummaries"]) == {first, second}
+    assert both["BatchDescribeModelPackageErrorMap"][f"{first}9"]["ErrorCode"] == "ValidationException"
     approved = sm.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Approved")
     assert [item["ModelPackageArn"] for item in approved["ModelPackageSummaryList"]] == [second]
 

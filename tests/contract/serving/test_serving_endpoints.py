@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
 
 from sagemaker_local.protocol import service_model
+from tests.support.local_service import unique
 
 
 def refused(call, **request) -> str:
@@ -203,3 +205,37 @@ def test_every_answer_has_the_members_of_the_service_model(serving):
     found = serving.describe(name)
     assert set(shape.required_members) <= set(found)
     assert set(found) - {"ResponseMetadata"} <= set(shape.members)
+
+
+def test_a_serverless_variant_takes_so_many_at_once_and_4_mb(serving, until):
+    name = unique("serverless")
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": serving.model(),
+        "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1},
+    }
+    serving.sm.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    endpoint = serving.in_service(name)
+    [described] = serving.describe(endpoint)["ProductionVariants"]
+    assert described["CurrentServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 1}
+    assert "CurrentInstanceCount" not in described
+    with pytest.raises(ClientError, match="less than or equal to 4194304"):
+        serving.runtime.invoke_endpoint(EndpointName=endpoint, Body=b"x" * (5 << 20))
+
+    def code(request: dict[str, object]) -> str | None:
+        """The error code of an invocation, if it is refused."""
+        try:
+            serving.invoke(endpoint, request)
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+        return None
+
+    with ThreadPoolExecutor(1) as pool:
+        # Taken in the end: until then it may have met one of those below.
+        slow = pool.submit(lambda: until(lambda: code({"do": "slow", "seconds": 5}) is None, "the slow one is taken"))
+        assert until(lambda: code({}), "a second one at once is refused") == "ThrottlingException"
+        assert slow.result()
+    change = {"VariantName": "AllTraffic", "ServerlessUpdateConfig": {"MaxConcurrency": 3}}
+    serving.sm.update_endpoint_weights_and_capacities(EndpointName=endpoint, DesiredWeightsAndCapacities=[change])
+    [described] = serving.settled(endpoint)["ProductionVariants"]
+    assert described["CurrentServerlessConfig"]["MaxConcurrency"] == 3

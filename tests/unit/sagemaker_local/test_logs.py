@@ -126,3 +126,9 @@ def test_long_and_many_lines_fit_into_what_aws_takes(ctx, logs, tmp_path):
     assert ship(ctx, path).start().finish()
     assert sum(len(m) for m in logs.messages if m.startswith("x")) > 0
     assert [m for m in logs.messages if m.startswith("line")] == [f"line {number}" for number in range(12_000)]
+
+
+def test_a_container_that_printed_nothing_has_its_stream_all_the_same(ctx, logs, tmp_path):
+    assert ship(ctx, tmp_path / "log").start().finish()
+    assert logs.streams == {("group", "stream")}
+    assert logs.messages == []

@@ -82,7 +82,7 @@ def test_what_may_pass_is_tried_through_the_outage(ctx, error):
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3://Bad_Bucket!/x", "s3://B/x", "s3://[/x", "s3:///x", "s3://-b/x", "https://b/x", ""]
+    "uri", ["s3://Bad_Bucket!/x", "s3://[/x", "s3:///x", "s3://b b/x", "s3://bücket/x", "https://b/x", ""]
 )
 def test_a_uri_of_no_bucket_is_refused_with_its_member(uri):
     with pytest.raises(ValidationException, match=r"OutputDataConfig\.S3OutputPath: .* is not an S3 URI"):

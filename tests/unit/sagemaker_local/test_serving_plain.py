@@ -132,7 +132,7 @@ def test_key_without_prefix_starts_with_the_endpoint():
 def test_capture_that_is_off_or_points_nowhere():
     assert CaptureSettings.from_config(None) is None
     assert CaptureSettings.from_config({**CONFIG, "EnableCapture": False}) is None
-    for uri in ("s3:///x", "s3://Bad_Bucket!/x", "https://host", "https://[/b", "https://host//"):
+    for uri in ("s3:///x", "s3://Bad_Bucket!/x", "https://host", "https://[/!", "https://host//"):
         with pytest.raises(DataError, match="is not an S3 URI"):
             CaptureSettings.from_config({**CONFIG, "DestinationS3Uri": uri})
 
