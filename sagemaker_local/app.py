@@ -25,7 +25,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from sagemaker_local import models, monitoring, processing, registry, search, serving, tags, training, transform
+from sagemaker_local import (
+    experiments,
+    models,
+    monitoring,
+    processing,
+    registry,
+    search,
+    serving,
+    tags,
+    training,
+    transform,
+)
 from sagemaker_local.alternatives import instead
 from sagemaker_local.context import Context, Direct, Handler
 from sagemaker_local.errors import (
@@ -45,7 +56,7 @@ MAX_BODY = 4 << 20  # bytes; the largest request that SageMaker's own limits all
 
 def areas() -> list[ModuleType]:
     """The modules this service is made of."""
-    return [tags, models, registry, training, transform, processing, serving, monitoring, search]
+    return [tags, models, registry, training, transform, processing, serving, monitoring, experiments, search]
 
 
 def operations(modules: list[ModuleType]) -> dict[str, Handler]:

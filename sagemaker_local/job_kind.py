@@ -9,6 +9,7 @@ from typing import Any
 from sagemaker_local.container_run import ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ResourceInUse, ValidationException
+from sagemaker_local.experiments import jobs as experiments
 from sagemaker_local.jobs import Control, JobQueue
 from sagemaker_local.listing import list_resources
 from sagemaker_local.store import AlreadyExists, Resource
@@ -38,6 +39,7 @@ class JobKind:
 
     def create(self, ctx: Context, request: dict[str, Any], tags: dict[str, str], **members: Any) -> Resource:
         """Insert a job as InProgress: the request and further members. Raises `ResourceInUse` for a name in use."""
+        experiments.check_config(ctx, request)
         name = request[f"{self.word}JobName"]
         arn = ctx.arn(self.kind, name.lower())
         echoed = {member: value for member, value in request.items() if member != "Tags"}
@@ -115,7 +117,8 @@ class JobKind:
         self.change(ctx, name, change)
 
     def announce(self, ctx: Context, job: Resource) -> None:
-        """The EventBridge event of a job's new state, its detail being what Describe answers."""
+        """Tell of a job's new state: an EventBridge event that says what Describe answers, and its trial component."""
+        experiments.follow(ctx, self.word, job)
         ctx.events.publish(f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
 
     def open_queue(

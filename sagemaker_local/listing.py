@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sagemaker_local.context import Context
@@ -27,11 +27,12 @@ def list_resources(
     summarise: Callable[[Resource], dict[str, Any]],
     *,
     parent: str | None = None,
+    among: Collection[str] | None = None,
     default_sort: str = "CreationTime",
     default_order: str = "Descending",
     limit: int = DEFAULT_PAGE,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """One page of summaries and the NextToken of the next one, or None on the last."""
+    """One page of summaries, of names `among` these if given, and the NextToken of the next one, or None."""
     sort_by = request.get("SortBy", default_sort)
     if sort_by not in SORT_COLUMNS:
         raise ValidationException(f"sagemaker_local cannot sort by {sort_by}; it can by {', '.join(SORT_COLUMNS)}.")
@@ -45,6 +46,7 @@ def list_resources(
         name_contains=request.get("NameContains"),
         status=request.get("StatusEquals"),
         parent=parent,
+        among=None if among is None else json.dumps(list(among)),
         created_after=request.get("CreationTimeAfter"),
         created_before=request.get("CreationTimeBefore"),
         modified_after=request.get("LastModifiedTimeAfter"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -31,12 +34,32 @@ def compile_definitions(definitions: list[dict[str, str]]) -> list[tuple[str, re
     return compiled
 
 
+@dataclass
+class _Seen:
+    """What is kept of one metric's values."""
+
+    last: float = 0.0
+    at: float = 0.0
+    count: int = 0
+    least: float = math.inf
+    most: float = -math.inf
+    mean: float = 0.0
+    squares: float = 0.0  # of the distances from the mean, summed (Welford)
+
+    def add(self, value: float, at: float) -> None:
+        self.last, self.at, self.count = value, at, self.count + 1
+        self.least, self.most = min(self.least, value), max(self.most, value)
+        distance = value - self.mean
+        self.mean += distance / self.count
+        self.squares += distance * (value - self.mean)
+
+
 class MetricReader:
-    """Keeps the last value of each metric; thread-safe."""
+    """Keeps the last value of each metric, and what the others were like; thread-safe."""
 
     def __init__(self, definitions: list[dict[str, str]]) -> None:
         self._definitions = compile_definitions(definitions)
-        self._final: dict[str, tuple[float, float]] = {}
+        self._seen: dict[str, _Seen] = defaultdict(_Seen)
         self._unpublished: list[dict[str, Any]] = []
         self._guard = threading.Lock()
 
@@ -50,22 +73,41 @@ class MetricReader:
                 value = float(found.group(1) if pattern.groups else found.group(0))
             except (TypeError, ValueError):
                 continue
+            if not math.isfinite(value):
+                continue
             with self._guard:
-                self._final[name] = (value, seconds)
+                self._seen[name].add(value, seconds)
                 self._unpublished.append({"MetricName": name, "Value": value, "Timestamp": seconds})
 
     def final(self) -> list[dict[str, Any]]:
         """FinalMetricDataList: the last value of each metric, at most 40."""
         with self._guard:
-            rows = sorted(self._final.items())
-        return [{"MetricName": name, "Value": value, "Timestamp": at} for name, (value, at) in rows][:40]
+            rows = sorted((name, seen.last, seen.at) for name, seen in self._seen.items())
+        return [{"MetricName": name, "Value": value, "Timestamp": at} for name, value, at in rows][:40]
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """What a trial component says of each metric: its last value, extremes, mean and spread."""
+        with self._guard:
+            return [
+                {
+                    "MetricName": name,
+                    "TimeStamp": seen.at,
+                    "Max": seen.most,
+                    "Min": seen.least,
+                    "Last": seen.last,
+                    "Count": seen.count,
+                    "Avg": seen.mean,
+                    "StdDev": math.sqrt(seen.squares / seen.count),
+                }
+                for name, seen in sorted(self._seen.items())
+            ]
 
     def publish(self, ctx: Context, job_name: str) -> None:
         """Send what was read to CloudWatch, as SageMaker does. An outage costs the points, never the job."""
         with self._guard:
             points, self._unpublished = self._unpublished, []
         dimensions = [{"Name": "TrainingJobName", "Value": job_name}]
-        data = [{**point, "Dimensions": dimensions} for point in points if abs(point["Value"]) < float("inf")]
+        data = [{**point, "Dimensions": dimensions} for point in points]
         try:
             for start in range(0, len(data), 500):
                 batch = data[start : start + 500]

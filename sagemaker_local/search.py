@@ -1,4 +1,4 @@
-"""Search: training jobs, endpoints, model packages and their groups, by any of their properties.
+"""Search: training jobs, endpoints, model packages, experiments and their records, by any of their properties.
 
 A property is a path into the resource (`HyperParameters.epochs`, `InputDataConfig.DataSource.S3DataSource.S3Uri`);
 inside a list it is every element's. `Tags.<key>` is a tag, `Metrics.<name>` a training job's final metric. Everything
@@ -16,6 +16,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 from sagemaker_local import registry
 from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
+from sagemaker_local.experiments.records import COMPONENT, EXPERIMENT, TRIAL, component_document, trial_document
 from sagemaker_local.listing import page_of
 from sagemaker_local.protocol import service_model
 from sagemaker_local.serving import operations as endpoints
@@ -28,16 +29,20 @@ _PAGE = 10
 
 
 def _documents(ctx: Context) -> dict[str, tuple[str, Callable[[Resource], Document]]]:
+    """Kind of row, and description, by the names of resources."""
     return {
         "TrainingJob": (TRAINING.kind, TRAINING.describe),
         "Endpoint": (states.ENDPOINT, lambda row: endpoints.description(ctx, row)),
         "ModelPackage": (registry.PACKAGE, registry.package_description),
         "ModelPackageGroup": (registry.GROUP, registry.group_description),
+        "Experiment": (EXPERIMENT.kind, EXPERIMENT.describe),
+        "ExperimentTrial": (TRIAL.kind, lambda row: trial_document(ctx, row)),
+        "ExperimentTrialComponent": (COMPONENT.kind, lambda row: component_document(ctx, row)),
     }
 
 
 def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Finds training jobs, endpoints, model packages and groups by filters, nested filters and subexpressions."""
+    """Finds jobs, endpoints, packages, groups and experiments' records by filters, nested ones and subexpressions."""
     resource = request["Resource"]
     known = _documents(ctx)
     if resource not in known:
@@ -46,7 +51,8 @@ def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
         raise unsupported("VisibilityConditions", "conditions on who sees a resource")
     if request.get("CrossAccountFilterOption") == "CrossAccount":
         return {"Results": [], "TotalHits": {"Value": 0, "Relation": "EqualTo"}}
-    shape = service_model().shape_for(resource)
+    word = resource if resource == "Experiment" else resource.removeprefix("Experiment")
+    shape = service_model().shape_for(word)
     matches = _expression(shape, request.get("SearchExpression") or {})
     kind, describe = known[resource]
     found = []
@@ -60,7 +66,7 @@ def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     found.sort(key=lambda document: _order(_values(document, sort_by)), reverse=request.get("SortOrder") != "Ascending")
     page, token = page_of(found, request.get("NextToken"), request.get("MaxResults", _PAGE))
     return {
-        "Results": [{resource: document} for document in page],
+        "Results": [{word: document} for document in page],
         "NextToken": token,
         "TotalHits": {"Value": len(found), "Relation": "EqualTo"},
     }

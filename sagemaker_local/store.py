@@ -80,6 +80,7 @@ class Query:
     name_contains: str | None = None
     status: str | None = None
     parent: str | None = None
+    among: str | None = None  # a JSON list of names
     created_after: float | None = None
     created_before: float | None = None
     modified_after: float | None = None
@@ -203,6 +204,7 @@ class Store:
         bounds: list[tuple[str, Any]] = [
             ("status=?", query.status),
             ("parent=?", query.parent),
+            ("name IN (SELECT value FROM json_each(?))", query.among),
             ("created>?", query.created_after),
             ("created<?", query.created_before),
             ("modified>?", query.modified_after),

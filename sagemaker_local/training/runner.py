@@ -152,4 +152,9 @@ class TrainingRun(ContainerRun):
         self._metrics.publish(self.ctx, self.name)
         final = self._metrics.final()
         if final and final != self.job.body.get("FinalMetricDataList"):
-            self.save(lambda job: job.body.update(FinalMetricDataList=final))
+            summaries = self._metrics.summaries()
+
+            def note(job: Resource) -> None:
+                job.body["FinalMetricDataList"], job.internal["metrics"] = final, summaries
+
+            self.save(note)

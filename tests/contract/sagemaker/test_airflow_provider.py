@@ -15,6 +15,7 @@ from tests.support.local_service import TOY_IMAGE, LocalService, wait_training
 pytest.importorskip("airflow")
 
 from airflow.providers.amazon.aws.operators.sagemaker import (
+    SageMakerAutoMLOperator,
     SageMakerCreateExperimentOperator,
     SageMakerDeleteModelOperator,
     SageMakerModelOperator,
@@ -142,9 +143,30 @@ def test_register_model_version(sm, unique):
     assert len(sm.list_model_packages(ModelPackageGroupName=unique)["ModelPackageSummaryList"]) == 2
 
 
-def test_an_operation_that_is_not_implemented_fails_the_task_and_says_so(unique):
-    with pytest.raises(Exception, match="sagemaker_local does not implement CreateExperiment"):
-        SageMakerCreateExperimentOperator(task_id="x", name=unique).execute({})
+def test_an_operation_that_is_not_implemented_fails_the_task_and_says_what_to_use_instead():
+    auto = SageMakerAutoMLOperator(
+        task_id="x",
+        job_name="x",
+        s3_input="s3://b/x",
+        target_attribute="y",
+        s3_output="s3://b/y",
+        role_arn="arn:aws:iam::111111111111:role/r",
+    )
+    with pytest.raises(Exception, match=r"does not implement CreateAutoMLJob.*CreateHyperParameterTuningJob"):
+        auto.execute({})
+
+
+def test_a_training_job_of_an_experiment_is_one_of_its_components(sm, job_request, unique):
+    arn = SageMakerCreateExperimentOperator(task_id="x", name=unique, description="of this test").execute({})
+    assert arn.endswith(f":experiment/{unique}")
+    config = {**job_request(epochs=2), "ExperimentConfig": {"ExperimentName": unique}}
+    SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1).execute({})
+    [listed] = sm.list_trial_components(ExperimentName=unique)["TrialComponentSummaries"]
+    component = sm.describe_trial_component(TrialComponentName=listed["TrialComponentName"])
+    assert component["Status"]["PrimaryStatus"] == "Completed"
+    assert component["Parameters"]["epochs"] == {"NumberValue": 2.0}
+    [metric] = component["Metrics"]
+    assert (metric["MetricName"], metric["Count"], metric["Max"]) == ("toy:accuracy", 2, 0.5)
 
 
 def test_a_deferrable_job_is_deferred_and_its_trigger_sees_it_through(sm, job_request, unique):
