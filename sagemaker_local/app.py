@@ -36,6 +36,7 @@ from sagemaker_local import (
     tags,
     training,
     transform,
+    tuning,
 )
 from sagemaker_local.alternatives import instead
 from sagemaker_local.context import Context, Direct, Handler
@@ -56,7 +57,19 @@ MAX_BODY = 4 << 20  # bytes; the largest request that SageMaker's own limits all
 
 def areas() -> list[ModuleType]:
     """The modules this service is made of."""
-    return [tags, models, registry, training, transform, processing, serving, monitoring, experiments, search]
+    return [
+        tags,
+        models,
+        registry,
+        training,
+        tuning,
+        transform,
+        processing,
+        serving,
+        monitoring,
+        experiments,
+        search,
+    ]
 
 
 def operations(modules: list[ModuleType]) -> dict[str, Handler]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sagemaker_local.container_run import ContainerRun
 from sagemaker_local.context import Context
-from sagemaker_local.errors import ResourceInUse, ValidationException
+from sagemaker_local.errors import ResourceInUse, ServiceError, ValidationException
 from sagemaker_local.experiments import jobs as experiments
 from sagemaker_local.jobs import Control, JobQueue
 from sagemaker_local.listing import list_resources
 from sagemaker_local.store import AlreadyExists, Resource
+
+
+class Run(Protocol):
+    """One attempt at a job."""
+
+    def run(self) -> None:
+        """Do the job; returns when it is final."""
+
 
 ACTIVE = ("InProgress", "Stopping")
 
@@ -21,7 +28,8 @@ ACTIVE = ("InProgress", "Stopping")
 class JobKind:
     """`word` is what SageMaker puts before `JobName`, `JobArn` and `JobStatus`: Training, Transform, Processing.
 
-    `missing` and `taken` are its words for a name that is not there, or already is; `order` is its List call's own.
+    `missing` and `taken` are its words for a name that is not there, or already is; `order` is its List call's own,
+    `resource` the kind of ARN and `title` what events call it where these are not made of the word.
     """
 
     word: str
@@ -31,13 +39,30 @@ class JobKind:
     )
 
     order: str = "Descending"
+    resource: str = ""
+    title: str = ""
+    not_found: type[ServiceError] = ValidationException
 
     @property
     def kind(self) -> str:
         """The kind of row, and of ARN."""
-        return f"{self.word.lower()}-job"
+        return self.resource or f"{self.word.lower()}-job"
 
-    def create(self, ctx: Context, request: dict[str, Any], tags: dict[str, str], **members: Any) -> Resource:
+    @property
+    def name(self) -> str:
+        """What people and events call it."""
+        return self.title or self.word
+
+    def create(
+        self,
+        ctx: Context,
+        request: dict[str, Any],
+        tags: dict[str, str],
+        *,
+        parent: str = "",
+        internal: dict[str, Any] | None = None,
+        **members: Any,
+    ) -> Resource:
         """Insert a job as InProgress: the request and further members. Raises `ResourceInUse` for a name in use."""
         experiments.check_config(ctx, request)
         name = request[f"{self.word}JobName"]
@@ -45,18 +70,18 @@ class JobKind:
         echoed = {member: value for member, value in request.items() if member != "Tags"}
         body = {**echoed, f"{self.word}JobStatus": "InProgress", **members}
         try:
-            job = ctx.store.create(Resource(self.kind, name, arn, body, "InProgress"), tags)
+            job = ctx.store.create(Resource(self.kind, name, arn, body, "InProgress", internal or {}, parent), tags)
         except AlreadyExists as error:
             raise ResourceInUse(self.taken.format(arn=arn)) from error
         self.announce(ctx, job)
         return job
 
     def find(self, ctx: Context, request: dict[str, Any]) -> Resource:
-        """The job a request names. Raises `ValidationException`."""
+        """The job a request names. Raises the kind's own error, `ValidationException` unless it says another."""
         name = request[f"{self.word}JobName"]
         job = ctx.store.get(self.kind, name)
         if job is None:
-            raise ValidationException(self.missing.format(name=name))
+            raise self.not_found(self.missing.format(name=name))
         return job
 
     def describe(self, job: Resource) -> dict[str, Any]:
@@ -95,7 +120,7 @@ class JobKind:
     def refused(self, job: Resource) -> ValidationException:
         """The error for an operation that the job's state does not allow."""
         return ValidationException(
-            f"The request was rejected because the {self.word.lower()} job is in status {job.status}."
+            f"The request was rejected because the {self.name.lower()} job is in status {job.status}."
         )
 
     def change(self, ctx: Context, name: str, change: Callable[[Resource], None]) -> None:
@@ -119,14 +144,14 @@ class JobKind:
     def announce(self, ctx: Context, job: Resource) -> None:
         """Tell of a job's new state: an EventBridge event that says what Describe answers, and its trial component."""
         experiments.follow(ctx, self.word, job)
-        ctx.events.publish(f"SageMaker {self.word} Job State Change", job.arn, self.describe(job))
+        ctx.events.publish(f"SageMaker {self.name} Job State Change", job.arn, self.describe(job))
 
     def open_queue(
         self,
         ctx: Context,
         queue_class: type[JobQueue],
         limit: int,
-        run_class: type[ContainerRun],
+        run_class: Callable[[Context, str, Control], Run],
         fail: Callable[[str, str], None] | None = None,
     ) -> None:
         """Provide the queue, and take up the jobs that an earlier service left, in their order."""

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,6 +17,7 @@ from sagemaker_local.errors import ValidationException
 
 log = logging.getLogger(__name__)
 
+_CURVE = 500
 NAMESPACE = "/aws/sagemaker/TrainingJobs"
 
 
@@ -45,9 +46,12 @@ class _Seen:
     most: float = -math.inf
     mean: float = 0.0
     squares: float = 0.0  # of the distances from the mean, summed (Welford)
+    curve: list[float] = field(default_factory=list)  # the first _CURVE values
 
     def add(self, value: float, at: float) -> None:
         self.last, self.at, self.count = value, at, self.count + 1
+        if len(self.curve) < _CURVE:
+            self.curve.append(value)
         self.least, self.most = min(self.least, value), max(self.most, value)
         distance = value - self.mean
         self.mean += distance / self.count
@@ -101,6 +105,11 @@ class MetricReader:
                 }
                 for name, seen in sorted(self._seen.items())
             ]
+
+    def curves(self) -> dict[str, list[float]]:
+        """The values of each metric as they came, the first few hundred."""
+        with self._guard:
+            return {name: list(seen.curve) for name, seen in self._seen.items()}
 
     def publish(self, ctx: Context, job_name: str) -> None:
         """Send what was read to CloudWatch, as SageMaker does. An outage costs the points, never the job."""

@@ -28,10 +28,26 @@ def create_training_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any]
     if existing := ctx.store.get(TRAINING.kind, name):  # before all else: the provider's operator depends on it
         raise ResourceInUse(TRAINING.taken.format(arn=existing.arn))
     check_request(ctx, request)
-    job = TRAINING.create(ctx, request, tags, **_initial_body(ctx, request))
-    if not ctx.use(TrainingQueue).submit(name):
-        ctx.store.update(TRAINING.kind, name, lambda job: _wait_for_capacity(ctx, job))
-    return {"TrainingJobArn": job.arn}
+    return {"TrainingJobArn": submit(ctx, request, tags).arn}
+
+
+def submit(
+    ctx: Context,
+    request: dict[str, Any],
+    tags: dict[str, str],
+    tuning: Resource | None = None,
+    tuned: dict[str, str] | None = None,
+) -> Resource:
+    """Insert and queue a job from a checked request; one of a tuning job has that as its parent, and `tuned` values."""
+    body = _initial_body(ctx, request)
+    if tuning is None:
+        job = TRAINING.create(ctx, request, tags, **body)
+    else:
+        body["TuningJobArn"] = tuning.arn
+        job = TRAINING.create(ctx, request, tags, parent=tuning.name, internal={"tuned": tuned}, **body)
+    if not ctx.use(TrainingQueue).submit(job.name):
+        ctx.store.update(TRAINING.kind, job.name, lambda job: _wait_for_capacity(ctx, job))
+    return job
 
 
 def describe_training_job(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:

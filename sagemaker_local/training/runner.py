@@ -152,9 +152,11 @@ class TrainingRun(ContainerRun):
         self._metrics.publish(self.ctx, self.name)
         final = self._metrics.final()
         if final and final != self.job.body.get("FinalMetricDataList"):
-            summaries = self._metrics.summaries()
+            summaries, curves = self._metrics.summaries(), self._metrics.curves()
 
             def note(job: Resource) -> None:
                 job.body["FinalMetricDataList"], job.internal["metrics"] = final, summaries
+                if job.parent:  # of a tuning job, which compares how its jobs come along
+                    job.internal["curves"] = curves
 
             self.save(note)

@@ -23,8 +23,9 @@ from airflow.providers.amazon.aws.operators.sagemaker import (
     SageMakerRegisterModelVersionOperator,
     SageMakerTrainingOperator,
     SageMakerTransformOperator,
+    SageMakerTuningOperator,
 )
-from airflow.providers.amazon.aws.sensors.sagemaker import SageMakerTrainingSensor
+from airflow.providers.amazon.aws.sensors.sagemaker import SageMakerTrainingSensor, SageMakerTuningSensor
 from airflow.sdk.exceptions import AirflowException
 
 
@@ -167,6 +168,39 @@ def test_a_training_job_of_an_experiment_is_one_of_its_components(sm, job_reques
     assert component["Parameters"]["epochs"] == {"NumberValue": 2.0}
     [metric] = component["Metrics"]
     assert (metric["MetricName"], metric["Count"], metric["Max"]) == ("toy:accuracy", 2, 0.5)
+
+
+def test_a_tuning_job_finds_the_best_of_its_training_jobs(sm, job_request, unique):
+    request = job_request()
+    definition = {
+        member: request[member]
+        for member in ("RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
+    }
+    metrics = [{"Name": "toy:accuracy", "Regex": r"Validation-accuracy=([0-9.]+)"}]
+    epochs = [{"Name": "epochs", "Values": ["1", "3", "2"]}]
+    name = unique[:20]
+    config = {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Grid",
+            "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "toy:accuracy"},
+            "ResourceLimits": {"MaxParallelTrainingJobs": 2},
+            "ParameterRanges": {"CategoricalParameterRanges": epochs},
+        },
+        "TrainingJobDefinition": {
+            **definition,
+            "AlgorithmSpecification": {**request["AlgorithmSpecification"], "MetricDefinitions": metrics},
+        },
+    }
+    answer = SageMakerTuningOperator(task_id="tune", config=config, check_interval=1).execute({})["Tuning"]
+    assert answer["HyperParameterTuningJobStatus"] == "Completed"
+    assert answer["TrainingJobStatusCounters"]["Completed"] == 3
+    assert answer["BestTrainingJob"]["TunedHyperParameters"] == {"epochs": "3"}
+    assert answer["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == pytest.approx(0.6)
+    assert SageMakerTuningSensor(task_id="wait", job_name=name).poke({})
+    assert sm.describe_training_job(TrainingJobName=answer["BestTrainingJob"]["TrainingJobName"])["TuningJobArn"]
+    listed = sm.list_training_jobs_for_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    assert len(listed["TrainingJobSummaries"]) == 3
 
 
 def test_a_deferrable_job_is_deferred_and_its_trigger_sees_it_through(sm, job_request, unique):
