@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from scones.defaults import PAGES
+from scones.notifications import SinceQueued
 
 
 class LazyApplication:
@@ -33,9 +34,10 @@ def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:
 
 
 class SconesPlugin(AirflowPlugin):
-    """Pages of the project in the Airflow UI."""
+    """Pages of the project in the Airflow UI, and what its deadlines are counted from."""
 
     name = "scones"
+    deadline_references: ClassVar[list[Any]] = [SinceQueued]
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
         {"app": LazyApplication(), "url_prefix": PAGES, "name": "Scones monitor"}
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.callback import AsyncCallback
-from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
 from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
 
 from scones.aws.alerts import publish_alert
@@ -65,10 +65,30 @@ def run_failed_notifier() -> AlertTopicNotifier:
     )
 
 
+class SinceQueued(BaseDeadlineReference):
+    """When a run was queued, the first time.
+
+    Airflow's own `DeadlineReference.DAGRUN_QUEUED_AT` makes every clear of such a run answer HTTP 500 (Airflow 3.3,
+    apache/airflow#70368), and clearing is the way to go on from a failed task. Needed until that is mended. The plugin
+    `scones_ui` registers it.
+    """
+
+    required_kwargs = frozenset({"dag_id", "run_id"})
+
+    def _evaluate_with(self, *, session: Any, dag_id: str, run_id: str) -> datetime | None:
+        from airflow.models import DagRun
+        from sqlalchemy import select
+
+        found: datetime | None = session.scalar(
+            select(DagRun.queued_at).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        )
+        return found
+
+
 def late_after(dag_id: str, *, hours: int) -> DeadlineAlert:
     """Return the alert of a run that is not done ``hours`` after it was queued."""
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=SinceQueued(),
         interval=timedelta(hours=hours),
         callback=AsyncCallback(announce_missed_deadline, {"dag_id": dag_id, "hours": hours}),
         name=f"done within {hours} h",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,24 +23,31 @@ from airflow.sdk import dag, task
 from scones.notifications import late_after
 
 
-@dag(schedule=None, deadline=late_after("late", hours=0))
+@dag(schedule=None, deadline=late_after("late", hours=0), max_active_runs=4)
 def late():
-    @task
-    def work():
+    @task(retries=0)
+    def work(dag_run=None):
+        if (dag_run.conf or {}).get("fail"):
+            raise ValueError("as asked")
         return 1
 
-    work()
+    @task.sensor(poke_interval=1, timeout=300, mode="reschedule")
+    def wait(dag_run=None):
+        return not (dag_run.conf or {}).get("wait")
+
+    work() >> wait()
 
 
 late()
 """
 
 
-@pytest.fixture
-def api(tmp_path: Path, platform_settings: EmbeddedSettings, stack: dict[str, str]) -> Iterator[AirflowApi]:
+@pytest.fixture(scope="module")
+def api(
+    tmp_path_factory: pytest.TempPathFactory, platform_settings: EmbeddedSettings, stack: dict[str, str]
+) -> Iterator[AirflowApi]:
     """Airflow's four processes over a DAG folder that holds nothing but a DAG with a tiny deadline."""
-    dags = tmp_path / "dags"
-    dags.mkdir()
+    dags = tmp_path_factory.mktemp("dags")
     (dags / "late.py").write_text(LATE_DAG)
     since = datetime.now(UTC)
     services.migrate(platform_settings)
@@ -80,3 +86,31 @@ def test_a_missed_deadline_reaches_the_alert_topic(
         told = [json.loads(body["Message"]) for body in bodies]
     assert told[0]["event"] == "deadline_missed"
     assert "Run late-1 of late" in told[0]["text"]
+
+
+@pytest.mark.parametrize(("conf", "state"), [({}, "success"), ({"fail": True}, "failed"), ({"wait": True}, "running")])
+def test_a_run_with_a_deadline_can_be_cleared_in_every_state(
+    api: AirflowApi, conf: dict[str, bool], state: str
+) -> None:
+    """Airflow's own reference to the time of queueing answers HTTP 500 here (apache/airflow#70368)."""
+    run_id = f"clear-{state}"
+    api.trigger("late", run_id, conf)
+
+    def until(holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not holds():
+            assert time.monotonic() < deadline, api.task_instances("late", run_id)
+            time.sleep(0.2)
+
+    def tries() -> int:
+        return max(int(item["try_number"]) for item in api.task_instances("late", run_id))
+
+    until(lambda: api.run_state("late", run_id) == state and tries() > 0)
+    before = tries()
+    cleared = api.call(
+        "POST",
+        "/dags/late/clearTaskInstances",
+        json={"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, "only_failed": False},
+    )
+    assert {item["task_id"] for item in cleared["task_instances"]} == {"work", "wait"}
+    until(lambda: tries() > before)

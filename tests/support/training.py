@@ -4,13 +4,15 @@ the provider's hook, a task's context.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import botocore.session
 from botocore.validate import ParamValidator
 
+from scones.evaluation.data import Evaluation
 from scones.evaluation.verdict import Approval, Work
 from scones.evaluation.verdict import register as register_version
+from scones.training.data import StagedDataset
 from scones.training.models import create_model
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
 
@@ -67,7 +69,8 @@ def create(sagemaker: FakeSageMaker, job: str, s3: FakeS3 | None = None) -> Any:
 def register(sagemaker: FakeSageMaker, job: str, *, ask: bool = False, always: bool = False, **dataset: Any) -> Any:
     """Register the model of a job, with the dataset's facts changed."""
     create(sagemaker, job)
-    work = Work({**DATASET, **dataset}, training(job), EVALUATION, "train_and_deploy", "manual__1")  # type: ignore[arg-type]
+    staged, evaluation = cast(StagedDataset, {**DATASET, **dataset}), cast(Evaluation, EVALUATION)
+    work = Work(staged, training(job), evaluation, "train_and_deploy", "manual__1")
     sagemaker.things.setdefault(("model_package_group", "scones-courier"), {})
     return register_version(work, Approval(ask, always), FakeRegistryHook(sagemaker))
 

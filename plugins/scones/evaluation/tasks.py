@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from scones.jobs.links import evaluation_task
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from scones.evaluation.data import Decision, Evaluation, Registration
@@ -49,7 +52,7 @@ def check_quality(evaluation: Evaluation, params: Any = None, ti: Any = None) ->
         person_decides=params["require_approval"],
     )
     decision = decide(evaluation, evaluation["champion"], rules)
-    ti.log.info("%s", decision["summary"])
+    log.info("%s", decision["summary"])
     ti.xcom_push(key="decision", value=decision)
     return "register_model" if decision["passed"] else "refuse_model"
 

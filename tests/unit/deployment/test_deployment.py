@@ -84,6 +84,10 @@ def test_answers_and_images_that_are_gone_are_no_agreement(staged: FakeS3) -> No
         check_answers("c", lenient, "r", store(client=staged), runtime())
 
 
+def deployment(**changes: str) -> Any:
+    return {**DEPLOYMENT, **changes}
+
+
 DEPLOYMENT: Any = {
     "endpoint_name": "courier",
     "endpoint_config_name": "c-new",
@@ -119,13 +123,12 @@ def test_going_back_that_fails_is_told_and_a_first_endpoint_is_deleted(
 
     monkeypatch.setattr(verify, "first_event", break_down)
     assert "failed too (Failed: no capacity)" in roll_back(DEPLOYMENT, hook)
-    first = {**DEPLOYMENT, "previous_endpoint_config_name": ""}
-    assert "no earlier config" in roll_back({**first, "action": "unchanged"}, hook)
-    same = {**DEPLOYMENT, "previous_endpoint_config_name": DEPLOYMENT["endpoint_config_name"]}
+    assert "no earlier config" in roll_back(deployment(previous_endpoint_config_name="", action="unchanged"), hook)
+    same = deployment(previous_endpoint_config_name=DEPLOYMENT["endpoint_config_name"])
     assert "no earlier config" in roll_back(same, hook)
-    assert "c-gone no longer exists" in roll_back({**DEPLOYMENT, "previous_endpoint_config_name": "c-gone"}, hook)
+    assert "c-gone no longer exists" in roll_back(deployment(previous_endpoint_config_name="c-gone"), hook)
     assert ("endpoint", "courier") in sagemaker.things
-    assert "deleted" in roll_back({**first, "action": "created"}, hook)
+    assert "deleted" in roll_back(deployment(previous_endpoint_config_name="", action="created"), hook)
     assert ("endpoint", "courier") not in sagemaker.things
 
 
@@ -144,7 +147,7 @@ def test_only_what_nothing_uses_is_retired(sagemaker: FakeSageMaker) -> None:
     del sagemaker.things["endpoint_config", "c-other"]
     assert f"model {old_model}" in retire_superseded(DEPLOYMENT, hook)["deleted"]
     assert retire_superseded(DEPLOYMENT, hook) == {"deleted": [], "kept": []}  # a retry
-    assert retire_superseded({**DEPLOYMENT, "previous_endpoint_config_name": ""}, hook)["deleted"] == []
+    assert retire_superseded(deployment(previous_endpoint_config_name=""), hook)["deleted"] == []
 
 
 def test_a_config_an_update_is_going_to_is_in_use(sagemaker: FakeSageMaker) -> None:

@@ -48,14 +48,12 @@ def begin(task: EndpointDeployOperator) -> SageMakerWaitTrigger:
     return trigger
 
 
-def go_on(
-    sagemaker: FakeSageMaker, trigger: SageMakerWaitTrigger, status: str = "success", **changes: Any
-) -> dict[str, Any]:
+def go_on(sagemaker: FakeSageMaker, trigger: SageMakerWaitTrigger, status: str = "success", **changes: Any) -> Any:
     """What the triggerer and the scheduler do: a fresh operator resumes with the event."""
     return operator(sagemaker, **changes).resume(context(), trigger._event(status, "", "late"))
 
 
-def deploy(sagemaker: FakeSageMaker, **changes: Any) -> dict[str, Any]:
+def deploy(sagemaker: FakeSageMaker, **changes: Any) -> Any:
     trigger = begin(operator(sagemaker, **changes))
     sagemaker.finish_deployment("courier")
     return go_on(sagemaker, trigger, **changes)

@@ -42,7 +42,7 @@ def approval(registration: Any) -> ModelApprovalOperator:
 
 
 def test_nobody_is_asked_when_the_registration_says_so(sagemaker: FakeSageMaker) -> None:
-    assert approval(register(sagemaker, "j")).execute({}) == {"decision": "not asked"}  # type: ignore[typeddict-item]
+    assert approval(register(sagemaker, "j")).execute({}) == {"decision": "not asked"}
 
 
 def test_a_person_is_asked_with_the_figures_and_the_time_limit_of_the_run(sagemaker: FakeSageMaker) -> None:
@@ -76,5 +76,5 @@ def test_no_answer_in_time_fails_and_leaves_the_registry_alone(sagemaker: FakeSa
     task = approval(register(sagemaker, "j", ask=True))
     late: Any = {"error": "late", "error_type": "timeout"}
     with pytest.raises(AirflowFailException, match="start a new run"):
-        task.execute_complete({}, late)  # type: ignore[typeddict-item]
+        task.execute_complete({}, late)
     assert sagemaker.called("update_model_package") == []
