@@ -85,6 +85,7 @@ def test_it_runs_weekly_or_on_drift_one_at_a_time(dag: Any) -> None:
 def test_every_param_of_the_form_is_used(dag: Any) -> None:
     wings = Path(dag.fileloc).parents[1] / "plugins" / "scones"
     flow = "".join(path.read_text() for path in [Path(dag.fileloc), *wings.glob("*/tasks.py")])
+    flow += str(dag.get_task("train_model").hyperparameters)
     for name in dag.params:
         used = f'params["{name}"]' in flow or f"params.{name}" in flow or f'"{name}"' in flow
         assert used, f"the param {name} is in the form and nothing reads it"
