@@ -298,7 +298,7 @@ def test_label_from_another_site_is_refused(site: Site, page: Any) -> None:
         assert answer.status_code == 400
 
 
-PAGES = ("/scones/", "/scones/rejects", "/scones/nothing")
+PAGES = ("/scones/", "/scones/rejects", "/scones/trainings", "/scones/nothing")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])

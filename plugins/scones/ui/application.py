@@ -28,7 +28,8 @@ from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
 from scones.monitoring.index import DagRun
 from scones.ui import pages, rejects
-from scones.ui.aws import NoSuchResourceError, describe, store, with_costs
+from scones.ui.aws import NoSuchResourceError, describe, read_trainings, store, with_costs
+from scones.ui.trainings import lineage_page, trainings_page
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def build_application(parent: Any = None) -> FastAPI:
         ("/evaluations/{job_name}", evaluation, readers["reports"]),
         ("/runs/{dag_id}/{run_id:path}", run, _may("GET")),
         ("/resources/{kind}/{name:path}", resource, _may("GET", "train_and_deploy")),
+        ("/trainings", trainings, _may("GET", "train_and_deploy")),
+        ("/lineage/{job_name}", lineage, _may("GET", "train_and_deploy")),
         ("/rejects", reject_queue, readers["batches"]),
         ("/rejects/{token}", reject_picture, readers["batches"]),
     ):
@@ -170,6 +173,22 @@ def resource(request: Request, kind: str, name: str) -> HTMLResponse:
         return HTMLResponse(pages.resource(_base(request), describe(kind, name)))
     except NoSuchResourceError as error:
         raise HTTPException(404, str(error)) from error
+
+
+def trainings(
+    request: Request, a: Annotated[str, Query(max_length=63)] = "", b: Annotated[str, Query(max_length=63)] = ""
+) -> HTMLResponse:
+    """All training runs, two of them side by side."""
+    return HTMLResponse(trainings_page(_base(request), read_trainings(store()), a, b))
+
+
+def lineage(request: Request, job_name: str) -> HTMLResponse:
+    """What a model was made of, and what it answered."""
+    bucket = store()
+    found = next((one for one in read_trainings(bucket) if one.name == job_name), None)
+    if found is None:
+        raise HTTPException(404, "There is no such training job among the newest.")
+    return HTMLResponse(lineage_page(bucket, _base(request), found, pages.endpoints(bucket)))
 
 
 def reject_queue(request: Request, offset: Annotated[int, Query(ge=0, le=10**6)] = 0) -> HTMLResponse:

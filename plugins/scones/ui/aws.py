@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from threading import Lock
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
+from scones.aws import layout
 from scones.aws.errors import code_of
 from scones.aws.resources import stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID
+from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.jobs.links import has_console
+from scones.training.model_package import artifact_of
+from scones.training.registry import LOOK_BACK, ModelRegistryHook
+from scones.training.served import container_of
 from scones.ui.pages import Endpoint
 from scones.ui.resources import LOG_LINES, PAGES, Described, Page, endpoint_cost
+from scones.ui.trainings import SHOWN_TRAININGS, Training
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +90,34 @@ def with_costs(endpoints: Sequence[Endpoint], hook: SageMakerResourcesHook | Non
         return endpoint_cost(endpoint, config, now, real=real) if endpoint and config else ""
 
     return [replace(one, cost=cost(one.name)) for one in endpoints]
+
+
+def read_trainings(bucket: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
+    """The newest training jobs, each with its version, its evaluation, and where it is live."""
+    hook = hook or ModelRegistryHook(aws_conn_id=AWS_CONN_ID)
+    real = has_console(hook.conn_client_meta.endpoint_url)
+    packages = {artifact_of(one)[1]: one for one in islice(hook.packages(MODEL_PACKAGE_GROUP), LOOK_BACK)}
+    artifacts = {one["ModelPackageArn"]: url for url, one in packages.items()}
+    live: dict[str, list[str]] = {}
+    for summary in hook.pages("list_endpoints", "Endpoints"):
+        container = container_of(hook.served_model(summary["EndpointName"]) or {})
+        url = container.get("ModelDataUrl") or artifacts.get(container.get("ModelPackageName", ""), "")
+        live.setdefault(url, []).append(summary["EndpointName"])
+
+    def read(name: str) -> Training:
+        job = hook.training_job(name) or {"TrainingJobName": name}
+        artifact = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
+        try:
+            evaluation = bucket.read_json(layout.evaluation(name, "evaluation.json")) or {}
+        except DamagedDocumentError as error:
+            log.warning("%s: the figures of %s are not shown", error, name)
+            evaluation = {}
+        refused, endpoints = bucket.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
+        return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, real=real)
+
+    jobs = hook.pages("list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder="Descending")
+    with ThreadPoolExecutor(8) as executor:
+        return list(executor.map(read, [one["TrainingJobName"] for one in islice(jobs, SHOWN_TRAININGS)]))
 
 
 def _log(page: Page, name: str, logs: Any) -> list[str]:

@@ -53,6 +53,10 @@ class Endpoint:
     reports: Sequence[IndexEntry]
     cost: str = ""
 
+    def path(self, entry: IndexEntry) -> str:
+        """Where a report's page is, below the pages."""
+        return f"reports/{self.name}/{entry.report_id}"
+
     @property
     def trends(self) -> list[dict[str, Any]]:
         """The course of the last reports that had records, and the newest value."""
@@ -98,8 +102,8 @@ def run_documents(bucket: ObjectStore, base: str, run: DagRun, show: int) -> str
         for entry in endpoint.reports:
             if entry.run != run:
                 continue
-            name, job = endpoint.name, entry.training_job_name
-            documents.append({"title": f"Monitoring {name}", "url": f"{base}/reports/{name}/{entry.report_id}"})
+            job = entry.training_job_name
+            documents.append({"title": f"Monitoring {endpoint.name}", "url": f"{base}/{endpoint.path(entry)}"})
             if job and run.dag_id == "train_and_deploy" and bucket.exists(layout.evaluation(job, "evaluation.html")):
                 documents.append({"title": "Evaluation", "url": f"{base}/evaluations/{job}"})
     batch_id = batch_id_for(run.dag_id, run.run_id)

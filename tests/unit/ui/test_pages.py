@@ -118,6 +118,7 @@ def application() -> Iterator[Any]:
     may = application._may
     patch.setattr(application, "_may", lambda *_: Depends(lambda: None))
     patch.setattr(application, "store", lambda: ObjectStore("b", client=FakeS3()))
+    patch.setattr(application, "read_trainings", lambda _: [])
     patch.setattr(application, "with_costs", lambda endpoints: endpoints)
     patch.setattr(application, "describe", lambda kind, name: _describe(kind, name))
     app = application.build_application()
@@ -160,6 +161,9 @@ LONG, HOSTILE = "x" * 5000, "%3Cscript%3E%00%0d%0a%ff"
         *(f"/resources/{part}" for part in ("training-jobs/", f"training-jobs/{HOSTILE}", f"volcanoes/{LONG}", "x/y")),
         "/nothing",
         f"/runs/{HOSTILE}/{HOSTILE}",
+        f"/trainings?a={LONG}",
+        f"/lineage/{LONG}",
+        f"/lineage/{HOSTILE}",
         "/reports/..%2f..%2fconfig/x",
         "/rejects?offset=-1",
         f"/rejects?offset={LONG}",
@@ -176,7 +180,8 @@ def test_what_is_not_there_or_not_right_is_said_in_a_sentence(application: Any, 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/rejects", "/runs/%3Cscript%3E/%3Cscript%3E", f"/runs/d/{LONG}", "/rejects?offset=999999"]
+    "path",
+    ["/", "/rejects", "/trainings", "/runs/%3Cscript%3E/%3Cscript%3E", f"/runs/d/{LONG}", "/rejects?offset=999999"],
 )
 def test_pages_with_nothing_to_show_say_so(application: Any, path: str) -> None:
     answer = ask(application, "GET", path)
@@ -225,5 +230,15 @@ def test_the_pages_are_not_for_strangers() -> None:
     from scones.ui.application import build_application
 
     app = build_application()
-    paths = ("/", "/rejects", "/rejects/t", "/resources/training-jobs/j", "/runs/d/r", "/batches/b", "/reports/a/b")
+    paths = (
+        "/",
+        "/rejects",
+        "/rejects/t",
+        "/trainings",
+        "/lineage/j",
+        "/resources/training-jobs/j",
+        "/runs/d/r",
+        "/batches/b",
+        "/reports/a/b",
+    )
     assert {ask(app, "GET", path).status_code for path in paths} == {401}
