@@ -32,7 +32,7 @@ def sagemaker_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "AWS_ENDPOINT_URL": EMULATOR,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
-        "SAGEMAKER_LOCAL_ACCOUNT_ID": "000000000000",
+        "SAGEMAKER_LOCAL_ACCOUNT_ID": "0" * 12,
         **os.environ,
     }
     command = [sys.executable, "-m", "sagemaker_local", "--port", str(port), "--data-dir", str(folder)]

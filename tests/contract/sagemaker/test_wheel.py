@@ -27,7 +27,7 @@ import pytest
 
 def test_a_client_lists_what_it_made(sagemaker_client, sagemaker_local):
     arn = sagemaker_client.create_model_package_group(ModelPackageGroupName="g")["ModelPackageGroupArn"]
-    assert arn == "arn:aws:sagemaker:us-east-1:000000000000:model-package-group/g"
+    assert arn.startswith("arn:aws:sagemaker:us-east-1:" + "0" * 12 + ":model-package-group/")
     [found] = sagemaker_client.list_model_package_groups()["ModelPackageGroupSummaryList"]
     assert found["ModelPackageGroupName"] == "g"
     with pytest.raises(urllib.error.HTTPError):
@@ -35,7 +35,7 @@ def test_a_client_lists_what_it_made(sagemaker_client, sagemaker_local):
 
 
 def test_the_runtime_answers_too(sagemaker_runtime_client):
-    with pytest.raises(sagemaker_runtime_client.exceptions.ClientError, match="of account 000000000000 not found"):
+    with pytest.raises(sagemaker_runtime_client.exceptions.ClientError, match="of account 0+ not found"):
         sagemaker_runtime_client.invoke_endpoint(EndpointName="none", Body=b"x")
 """
 
