@@ -44,6 +44,8 @@ from embedded.patches.eventbridge import let_sagemaker_announce
 from embedded.patches.lambda_task import call_lambda_as_aws_does
 from embedded.patches.lambda_workers import (
     QUEUE_SECONDS,
+    count_calls_by_trace,
+    log_by_environment,
     own_temporary_folder,
     queue_invocations,
     refuse_absent_pythons,
@@ -51,20 +53,25 @@ from embedded.patches.lambda_workers import (
 )
 from embedded.patches.s3 import keep_versions_on_disk
 from embedded.patches.step_functions import honour_map_paths, keep_aborted_executions_aborted
+from sagemaker_local.box import Box, Network, open_box
+from sagemaker_local.box.relay import App, with_relays
 
 
-def apply_patches(folder: Path) -> None:
+def apply_patches(folder: Path, box: Box | None) -> None:
     """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError for another version.
 
     Args:
         folder: where unpacked Lambda code goes.
+        box: what Python functions run in, if anything.
     """
     check_version()
     from ministack.core import lambda_runtime
     from ministack.services import cloudwatch, eventbridge, lambda_svc, s3, stepfunctions
     from ministack.services.cloudformation import provisioners
 
-    run_functions_as_lambda(lambda_runtime, lambda_svc, folder)
+    run_functions_as_lambda(lambda_runtime, lambda_svc, folder, box)
+    log_by_environment(lambda_svc)
+    count_calls_by_trace(lambda_svc)
     refuse_absent_pythons(lambda_svc, provisioners)
     queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
     call_lambda_as_aws_does(stepfunctions, lambda_svc)
@@ -81,7 +88,11 @@ def main() -> None:
     # MiniStack opens this one on every interface and at a fixed port, which two platforms on one machine cannot share.
     os.environ.setdefault("IOT_MTLS_ENABLED", "0")
     folder = own_temporary_folder(Path(os.environ.get("STATE_DIR") or tempfile.mkdtemp(prefix="ministack-")))
-    apply_patches(folder / "functions")
+    port = int(os.environ.get("GATEWAY_PORT", "4566"))
+    os.environ.setdefault("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")  # for functions; MiniStack's own default
+    endpoints = [url for name, url in os.environ.items() if name.startswith("AWS_ENDPOINT_URL")]
+    box = open_box(endpoints, "Python functions of Lambda")
+    apply_patches(folder / "functions", box)
     from ministack import app
 
     guard(
@@ -89,13 +100,17 @@ def main() -> None:
         allowed_hosts=os.environ.get("SCONES_ALLOWED_HOSTS", "").split(","),
         secret_key=os.environ.get("SCONES_VERIFIED_SECRET_KEY") or None,
     )
-    serve(os.environ["BIND_HOST"], int(os.environ.get("GATEWAY_PORT", "4566")))
+    network = box.network if box else None
+    serve(with_relays(app.app, network, endpoints, port), os.environ["BIND_HOST"], port, network)
 
 
-def serve(host: str, port: int) -> None:
-    """Serve MiniStack by uvicorn, by which an image of a batch takes half its processor time."""
+def serve(app: App, host: str, port: int, network: Network | None) -> None:
+    """Serve MiniStack by uvicorn, by which an image of a batch takes half its processor time.
+
+    Args:
+        network: where it listens at the same port as well.
+    """
     import uvicorn
-    from ministack.app import app
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:  # a burst of connections must not end at the soft limit
@@ -103,7 +118,7 @@ def serve(host: str, port: int) -> None:
     # uvicorn raises the signal again once it has shut down; by then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -114,6 +129,8 @@ def serve(host: str, port: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=3,
     )
+    sockets = [config.bind_socket()] + ([network.listen(port)] if network else [])
+    uvicorn.Server(config).run(sockets=sockets)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import IO
 import uvicorn
 
 from sagemaker_local.app import create_app
+from sagemaker_local.box import open_box
+from sagemaker_local.box.relay import with_relays
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
 from sagemaker_local.guard import Guard
@@ -49,9 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     # uvicorn raises the signal again once it has shut down; by then there is nothing left to end.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
+    box = context.processes.box = open_box(config.endpoints, "Containers (training, processing, models)")
+    network = box.network if box else None
+    app = with_relays(create_app(context), network, config.endpoints, config.port)
     # Container logs and answers matter here, not one line per request.
-    uvicorn.run(
-        Guard(create_app(context), allowed_hosts=config.allowed_hosts, secret_key=config.secret_key),
+    settings = uvicorn.Config(
+        Guard(app, allowed_hosts=config.allowed_hosts, secret_key=config.secret_key),
         http=TimedProtocol,
         host=config.host,
         port=config.port,
@@ -60,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         proxy_headers=False,  # nothing stands in front of it, and looking for them costs every invocation
         timeout_graceful_shutdown=10,
     )
+    sockets = [settings.bind_socket()] + ([network.listen(config.port)] if network else [])
+    uvicorn.Server(settings).run(sockets=sockets)
     return 0
 
 

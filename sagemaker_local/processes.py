@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from sagemaker_local.box import Box, Network, python_folders
 from sagemaker_local.config import DATA_DIR_MARKER
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+PROJECT_ROOT = PACKAGE.parent
+OPT_ML = "/opt/ml"
 
 
 class Container:
@@ -53,9 +56,13 @@ class Container:
 
 
 class Processes:
-    """Starts containers for one service and clears away what an earlier, killed service left running."""
+    """Starts containers for one service and clears away what an earlier, killed service left running.
 
-    def __init__(self, data_dir: Path) -> None:
+    Each runs in a box, if there is one: the directory it is given is /opt/ml there, and /tmp its own.
+    """
+
+    def __init__(self, data_dir: Path, box: Box | None = None) -> None:
+        self.box = box
         self._marker = str(data_dir.resolve())
 
     def spawn(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Container:
@@ -64,6 +71,8 @@ class Processes:
         The log is a file, not a pipe, so that a container outlives a killed service without blocking or SIGPIPE, and no
         line is lost. Raises OSError when the command cannot be started.
         """
+        if self.box is not None:
+            command, env = self._boxed(self.box, command, cwd), {**env, "HOME": "/tmp"}  # noqa: S108 - of its own
         paths = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **env, DATA_DIR_MARKER: self._marker}
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +87,32 @@ class Processes:
                 start_new_session=True,
             )
         return Container(process, log)
+
+    @property
+    def boxed_network(self) -> Network | None:
+        """The network that containers have of their own, if any."""
+        return self.box.network if self.box else None
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection to 127.0.0.1:`port` where containers are. Raises OSError."""
+        network = self.boxed_network
+        return network.connect(port) if network else socket.create_connection(("127.0.0.1", port), timeout=5)
+
+    def free_port(self) -> int:
+        """A port of 127.0.0.1 that nobody listens on now, where containers are."""
+        network = self.boxed_network
+        with network.listen(0) if network else socket.create_server(("127.0.0.1", 0)) as probe:
+            return int(probe.getsockname()[1])
+
+    def _boxed(self, box: Box, command: Sequence[str], root: Path) -> list[str]:
+        """The command in a box with its root at /opt/ml as well as where it is, and what an image's command names."""
+        temporary = root / ".tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        named = [word for word in command[1:] if word.startswith("/") and Path(word).exists()]
+        paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path != str(PROJECT_ROOT)]
+        readable = {path: Path(path) for path in [str(PACKAGE), *named, *filter(None, paths)]}
+        own = {OPT_ML: root, str(root): root, "/tmp": temporary}  # noqa: S108 - the place in the box
+        return box.command(command, cwd=str(root), readable=python_folders() | readable, writable=own)
 
     def end_leftovers(self) -> list[int]:
         """SIGKILL every process that carries this data directory's marker, and return their ids.
@@ -97,10 +132,3 @@ class Processes:
                 continue
         psutil.wait_procs([psutil.Process(pid) for pid in ended if psutil.pid_exists(pid)], timeout=5)
         return ended
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -21,9 +21,13 @@ PACKAGES = (
 )  # fmt: skip
 
 
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+
+
 def lambda_packages(folder: Path) -> list[Path]:
-    """Fill a folder with links to `PACKAGES` of the Python that runs this. Returns what they point at."""
+    """Fill a folder with `BOOTSTRAP` and links to `PACKAGES` of the Python that runs this. Returns where they lead."""
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(BOOTSTRAP, folder)
     targets = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)

@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from embedded.functions.code import Unpacked
+from embedded.functions.code import BOOTSTRAP, Unpacked
 from embedded.functions.pythons import Python
+from sagemaker_local.box import Box
 
-BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 INIT_SECONDS = 10.0  # Lambda's: a start that takes longer goes on at the invocation's expense
 RESPONSE_LIMIT = 6_291_556  # bytes, Lambda's
 LOG_LIMIT = 4 * 2**20  # bytes kept of what one invocation prints
@@ -70,13 +70,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Platform:
-    """What all environments share, and what they ask MiniStack for."""
+    """What all environments share, and what they ask MiniStack for.
+
+    `packages` is a folder of `code.lambda_packages`, `linked` where its links lead.
+    """
 
     packages: Path
+    linked: Sequence[Path]
     unpacked: Unpacked
     python: Callable[[str], Python | None]
     layers: Callable[[dict[str, Any]], Sequence[bytes]]
     variables: Callable[[dict[str, Any]], dict[str, str]]
+    box: Box | None = None
 
 
 class Environment:
@@ -160,19 +165,14 @@ class Environment:
         self._folders = [code, layers, own]
         version = self.config.get("Version", "$LATEST")
         self.log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
-        variables = self._platform.variables(self.config) | {
-            "AWS_LAMBDA_LOG_STREAM_NAME": self.log_stream,
-            "LAMBDA_TASK_ROOT": str(code),
-            "LAMBDA_RUNTIME_DIR": str(self._platform.packages),
-            "LAMBDA_LAYERS_ROOT": str(layers),
-            "TMPDIR": str(own),
-        }
+        command, places = self._placed(python, code, layers, own)
+        variables = self._platform.variables(self.config) | {"AWS_LAMBDA_LOG_STREAM_NAME": self.log_stream} | places
         self._connection, theirs = socket.socketpair()
         self._output, writing = os.pipe()
         os.set_blocking(self._output, False)
         try:
             self._proc = subprocess.Popen(
-                [str(python.executable), "-I", "-S", "-X", "utf8", str(BOOTSTRAP)],
+                command,
                 stdin=theirs.fileno(),
                 stdout=writing,
                 stderr=writing,
@@ -193,6 +193,21 @@ class Environment:
             said = json.loads(payload)
             raise Failure(said["errorType"], said["errorMessage"], said)
         self._cold = False
+
+    def _placed(self, python: Python, code: Path, layers: Path, own: Path) -> tuple[list[str], dict[str, str]]:
+        """The command, and the variables that say where things are: in a box, where they are on AWS."""
+        packages, box = self._platform.packages, self._platform.box
+        task, runtime, opt = "/var/task", "/var/runtime", "/opt"
+        if box is None:
+            task, runtime, opt = str(code), str(packages), str(layers)
+        command = [str(python.executable), "-I", "-S", "-X", "utf8", f"{runtime}/{BOOTSTRAP.name}"]
+        places = {"LAMBDA_TASK_ROOT": task, "LAMBDA_RUNTIME_DIR": runtime, "LAMBDA_LAYERS_ROOT": opt}
+        if box is None:
+            return command, places | {"TMPDIR": str(own)}
+        readable = {task: code, runtime: packages, opt: layers, str(python.prefix): python.prefix}
+        readable |= {str(path): path for path in self._platform.linked}
+        tmp = {"/tmp": own}  # noqa: S108 - the place in the box
+        return box.command(command, cwd=task, readable=readable, writable=tmp), places
 
     def _end(self) -> None:
         proc, self._proc = self._proc, None

@@ -19,6 +19,7 @@ from embedded.functions import pythons
 from embedded.functions.code import Unpacked, lambda_packages
 from embedded.functions.execution import Environment, Invocation, Platform
 from embedded.patches.checks import replaceable, require
+from sagemaker_local.box import Box
 
 QUEUE_SECONDS = 120.0
 
@@ -27,26 +28,28 @@ _PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED", "AWS_CONFIG_FILE"
               "NO_PROXY", "no_proxy", MARKER)  # fmt: skip
 
 
-def run_functions_as_lambda(runtime: Any, service: Any, folder: Path) -> None:
+def run_functions_as_lambda(runtime: Any, service: Any, folder: Path, box: Box | None = None) -> None:
     """Run Python functions in `Environment`s instead of under MiniStack's worker script.
 
     Args:
         folder: for unpacked code; what is in it is removed.
+        box: what they run in, if anything.
     """
     for name in ("acquire_worker", "release_worker", "kill_workers", "execution_credentials"):
         require(hasattr(runtime, name), f"its pool of Lambda workers has no {name}")
     execute = replaceable(service, "_execute_function_warm", ("func", "event", "request_id"))
-    emit_logs = replaceable(service, "_emit_lambda_logs", ("func", "request_id", "log_text", "error", "duration_ms"))
     worker_class = replaceable(runtime, "_worker_class_for", ("config",))
     shutil.rmtree(folder, ignore_errors=True)
     packages = folder / "runtime"
-    lambda_packages(packages)
+    linked = lambda_packages(packages)
     platform = Platform(
         packages=packages,
+        linked=linked,
         unpacked=Unpacked(folder / "unpacked"),
         python=pythons.find,
         layers=lambda config: [zip_ for one in config.get("Layers") or [] if (zip_ := service._resolve_layer_zip(one))],
         variables=lambda config: _variables(runtime, config),
+        box=box,
     )
 
     def worker_class_for(config: dict[str, Any]) -> Callable[..., Any]:
@@ -78,6 +81,14 @@ def run_functions_as_lambda(runtime: Any, service: Any, folder: Path) -> None:
         result = {"body": body, "log": "\n".join(answer.log), "log_source": (environment.log_stream, answer.log)}
         return result | ({"error": True} if answer.failed else {})
 
+    service._execute_function_warm = execute_function_warm
+    runtime._worker_class_for = worker_class_for
+
+
+def log_by_environment(service: Any) -> None:
+    """Write what an environment logs into a stream of its own, as it is; MiniStack makes one for each invocation."""
+    emit_logs = replaceable(service, "_emit_lambda_logs", ("func", "request_id", "log_text", "error", "duration_ms"))
+
     def emit_lambda_logs(
         func: dict[str, Any], request_id: str, log_text: str, error: bool, duration_ms: int, *, log_source: Any = None
     ) -> None:
@@ -90,17 +101,19 @@ def run_functions_as_lambda(runtime: Any, service: Any, folder: Path) -> None:
         group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
         _write_log(cloudwatch_logs, group, *log_source)
 
+    service._emit_lambda_logs = emit_lambda_logs
+
+
+def count_calls_by_trace(service: Any) -> None:
+    """Take how many functions called one another before a request from the trace header, where Lambda keeps it."""
+    depth_of = replaceable(service, "_inbound_invoke_depth", ("headers",))
+
     def inbound_depth(headers: dict[str, str]) -> int:
-        """How many functions called one another before this request: Lambda's own count in the trace header."""
         _, _, lineage = headers.get("x-amzn-trace-id", "").partition(";Lineage=")
         count = lineage.split(";")[0].rpartition(":")[2]
         return int(count) if count.isascii() and count.isdigit() else depth_of(headers)
 
-    depth_of = replaceable(service, "_inbound_invoke_depth", ("headers",))
     service._inbound_invoke_depth = inbound_depth
-    service._execute_function_warm = execute_function_warm
-    service._emit_lambda_logs = emit_lambda_logs
-    runtime._worker_class_for = worker_class_for
 
 
 def refuse_absent_pythons(service: Any, provisioners: Any) -> None:

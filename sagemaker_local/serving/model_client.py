@@ -7,8 +7,9 @@ of the latency that InvokeEndpoint adds.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,10 +173,21 @@ class _Connection(asyncio.Protocol):
 
 
 class ModelClient:
-    """Pooled connections to 127.0.0.1:`port`, at most `max_connections` at once; further calls wait in order."""
+    """Pooled connections to 127.0.0.1:`port`, at most `max_connections` at once; further calls wait in order.
 
-    def __init__(self, port: int, *, max_connections: int = 32, max_body: int = 6 * 1024 * 1024) -> None:
+    `connect` makes them where the server is in a network of its own; it may block and raises OSError.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        max_connections: int = 32,
+        max_body: int = 6 * 1024 * 1024,
+        connect: Callable[[int], socket.socket] | None = None,
+    ) -> None:
         self.port = port
+        self.connect = connect
         self.max_connections = max_connections
         self.max_body = max_body
         self._host = f"127.0.0.1:{port}".encode()
@@ -239,7 +251,11 @@ class ModelClient:
                 return connection
         try:
             async with asyncio.timeout_at(deadline):
-                _, connection = await loop.create_connection(lambda: _Connection(self.max_body), "127.0.0.1", self.port)
+                where: dict[str, Any] = {"host": "127.0.0.1", "port": self.port}
+                if self.connect is not None:
+                    where = {"sock": await loop.run_in_executor(None, self.connect, self.port)}
+                    where["sock"].setblocking(False)
+                _, connection = await loop.create_connection(lambda: _Connection(self.max_body), **where)
         except TimeoutError:
             raise ExchangeTimeoutError("no connection to the model server in time", sent=sent) from None
         except OSError as error:

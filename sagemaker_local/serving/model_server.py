@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_local.processes import Container, Processes, free_port
+from sagemaker_local.processes import Container, Processes
 from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
 from sagemaker_local.serving.settings import ServingSettings
 
@@ -207,7 +207,7 @@ class ModelServer:
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
-        port = free_port()
+        port = self._processes.free_port()
         own = {"SM_ML_ROOT": str(self.spec.root), "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
             container = await self._spawn({**self.spec.environment, **own})
@@ -232,7 +232,10 @@ class ModelServer:
 
         threading.Thread(target=wait, name=f"wait {self.instance_id}", daemon=True).start()
         self._client = ModelClient(
-            port, max_connections=self._settings.connections_per_instance, max_body=self.spec.max_answer
+            port,
+            max_connections=self._settings.connections_per_instance,
+            max_body=self.spec.max_answer,
+            connect=self._processes.connect if self._processes.boxed_network else None,
         )
 
     async def _spawn(self, environment: dict[str, str]) -> Container:
@@ -288,7 +291,7 @@ class ModelServer:
         """One health check on a connection of its own: the pool may be full of invocations."""
         if self._client is None:
             return False
-        client = ModelClient(self._client.port, max_connections=1)
+        client = ModelClient(self._client.port, max_connections=1, connect=self._client.connect)
         try:
             response = await client.request(b"GET", b"/ping", (), b"", timeout)
         except ExchangeError:

@@ -15,7 +15,6 @@ from sagemaker_local.job_kind import JobKind
 from sagemaker_local.logs import TRANSFORM_GROUP
 from sagemaker_local.mlroot import container_environment
 from sagemaker_local.models import find_model
-from sagemaker_local.processes import free_port
 from sagemaker_local.transform.records import RecordTooLargeError, assemble, payloads
 from sagemaker_local.transform.server import ModelServer
 
@@ -60,7 +59,7 @@ class TransformRun(ContainerRun):
     def _start_server(self, container: dict[str, object]) -> ModelServer:
         body = self.job.body
         image = self.ctx.images.find(str(container["Image"]))
-        port = free_port()
+        port = self.ctx.processes.free_port()
         own = {
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_BATCH": "true",
@@ -72,7 +71,7 @@ class TransformRun(ContainerRun):
         environment = container_environment(self.ctx, self.root, image, own, given)
         started = self.spawn([*image.command, "serve"], environment)
         timeout = (body.get("ModelClientConfig") or {}).get("InvocationsTimeoutInSeconds", DEFAULT_TIMEOUT)
-        return ModelServer(started, port, timeout)
+        return ModelServer(started, lambda: self.ctx.processes.connect(port), timeout)
 
     def _transform_all(self, server: ModelServer, bucket: str, files: dict[str, str]) -> None:
         """A few objects move at once, but no more than MaxConcurrentTransforms are with the model."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
+from collections.abc import Callable
 
 from sagemaker_local.container_run import JobFailed, signal_text
 from sagemaker_local.processes import Container
@@ -14,11 +16,11 @@ _POLL = 0.05
 
 
 class ModelServer:
-    """A started `serve` container. Each thread keeps a connection of its own."""
+    """A started `serve` container; `connect` connects to it. Each thread keeps a connection of its own."""
 
-    def __init__(self, container: Container, port: int, timeout: float) -> None:
+    def __init__(self, container: Container, connect: Callable[[], socket.socket], timeout: float) -> None:
         self._container = container
-        self._port = port
+        self._connect = connect
         self._timeout = timeout
         self._local = threading.local()
 
@@ -29,8 +31,9 @@ class ModelServer:
             if (code := self._container.exit_code()) is not None:
                 why = signal_text(code) or f"the model server ended with exit code {code}"
                 raise JobFailed(f"AlgorithmError: {why} before it answered /ping")
+            connection = http.client.HTTPConnection("127.0.0.1")
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+                connection.sock = self._connected(2)
                 connection.request("GET", "/ping")
                 if connection.getresponse().status == http.client.OK:
                     return
@@ -46,7 +49,8 @@ class ModelServer:
         """Status and body of one `/invocations`. Raises OSError or HTTPException when there is no whole answer."""
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout)
+            connection = http.client.HTTPConnection("127.0.0.1")
+            connection.sock = self._connected(self._timeout)
             self._local.connection = connection
         try:
             connection.request("POST", "/invocations", body, headers)
@@ -56,3 +60,8 @@ class ModelServer:
             connection.close()
             self._local.connection = None
             raise
+
+    def _connected(self, timeout: float) -> socket.socket:
+        connected = self._connect()
+        connected.settimeout(timeout)
+        return connected

@@ -115,6 +115,8 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 def start(folder: Path, settings: EmbeddedSettings) -> Platform:
     platform = Platform(replace(settings, run_dir=folder, aws_port=free_port(), lambda_concurrency=SLOTS))
+    # No box: the functions of these tests tell by files what they do.
+    platform.service.environment = {**platform.service.environment, "SCONES_BOX": "off"}
     platform.service.start()
     platform.service.wait_ready()
     return platform
@@ -398,6 +400,8 @@ def test_another_version_is_refused_with_what_to_do() -> None:
     "patch",
     [
         lambda module: lambda_workers.run_functions_as_lambda(module, module, Path("unused")),
+        lambda_workers.log_by_environment,
+        lambda_workers.count_calls_by_trace,
         lambda module: lambda_workers.refuse_absent_pythons(module, module),
         lambda module: lambda_workers.queue_invocations(module, 1),
         step_functions.keep_aborted_executions_aborted,

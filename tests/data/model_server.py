@@ -19,6 +19,9 @@ BEHAVIOUR = json.loads(FOUND.read_text()) if FOUND.exists() else {}
 HANGING = threading.Event()
 
 
+PROCESS = os.urandom(8).hex()  # a process id says little: each container counts its own
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -56,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         answer = {
             "model": BEHAVIOUR.get("name"),
-            "pid": os.getpid(),
+            "process": PROCESS,
             "content_type": content_type,
             "accept": self.headers.get("Accept"),
             "custom_attributes": self.headers.get("X-Amzn-SageMaker-Custom-Attributes"),

@@ -137,7 +137,11 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "threshold": dict(model.threshold),
         "captured_records": summary.records,
         "counts": counts,
-        "problems": _problems(summary),
+        "problems": {
+            "malformed_lines": summary.malformed_examples,
+            "unusable_outputs": summary.output_examples,
+            "undecodable_images": summary.undecodable_examples,
+        },
         "content_types": dict(summary.content_types.most_common(10)),
         "rejection_rate": summary.rejected / usable if usable else None,
         "class_mix": figures.class_mix(class_counts, model.baseline),
@@ -185,14 +189,6 @@ def _counts(summary: CaptureSummary, inputs: ReportInputs) -> Counts:
         "undecodable_images": summary.undecodable,
         "passed": summary.records - summary.unusable_outputs - summary.rejected,
         "rejected": summary.rejected,
-    }
-
-
-def _problems(summary: CaptureSummary) -> dict[str, list[str]]:
-    return {
-        "malformed_lines": summary.malformed_examples,
-        "unusable_outputs": summary.output_examples,
-        "undecodable_images": summary.undecodable_examples,
     }
 
 

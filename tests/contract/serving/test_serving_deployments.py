@@ -209,7 +209,7 @@ def test_properties_and_deployment_config_can_be_retained(serving, until):
 def test_new_instances_that_cannot_start_leave_the_counts_as_they_were(serving, until):
     model = serving.model()
     name = serving.in_service(serving.config(model))
-    before = serving.invoke(name)["pid"]
+    before = serving.invoke(name)["process"]
     archive = next((serving.service.folder / "data" / "endpoints" / name).rglob("model.tar.gz"))
     archive.write_bytes(b"spoiled")
     wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
@@ -218,7 +218,7 @@ def test_new_instances_that_cannot_start_leave_the_counts_as_they_were(serving, 
     assert found["EndpointStatus"] == "InService"
     assert found["FailureReason"]
     assert found["ProductionVariants"][0]["DesiredInstanceCount"] == 1
-    assert serving.invoke(name)["pid"] == before
+    assert serving.invoke(name)["process"] == before
 
 
 def test_wrong_deployment_configs_are_refused(serving, blue):

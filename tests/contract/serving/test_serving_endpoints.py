@@ -195,8 +195,8 @@ def test_nothing_else_can_be_done_while_creating(serving):
 def test_as_many_processes_as_instances(serving):
     name = serving.in_service(serving.config(serving.model(), count=3))
     assert serving.describe(name)["ProductionVariants"][0]["CurrentInstanceCount"] == 3
-    pids = {serving.invoke(name)["pid"] for _ in range(60)}
-    assert len(pids) == 3
+    processes = {serving.invoke(name)["process"] for _ in range(60)}
+    assert len(processes) == 3
 
 
 def test_every_answer_has_the_members_of_the_service_model(serving):

@@ -111,7 +111,7 @@ def test_requests_that_cannot_be_honoured(serving, endpoint):
 def test_a_crash_costs_the_request_under_way_and_no_other(serving):
     """Requests before, beside and after the one that kills the server: all but that one are answered."""
     name = serving.in_service(serving.config(serving.model()))
-    before = serving.invoke(name)["pid"]
+    before = serving.invoke(name)["process"]
 
     def call(number):
         try:
@@ -123,7 +123,7 @@ def test_a_crash_costs_the_request_under_way_and_no_other(serving):
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(call, range(12)))
     assert answers == [number if number != 5 else "ModelError" for number in range(12)]
-    assert serving.invoke(name)["pid"] != before
+    assert serving.invoke(name)["process"] != before
     assert serving.describe(name)["EndpointStatus"] == "InService"
 
 
@@ -146,14 +146,14 @@ def test_a_server_that_does_not_come_back_is_service_unavailable(serving, until)
 
 def test_a_hung_server_times_out_and_is_replaced(serving, until):
     name = serving.in_service(serving.config(serving.model()))
-    before = serving.invoke(name)["pid"]
+    before = serving.invoke(name)["process"]
     error = model_error(serving, name, {"do": "hang"})
     assert error.response["OriginalStatusCode"] == 0
     assert "Your invocation timed out" in error.response["OriginalMessage"]
 
     def another_answers() -> bool:
         try:
-            return serving.invoke(name)["pid"] != before
+            return serving.invoke(name)["process"] != before
         except ClientError as error:  # the invocation that is under way when the hung process is killed
             if error.response["Error"]["Code"] != "ModelError":
                 raise

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from embedded.functions import pythons
 from embedded.functions.code import Unpacked, lambda_packages
 from embedded.functions.execution import Answer, Environment, Invocation, Platform
+from sagemaker_local.box import open_box
 
 OWN = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,6 +64,12 @@ def flood(event, context):
     print("x" * event)
     return os.getpid()
 
+def keep(event, context):
+    path = os.path.join(tempfile.gettempdir(), "image.png")
+    before = open(path).read() if os.path.exists(path) else None
+    open(path, "w").write(event)
+    return before
+
 def look(event, context):
     import boto3
     return {
@@ -84,21 +92,28 @@ def zipped(**files: str) -> bytes:
     return archive.getvalue()
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+@pytest.fixture(scope="module", params=["boxed", "plain"])
+def platform(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Platform]:
+    box = open_box(["http://127.0.0.1:4566"], "these tests") if request.param == "boxed" else None
+    if box is None and request.param == "boxed":
+        pytest.skip("no user namespaces on this machine")
     folder = tmp_path_factory.mktemp("functions")
-    lambda_packages(folder / "runtime")
+    linked = lambda_packages(folder / "runtime")
 
     def variables(config: dict[str, Any]) -> dict[str, str]:
         return {"_HANDLER": config["Handler"], "AWS_LAMBDA_FUNCTION_NAME": "probe", "OWN": "yes"}
 
-    return Platform(
+    yield Platform(
         packages=folder / "runtime",
+        linked=linked,
         unpacked=Unpacked(folder / "unpacked"),
         python=pythons.find,
         layers=lambda config: config.get("LayerZips", []),
         variables=variables,
+        box=box,
     )
+    if box is not None and box.network is not None:
+        box.network.close()
 
 
 Function = Callable[..., Environment]
@@ -229,8 +244,11 @@ def test_a_function_sees_its_own_code_boto3_and_the_standard_library(
     seen = json.loads(invoke(function("code.look"), variables={"_OF_THIS_CALL": "1"}).payload)
     assert seen["version"] == list(sys.version_info[:2])
     assert seen["path"][0] == seen["cwd"] == seen["environ"]["LAMBDA_TASK_ROOT"]
-    assert seen["boto3"].startswith(str(platform.packages))
-    assert not [path for path in seen["path"] if path.endswith("site-packages") and "unpacked" not in path]
+    runtime, layers = seen["environ"]["LAMBDA_RUNTIME_DIR"], seen["environ"]["LAMBDA_LAYERS_ROOT"]
+    assert seen["boto3"].startswith(runtime)
+    assert not [path for path in seen["path"] if path.endswith("site-packages") and not path.startswith(layers)]
+    if platform.box is not None:
+        assert (seen["cwd"], runtime, layers, seen["temporary"]) == ("/var/task", "/var/runtime", "/opt", "/tmp")
     assert (seen["environ"]["OWN"], seen["environ"]["_OF_THIS_CALL"]) == ("yes", "1")
     assert seen["environ"]["_X_AMZN_TRACE_ID"] == "Root=1-2-3"
     assert "SECRET_OF_THE_USER" not in seen["environ"]
@@ -242,8 +260,23 @@ def test_a_function_sees_its_own_code_boto3_and_the_standard_library(
 
 
 def test_environments_have_a_temporary_folder_each(function: Function) -> None:
-    one, other = (json.loads(invoke(function("code.look")).payload)["temporary"] for _ in range(2))
-    assert one != other
+    """Many functions write /tmp/image.png: another execution must not read it."""
+    one, other = function("code.keep"), function("code.keep")
+    assert [json.loads(invoke(each, text).payload) for each, text in ((one, "1"), (other, "2"), (one, "3"))] == [
+        None, None, "1",
+    ]  # fmt: skip
+
+
+def test_it_ends_with_ministack_in_the_middle_of_a_handler(function: Function) -> None:
+    environment = function("code.sleep", Timeout=600)
+    assert invoke(environment, 0).payload == b"null"
+    assert environment._proc is not None
+    assert environment._connection is not None
+    family = [psutil.Process(environment._proc.pid), *psutil.Process(environment._proc.pid).children(recursive=True)]
+    environment._send(Invocation(b"600", "the-id", "the-arn", "Root=1"), 600)
+    environment._connection.shutdown(socket.SHUT_RDWR)
+    assert environment._proc.wait(20) == 1
+    assert not psutil.wait_procs(family[1:], timeout=20)[1]
 
 
 def test_layers_lie_over_each_other_and_under_the_code(function: Function) -> None:
@@ -269,14 +302,15 @@ def test_executables_of_a_package_can_be_run(function: Function) -> None:
 
 
 def test_code_is_unpacked_once_and_goes_with_its_last_environment(function: Function, platform: Platform) -> None:
-    code = zipped(code="def handler(e, c): return __file__")
+    code = zipped(code="def handler(e, c): return e")
     one, other = function(code=code), function(code=code)
-    place = Path(json.loads(invoke(one).payload))
-    assert Path(json.loads(invoke(other).payload)) == place
+    invoke(one), invoke(other)
+    place = one._folders[0]
+    assert other._folders[0] == place
     one.kill()
-    assert place.exists()
+    assert (place / "code.py").exists()
     other.kill()
-    assert not place.parent.exists()
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("runtime", [name for name in pythons.here() if name != OWN])

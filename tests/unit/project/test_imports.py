@@ -21,8 +21,9 @@ FORBIDDEN = {
     "plugins": ("lambdas", "sagemaker_local", "embedded", "infrastructure"),
     "dags": ("lambdas", "sagemaker_local", "embedded", "infrastructure", "boto3", "botocore", "numpy", "PIL", "pandas"),
 }
-# A wrapper of any service, which needs nothing but botocore: MiniStack stands behind the same one.
-SHARED = ("sagemaker_local.guard",)
+# What every service needs and which needs no other part: MiniStack stands behind the same guard, its functions in the
+# same box.
+SHARED = ("sagemaker_local.guard", "sagemaker_local.box")
 
 
 # The wings from the ground up: each may import those before it, never one after it.
