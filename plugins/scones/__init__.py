@@ -1,1 +1,1 @@
-"""Scones ML: the Airflow side. `core` thinks, `hooks` talk to AWS, `operators` and `tasks` decide, `dags/` arranges."""
+"""Scones ML: the Airflow side, a wing for each stage; `docs/architecture.md` shows them and their order."""

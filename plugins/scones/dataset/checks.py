@@ -129,29 +129,22 @@ def _graded(name: str, count: int, of: int, what: str, advice: str) -> Check:
     return Check(name, level, f"{count} of {of} training images are {what}, left out", advice)
 
 
-def check_dataset(
-    counts: dict[str, dict[str, int]],
-    exclusions: Exclusions,
-    test_images: np.ndarray,
-    image_shape: Sequence[int],
-    mini_batch_size: int,
-) -> CheckReport:
-    """All checks over a split dataset. ``counts``: images per split ("train", "validation", "test") and class name."""
-    checks = []
+def _enough(counts: dict[str, dict[str, int]], mini_batch_size: int) -> list[Check]:
+    """Whether there are images of every class, and enough for a mini-batch."""
     short = [
         f"{name} has {number} {split} image{'s' * (number != 1)}, needs {_MIN_PER_CLASS[split]}"
         for split, classes in counts.items()
         for name, number in classes.items()
         if number < _MIN_PER_CLASS[split]
     ]
-    checks.append(
+    checks = [
         Check(
             "images per class",
             ERROR if short else OK,
             "; ".join(short) or "every class is in every split",
             "Choose classes the archive has images of, or another archive or validation share.",
         )
-    )
+    ]
     for split in ("train", "validation"):
         total = sum(counts[split].values())
         if split == "train" or total < mini_batch_size:
@@ -165,43 +158,54 @@ def check_dataset(
                     f"Lower mini_batch_size to at most {max(total, 1)}, or give more images.",
                 )
             )
-    numbers = [number for number in counts["train"].values() if number]
+    return checks
+
+
+def _balance(train: dict[str, int]) -> Check:
+    numbers = [number for number in train.values() if number]
     ratio = max(numbers) / min(numbers) if numbers else 1.0
-    checks.append(
-        Check(
-            "balance",
-            WARNING if ratio > 2 and ratio <= MAX_IMBALANCE else ERROR if ratio > MAX_IMBALANCE else OK,
-            f"largest class is {ratio:.1f} times the smallest",
-            "Give more images of the small class, or leave it out.",
-        )
+    return Check(
+        "balance",
+        WARNING if ratio > 2 and ratio <= MAX_IMBALANCE else ERROR if ratio > MAX_IMBALANCE else OK,
+        f"largest class is {ratio:.1f} times the smallest",
+        "Give more images of the small class, or leave it out.",
     )
-    checks.append(Check("size", OK, "x".join(map(str, image_shape)) + " (channels, height, width) for every image"))
-    train_total = len(exclusions.keep)
-    checks += [
-        _graded(
-            "train/test leaks", exclusions.leaked, train_total, "in the test set too", "Remove them from the source."
-        ),
-        _graded(
-            "contradicting labels", exclusions.conflicting, train_total, "there with two labels", "Correct the labels."
-        ),
-        _graded(
-            "duplicates", exclusions.duplicates, train_total, "copies of another", "Remove the copies from the source."
-        ),
-        _graded(
-            "constant images", exclusions.constant, train_total, "of one single colour", "Check how they were made."
-        ),
-    ]
-    everything = np.arange(len(test_images))
-    blank = int(constant_images(test_images, everything).sum())
-    equal = len(test_images) - len(set(pixel_keys(test_images, everything)))
+
+
+def _test_set(images: np.ndarray) -> Check:
+    everything = np.arange(len(images))
+    blank = int(constant_images(images, everything).sum())
+    equal = len(images) - len(set(pixel_keys(images, everything)))
     odd = [text for number, text in ((blank, f"{blank} of one single colour"), (equal, f"{equal} copies")) if number]
-    level = ERROR if max(blank, equal) > _MAX_BAD_SHARE * len(test_images) else WARNING
-    checks.append(
-        Check(
-            "test images",
-            level if odd else OK,
-            ", ".join(odd) or "all different",
-            "The test set is used as it is: correct its source.",
-        )
+    level = ERROR if max(blank, equal) > _MAX_BAD_SHARE * len(images) else WARNING
+    return Check(
+        "test images",
+        level if odd else OK,
+        ", ".join(odd) or "all different",
+        "The test set is used as it is: correct its source.",
     )
+
+
+def check_dataset(
+    counts: dict[str, dict[str, int]],
+    exclusions: Exclusions,
+    test_images: np.ndarray,
+    image_shape: Sequence[int],
+    mini_batch_size: int,
+) -> CheckReport:
+    """All checks over a split dataset. ``counts``: images per split ("train", "validation", "test") and class name."""
+    total = len(exclusions.keep)
+    left_out = (
+        ("train/test leaks", exclusions.leaked, "in the test set too", "Remove them from the source."),
+        ("contradicting labels", exclusions.conflicting, "there with two labels", "Correct the labels."),
+        ("duplicates", exclusions.duplicates, "copies of another", "Remove the copies from the source."),
+        ("constant images", exclusions.constant, "of one single colour", "Check how they were made."),
+    )
+    checks = [
+        *_enough(counts, mini_batch_size),
+        _balance(counts["train"]),
+        Check("size", OK, "x".join(map(str, image_shape)) + " (channels, height, width) for every image"),
+        *(_graded(name, count, total, what, advice) for name, count, what, advice in left_out),
+        _test_set(test_images),
+    ]
     return CheckReport(counts, checks)

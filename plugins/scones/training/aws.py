@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from scones.aws import layout
@@ -43,25 +44,40 @@ def read_served_model(
     config_name = endpoint.get("EndpointConfigName") or ""
     config = (hook.endpoint_config(config_name) if config_name else None) or {}
     variant = main_variant(endpoint, config)
-    model_name = variant.get("ModelName", "")
-    model = (hook.model(model_name) if model_name else None) or {}
+    served = ServedModel(
+        endpoint_name=endpoint_name,
+        endpoint_config=config_name,
+        variant=variant.get("VariantName", ""),
+        model_name=variant.get("ModelName", ""),
+    )
+    model = (hook.model(served.model_name) if served.model_name else None) or {}
+    served = _with_lineage(served, model, store, hook).named(classes)
+    log.info(
+        "%s serves version %s of %s, classes: %s",
+        endpoint_name,
+        served.version or "unknown",
+        served.training_job or served.model_name or "an unknown model",
+        ", ".join(served.classes) or "unknown",
+    )
+    return served
+
+
+def _with_lineage(
+    served: ServedModel, model: dict[str, Any], store: ObjectStore, hook: ModelRegistryHook
+) -> ServedModel:
     container = container_of(model)
     package = _package_of(hook, container) or {}
     metadata: dict[str, str] = package.get("CustomerMetadataProperties") or {}
-    artifact = container.get("ModelDataUrl") or container_of(
-        {"Containers": package.get("InferenceSpecification", {}).get("Containers", [])}
-    ).get("ModelDataUrl", "")
+    inference = package.get("InferenceSpecification", {})
+    artifact = container.get("ModelDataUrl") or container_of(inference).get("ModelDataUrl", "")
     job_name = metadata.get("training_job") or _job_of(hook, artifact, model.get("ModelArn"))
     job: dict[str, Any] = {}
     if job_name and not (metadata.get("dataset_version") and metadata.get("image_shape")):
         job = hook.training_job(job_name) or {}
     tags = {} if metadata.get("dataset_version") else hook.tags_of(job.get("TrainingJobArn"))
     dataset_version = metadata.get("dataset_version") or tags.get("scones:dataset_version", "")
-    served = ServedModel(
-        endpoint_name=endpoint_name,
-        endpoint_config=config_name,
-        variant=variant.get("VariantName", ""),
-        model_name=model_name,
+    return replace(
+        served,
         image=container.get("Image", ""),
         model_data_url=artifact,
         package_arn=package.get("ModelPackageArn", ""),
@@ -72,15 +88,7 @@ def read_served_model(
         classes=classes_of(read_label_map(store, dataset_version), metadata),
         image_shape=shape_of([metadata.get("image_shape"), job.get("HyperParameters", {}).get("image_shape")]),
         quality=quality_of(metadata),
-    ).named(classes)
-    log.info(
-        "%s serves version %s of %s, classes: %s",
-        endpoint_name,
-        served.version or "unknown",
-        served.training_job or served.model_name or "an unknown model",
-        ", ".join(served.classes) or "unknown",
     )
-    return served
 
 
 def read_label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scones.aws.naming import content_hash, sagemaker_name
+from scones.training.data import StagedDataset, TrainingResult
 
 INPUT_KINDS = ("recordio", "png")
 ALGORITHM = "image-classification"
@@ -65,7 +66,7 @@ class TrainingSpec:
     """All that decides a training job.
 
     Attributes:
-        dataset: answer of `stage_images` (uris, counts, classes, image_shape, dataset_version).
+        dataset: answer of `stage_images`.
         bucket: bucket of the artifacts.
         role_arn: execution role.
         image_uri: algorithm image.
@@ -79,7 +80,7 @@ class TrainingSpec:
         extra: any further CreateTrainingJob attributes, merged last (e.g. EnableManagedSpotTraining, VpcConfig).
     """
 
-    dataset: Mapping[str, Any]
+    dataset: StagedDataset
     bucket: str
     role_arn: str
     image_uri: str
@@ -128,7 +129,7 @@ def fingerprint(spec: TrainingSpec) -> str:
     )
 
 
-def _channel(name: str, uri: str, content_type: str) -> dict[str, Any]:
+def _channel(name: str, uri: str | None, content_type: str) -> dict[str, Any]:
     return {
         "ChannelName": name,
         "ContentType": content_type,
@@ -297,13 +298,8 @@ def same_work(description: Mapping[str, Any], request: Mapping[str, Any]) -> boo
     )
 
 
-def training_result(description: Mapping[str, Any], *, fingerprint: str, reused: bool) -> dict[str, Any]:
-    """Return what later tasks need of a completed job (JSON types only).
-
-    Shape: ``{"job_name", "job_arn", "model_artifacts", "image", "instance_type", "training_seconds",
-    "billable_seconds", "metrics": {"train:accuracy", "validation:accuracy"}, "hyperparameters", "fingerprint",
-    "reused"}``.
-    """
+def training_result(description: Mapping[str, Any], *, fingerprint: str, reused: bool) -> TrainingResult:
+    """Return what later tasks need of a completed job."""
     count = description["ResourceConfig"]["InstanceCount"]
     training_seconds = description.get("TrainingTimeInSeconds")
     if training_seconds is None:

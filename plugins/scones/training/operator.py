@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator, serialize
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from scones.aws import layout
 from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
 from scones.aws.resources import vpc_config
@@ -17,6 +18,7 @@ from scones.jobs.links import TrainingJobLink, has_console, persist_link
 from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.trigger import TrainingJobTrigger
 from scones.training.costs import cost_line
+from scones.training.data import TrainingResult
 from scones.training.job import (
     InvalidTrainingJobError,
     TrainingSpec,
@@ -49,7 +51,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
     A task that is marked failed in the first second or two of its deferral, before the triggerer took it up, is killed
     without anybody being told (Airflow 3.3): stop such a job by hand. Later the job is stopped.
 
-    The result (XCom) is described at `scones.training.job.training_result`.
+    The result (XCom): `scones.training.data.TrainingResult`.
 
     Args:
         dataset: answer of `stage_images`.
@@ -112,7 +114,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         self.force_retrain = force_retrain
         self._running_job = ""
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> TrainingResult:
         """Find this run's job, or a finished one that did the same work, or start one; then wait."""
         spec = self._spec()
         run_key = f"{context['ti'].dag_id}/{context['run_id']}/{context['ti'].task_id}"
@@ -145,10 +147,10 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             carry={"fingerprint": mark},
             **self.trigger_arguments(spec.max_runtime_s + STARTUP_ALLOWANCE_S),
         )
-        result: dict[str, Any] = self.wait_with(trigger, "execute_complete", context)
+        result: TrainingResult = self.wait_with(trigger, "execute_complete", context)
         return result
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None, mark: str = "") -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> TrainingResult:
         """Turn the end of the wait into a result, or into a failure that says why."""
         if not event:
             raise AirflowException("The trigger fired no event")
@@ -232,7 +234,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
 
     def _reusable_job(self, spec: TrainingSpec, mark: str) -> dict[str, Any] | None:
         store = ObjectStore(spec.bucket, aws_conn_id=self.aws_conn_id)
-        record = store.read_json(fingerprint_key(mark))
+        record = store.read_json(layout.fingerprint(mark))
         description = self._resources_hook().training_job(record["job_name"]) if record else None
         if description is None or description["TrainingJobStatus"] != "Completed":
             return None
@@ -249,7 +251,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             if not already_there(error):
                 raise
 
-    def _finish(self, context: Context, description: dict[str, Any], mark: str, *, reused: bool) -> dict[str, Any]:
+    def _finish(self, context: Context, description: dict[str, Any], mark: str, *, reused: bool) -> TrainingResult:
         self._running_job = ""
         result = training_result(description, fingerprint=mark, reused=reused)
         self.serialized_training_data = serialize(description)  # OpenLineage reads it
@@ -267,10 +269,5 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             )
         )
         store = ObjectStore(self.stack["BucketName"], aws_conn_id=self.aws_conn_id)
-        store.write_json(fingerprint_key(mark), {"job_name": result["job_name"], "metrics": result["metrics"]})
+        store.write_json(layout.fingerprint(mark), {"job_name": result["job_name"], "metrics": result["metrics"]})
         return result
-
-
-def fingerprint_key(mark: str) -> str:
-    """Return where the job that did a piece of work is remembered."""
-    return f"training/fingerprints/{mark}.json"

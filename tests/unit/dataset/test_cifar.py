@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scones.dataset import cifar
+from scones.dataset import cifar, unpack
 from scones.dataset.cifar_classes import FINE_NAMES
 from scones.dataset.errors import (
     ArchiveNotFoundError,
@@ -124,6 +124,48 @@ class TestHostile:
         packed = io.BytesIO(gzip.compress(info.tobuf() + b"short"))
         with pytest.raises((UnsafeArchiveError, CorruptArchiveError), match=r"claims|ends|damaged"):
             cifar.read_archive(packed)
+
+    def test_a_long_extended_header_costs_no_time(self) -> None:
+        # tarfile reads one with effort that grows with the square of its digits: 4 s for 40,000.
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, 40_000
+        packed = io.BytesIO(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + b"9" * 40_448))
+        with pytest.raises(UnsafeArchiveError, match="extended header of 40,000 bytes"):
+            cifar.read_archive(packed)
+
+    def test_an_archive_as_tar_programs_write_it_today_is_read(self) -> None:
+        """A time with a fraction makes a small extended header of each member."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+            for name, content in {"meta": META, "train": split(), "test": split(2)}.items():
+                info = tarfile.TarInfo(f"cifar-100-python/{name}")
+                info.size, info.mtime = len(content), 1.5
+                tar.addfile(info, io.BytesIO(content))
+        buffer.seek(0)
+        assert len(cifar.read_archive(buffer).train.labels) == 3
+
+    @pytest.mark.parametrize("kind", ["gnu", "pax"])
+    def test_a_sparse_member_is_refused(self, kind: str) -> None:
+        info = tarfile.TarInfo("cifar-100-python/train")
+        if kind == "gnu":
+            info.type = tarfile.GNUTYPE_SPARSE
+        else:
+            info.pax_headers = {"GNU.sparse.size": str(511 * 1024**2), "GNU.sparse.map": "0,0"}
+        head = info.tobuf(tarfile.PAX_FORMAT if kind == "pax" else tarfile.GNU_FORMAT)
+        with pytest.raises(UnsafeArchiveError, match="is sparse"):
+            cifar.read_archive(io.BytesIO(gzip.compress(head + bytes(1024))))
+
+    def test_a_path_is_read_in_a_process_of_its_own_with_limits(self, tmp_path: Path) -> None:
+        honest = tmp_path / "a.tar.gz"
+        honest.write_bytes(archive().getvalue())
+        assert set(unpack.unpack(honest)) == {"train", "test", "meta"}
+        with pytest.raises(UnsafeArchiveError, match="ended by signal"):
+            unpack.unpack(honest, cpu_seconds=0)
+        with pytest.raises(UnsafeArchiveError, match="more than 1,000 bytes"):
+            unpack.unpack(honest, limit=1000)
+        honest.write_bytes(b"no archive")
+        with pytest.raises(CorruptArchiveError, match="not a tar"):
+            unpack.unpack(honest)
 
     def test_many_members(self) -> None:
         with pytest.raises(UnsafeArchiveError, match="more than 100 members"):
