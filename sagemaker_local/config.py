@@ -50,12 +50,14 @@ class Config:
     def from_environment(cls, data_dir: Path, **overrides: object) -> Config:
         """Settings from the environment: the region as the AWS SDKs read it, the guard's from variables of its own.
 
-        SAGEMAKER_LOCAL_ALLOWED_HOSTS is a list with commas, SAGEMAKER_LOCAL_SECRET_KEY the secret.
+        SAGEMAKER_LOCAL_ALLOWED_HOSTS is a list with commas, SAGEMAKER_LOCAL_SECRET_KEY the secret. With
+        SAGEMAKER_LOCAL_ACCOUNT_ID, STS need not be asked which account this is.
         """
         settings: dict[str, object] = {
             "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
             "allowed_hosts": tuple(os.environ.get("SAGEMAKER_LOCAL_ALLOWED_HOSTS", "").split(",")),
             "secret_key": os.environ.get("SAGEMAKER_LOCAL_SECRET_KEY") or None,
+            "account_id": os.environ.get("SAGEMAKER_LOCAL_ACCOUNT_ID") or None,
             **{key: value for key, value in overrides.items() if value is not None},
         }
         return cls(data_dir=data_dir.resolve(), **settings)  # type: ignore[arg-type]

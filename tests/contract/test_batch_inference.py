@@ -27,6 +27,7 @@ from scones.batch.items import COLUMNS, Row
 from scones.batch.labels import accept_labels, read_accepted
 from scones.batch.operator import BatchChunkOperator
 from scones.batch.plan import ChunkReference, ChunkRequest
+from scones.batch.progress import read_live
 from scones.batch.summary import BatchLimitError, check_limits
 from scones.batch.tasks import collect
 from scones.batch.traffic import make_traffic
@@ -95,6 +96,11 @@ def test_the_same_results_whichever_way_they_fan_out(world: World, batch_id: str
     assert len(chunks) == (1 if fan_out == "distributed_map" else 2)
     reports = run_chunks(world, chunks)
     assert sum(report["classified"] for report in reports) == 6
+    # What the page of the run showed at last, before the report took its place.
+    live = read_live(world.store, batch_id)
+    assert live is not None
+    assert (live.done, live.outcomes) == (11, {"classified": 6, "rejected": 3, "failed": 2})
+    assert sorted(error for _, error in live.failures) == ["NotAnImageError"] * 2
     rows = rows_of(world, batch_id)
     assert Counter(row["outcome"] for row in rows.values()) == {"classified": 6, "rejected": 3, "failed": 2}
     assert all(list(row) == list(COLUMNS) for row in rows.values())

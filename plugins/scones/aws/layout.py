@@ -157,6 +157,12 @@ def checkpoint(batch_id: str, number: int) -> str:
     return f"{batch(batch_id)}checkpoints/{number:05d}.jsonl"
 
 
+def progress(batch_id: str, number: int | None = None) -> str:
+    """How far a chunk is, noted while it is followed; without a number, the prefix of all."""
+    folder = f"{batch(batch_id)}progress/"
+    return folder if number is None else f"{folder}{number:05d}.json"
+
+
 def results(batch_id: str) -> str:
     """Prefix of a batch's results."""
     return f"{batch(batch_id)}results/"

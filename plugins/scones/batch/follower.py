@@ -35,6 +35,7 @@ from scones.batch.items import (
     workflow_input,
 )
 from scones.batch.plan import ChunkRequest, Plan
+from scones.batch.progress import ChunkProgress
 from scones.batch.watch import EndpointWatch, Sight
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class ChunkFollower:
             await self._look()
             rows = [self._rows[item.item_id] for item in items]
             await self._write(s3, part, rows)
+            await self._note_progress(s3, rows)
             await s3.delete_object(Bucket=request.bucket, Key=checkpoint)
         return self._report(rows)
 
@@ -239,7 +241,13 @@ class ChunkFollower:
             await self._look()
             rows = list(self._rows.values())
             await self._write(s3, layout.checkpoint(self.request.batch_id, self.request.number), rows)
+            await self._note_progress(s3, rows)
             self._saved = len(rows)
+
+    async def _note_progress(self, s3: Any, rows: Sequence[Row]) -> None:
+        key = layout.progress(self.request.batch_id, self.request.number)
+        body = json.dumps(ChunkProgress.of(rows).as_dict()).encode()
+        await s3.put_object(Bucket=self.request.bucket, Key=key, Body=body, ContentType="application/json")
 
     async def _read(self, s3: Any, key: str) -> str | None:
         try:

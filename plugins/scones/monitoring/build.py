@@ -137,11 +137,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "threshold": dict(model.threshold),
         "captured_records": summary.records,
         "counts": counts,
-        "problems": {
-            "malformed_lines": summary.malformed_examples,
-            "unusable_outputs": summary.output_examples,
-            "undecodable_images": summary.undecodable_examples,
-        },
+        "problems": _problems(summary),
         "content_types": dict(summary.content_types.most_common(10)),
         "rejection_rate": summary.rejected / usable if usable else None,
         "class_mix": figures.class_mix(class_counts, model.baseline),
@@ -189,6 +185,14 @@ def _counts(summary: CaptureSummary, inputs: ReportInputs) -> Counts:
         "undecodable_images": summary.undecodable,
         "passed": summary.records - summary.unusable_outputs - summary.rejected,
         "rejected": summary.rejected,
+    }
+
+
+def _problems(summary: CaptureSummary) -> dict[str, list[str]]:
+    return {
+        "malformed_lines": summary.malformed_examples,
+        "unusable_outputs": summary.output_examples,
+        "undecodable_images": summary.undecodable_examples,
     }
 
 

@@ -20,9 +20,8 @@ ALGORITHM = "image-classification"
 _GPU_FAMILY = re.compile(r"^ml\.(p\d|g\d)")
 
 _NUM_LAYERS = {"18", "20", "32", "34", "44", "50", "56", "101", "110", "152", "200"}
-# AWS has pretrained networks of these depths alone, and they read this shape.
+# AWS has pretrained networks of these depths alone, and they read 224 x 224 pixels.
 _PRETRAINED_LAYERS = ("18", "34", "50", "101", "152", "200")
-_PRETRAINED_SIDE = "224"
 _FLAGS = {"use_pretrained_model", "use_weighted_loss", "multi_label"}
 _CHOICES: dict[str, set[str]] = {
     "num_layers": _NUM_LAYERS,
@@ -97,8 +96,7 @@ class TrainingSpec:
 def hyperparameters(spec: TrainingSpec) -> dict[str, str]:
     """Return the complete hyperparameters, all strings as the API wants them; the dataset's own facts win."""
     chosen = {key: str(value) for key, value in spec.hyperparameters.items() if value not in (None, "")}
-    for name in chosen.keys() & _FLAGS:
-        chosen[name] = {"True": "1", "False": "0"}.get(chosen[name], chosen[name])
+    chosen |= {name: {"True": "1", "False": "0"}.get(chosen[name], chosen[name]) for name in chosen.keys() & _FLAGS}
     facts = {
         "num_classes": str(len(spec.dataset["classes"])),
         "num_training_samples": str(spec.dataset["counts"]["train"]),
@@ -106,7 +104,7 @@ def hyperparameters(spec: TrainingSpec) -> dict[str, str]:
     }
     if spec.on_aws and chosen.get("use_pretrained_model") == "1":
         # Smaller images than image_shape end the job, unless `resize` makes them larger first.
-        facts |= {"image_shape": f"3,{_PRETRAINED_SIDE},{_PRETRAINED_SIDE}", "resize": _PRETRAINED_SIDE}
+        facts |= {"image_shape": "3,224,224", "resize": "224"}
     return chosen | facts
 
 
@@ -267,8 +265,7 @@ def _hyperparameter_problems(params: Mapping[str, str]) -> list[str]:
     layers = params.get("num_layers", "152")
     if params.get("use_pretrained_model") == "1" and layers in _NUM_LAYERS and layers not in _PRETRAINED_LAYERS:
         problems.append(
-            f"hyperparameter num_layers is {layers}: pretrained networks have {', '.join(_PRETRAINED_LAYERS)} layers;"
-            " choose one of these, or turn use_pretrained_model off"
+            f"hyperparameter num_layers is {layers}: pretrained networks have {', '.join(_PRETRAINED_LAYERS)} layers"
         )
     shape = params.get("image_shape", "")
     if re.fullmatch(r"\d+(,\d+)*", shape) and len(shape.split(",")) != 3:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from scones.aws import layout
 from scones.aws.store import ObjectStore
 from scones.batch.names import batch_id_for
+from scones.batch.progress import read_live
 from scones.monitoring.index import DagRun, IndexEntry, parse_index
 from scones.report import charts
 from scones.report.formatting import environment
@@ -111,4 +112,5 @@ def run_documents(bucket: ObjectStore, base: str, run: DagRun, show: int) -> str
         documents.append({"title": "Batch", "url": f"{base}/batches/{batch_id}"})
     here = f"{base}/runs/{quote(run.dag_id, safe='')}/{quote(run.run_id, safe='')}"
     chosen = documents[min(show, len(documents) - 1)] if documents else None
-    return render("run.html.j2", base, documents=documents, chosen=chosen, here=here, run=run)
+    batch = None if chosen else read_live(bucket, batch_id)
+    return render("run.html.j2", base, documents=documents, chosen=chosen, here=here, run=run, batch=batch)

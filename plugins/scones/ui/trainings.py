@@ -139,7 +139,9 @@ def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: 
         Link("Dataset", f"{version or DASH} {f'({images})' if images else ''}".strip()),
         Link("Manifest, image by image", bucket.uri(layout.manifest(version)) if manifest else DASH),
         Link("Training job", job, f"resources/training-jobs/{job}"),
-        Link("Evaluation", "on the test images" if training.evaluation else DASH, f"evaluations/{job}"),
+        Link("Evaluation", "on the test images", f"evaluations/{job}")
+        if training.evaluation
+        else Link("Evaluation", DASH),
         Link("Model package", str(training.package.get("ModelPackageArn") or DASH)),
         Link("Decision", training.approval or DASH),
     ]

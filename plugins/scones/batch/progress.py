@@ -1,0 +1,89 @@
+"""How far a batch is while it runs: what each chunk's follower notes every ten seconds, joined for a page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from scones.aws import layout
+from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.batch.items import OUTCOMES, WITHOUT_ANSWER, Row
+
+FAILURES_SHOWN = 5
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class ChunkProgress:
+    """What came of a chunk's images so far. ``failures`` are the last without an answer: (key, error)."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    failures: list[list[str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        """Count the rows that are there."""
+        found = list(rows)
+        failed = [row for row in found if row["outcome"] in WITHOUT_ANSWER]
+        last = [[row["key"], row["error"] or row["outcome"]] for row in failed[-FAILURES_SHOWN:]]
+        return cls(dict(Counter(row["outcome"] for row in found)), last)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LiveBatch:
+    """A batch under way. ``outcomes`` are unknown (empty) of a Distributed Map: its records are counted, not read."""
+
+    batch_id: str
+    fan_out: str
+    images: int
+    done: int
+    outcomes: dict[str, int]
+    failures: list[list[str]]
+    images_per_second: float | None
+    expected_end: str | None
+
+
+def live(plan: Mapping[str, Any], chunks: Sequence[ChunkProgress], records: int, now: datetime) -> LiveBatch:
+    """Join what the chunks noted.
+
+    Args:
+        plan: plan.json.
+        records: how many items of a Distributed Map have left their record.
+    """
+    outcomes: Counter[str] = Counter()
+    for chunk in chunks:
+        outcomes.update(chunk.outcomes)
+    images, done = int(plan["images"]), max(outcomes.total(), records)
+    seconds = (now - datetime.fromisoformat(plan["created_at"])).total_seconds()
+    rate = done / seconds if done and seconds > 0 else None
+    end = (now + timedelta(seconds=(images - done) / rate)).isoformat(timespec="seconds") if rate else None
+    failures = [failure for chunk in chunks for failure in chunk.failures][-FAILURES_SHOWN:]
+    named = {outcome: outcomes[outcome] for outcome in OUTCOMES if outcomes[outcome]}
+    return LiveBatch(plan["batch_id"], plan["fan_out"], images, done, named, failures, rate, end)
+
+
+def read_live(store: ObjectStore, batch_id: str) -> LiveBatch | None:
+    """Return how far a batch is; None when it has no plan."""
+    plan = store.read_json(layout.plan(batch_id))
+    if plan is None:
+        return None
+
+    def read(key: str) -> ChunkProgress:
+        try:
+            return ChunkProgress(**(store.read_json(key) or {}))
+        except (DamagedDocumentError, TypeError):
+            return ChunkProgress()  # it costs its own chunk, never the page
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        chunks = list(pool.map(read, [entry["Key"] for entry in store.objects(layout.progress(batch_id))]))
+    by_map = plan["fan_out"] == "distributed_map"
+    records = sum(1 for _ in store.objects(layout.map_items(batch_id))) if by_map else 0
+    return live(plan, chunks, records, datetime.now(UTC))
