@@ -76,7 +76,7 @@ def test_200_images_with_30_percent_rejected_are_a_green_run(
     summary = result["xcoms"]["summarize_batch:return_value"]
     assert set(summary) >= {"batch_id", "seconds", "accuracy", "images_per_second", "summary_uri", "results_uri"}
     assert (summary["images"], summary["classified"], summary["rejected"]) == (200, 140, 60)
-    stored = world.store.read_json(summary["summary_uri"].split("/", 3)[3])
+    stored = world.store.read_json(summary["summary_uri"].split("/", 3)[3]) or {}
     assert {name: stored[name] for name in summary} == summary
     report = (world.store.read(summary["report_uri"].split("/", 3)[3]) or b"").decode()
     assert "60 rejected" in report

@@ -140,7 +140,7 @@ class ChunkFollower:
             return thread.submit(asyncio.run, self.stop()).result()
 
     async def _score(self, s3: Any, plan: Plan, items: Sequence[Item]) -> None:
-        facts = BatchFacts(plan.batch_id, self.request.bucket, plan.model)
+        facts = BatchFacts(plan.batch_id, plan.model)
         async with workflow_transport(self.request, plan) as transport:
             saver = asyncio.create_task(self._keep_checkpoint(s3, len(items)))
             try:

@@ -161,7 +161,6 @@ class BatchFacts:
     """What all rows of a batch have in common."""
 
     batch_id: str
-    bucket: str
     model: ServedModel
 
 

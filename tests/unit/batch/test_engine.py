@@ -15,7 +15,7 @@ from scones.batch.items import BatchFacts, Ending, Item, Threshold, result_row, 
 from scones.training.served import ServedModel
 from tests.support.batch_fakes import FakeStepFunctions, classified, failed, rejected
 
-FACTS = BatchFacts("batch-1", "bucket", ServedModel("courier", classes=("bicycle", "motorcycle")))
+FACTS = BatchFacts("batch-1", ServedModel("courier", classes=("bicycle", "motorcycle")))
 STRANGE_KEYS = [
     "photos/a b.png",
     "photos/a+b.png",

@@ -22,7 +22,7 @@ PLAN = {"batch_id": "b", "fan_out": "executions", "images": 100, "created_at": "
 
 def row(key: str, status: str = "SUCCEEDED", error: str | None = None) -> Row:
     execution = Execution("arn", status, output='{"inferences": [0.9, 0.1]}', error=error)
-    return result_row(Ending(Item(key), 1, execution), BatchFacts("b", "bucket", ServedModel("courier")))
+    return result_row(Ending(Item(key), 1, execution), BatchFacts("b", ServedModel("courier")))
 
 
 def test_counts_rate_and_expected_end() -> None:

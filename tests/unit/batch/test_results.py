@@ -19,7 +19,7 @@ from scones.evaluation.metrics import calibration
 from scones.training.served import ServedModel
 
 MODEL = ServedModel("courier", endpoint_config="config-1", version=3, classes=("bicycle", "motorcycle"))
-FACTS = BatchFacts("b", "bucket", MODEL)
+FACTS = BatchFacts("b", MODEL)
 
 
 def execution(status: str, **fields: Any) -> Execution:

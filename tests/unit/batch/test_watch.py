@@ -18,7 +18,7 @@ def row(started: float, ended: float, label: int | None = 0) -> Row:
     """A row as the engine makes it: index 0 answered, named by the plan's model."""
     execution = Execution("arn", "SUCCEEDED", output=json.dumps({"inferences": [0.9, 0.1]}))
     execution = Execution("arn", "SUCCEEDED", None, execution.output, started_at=started, stopped_at=ended)
-    return result_row(Ending(Item("a.png", label), 1, execution), BatchFacts("b", "bucket", OLD))
+    return result_row(Ending(Item("a.png", label), 1, execution), BatchFacts("b", OLD))
 
 
 def attributed(sights: list[Sight], *rows: Row) -> list[tuple[Any, ...]]:
@@ -57,7 +57,7 @@ def test_a_deployment_under_way_leaves_it_open_until_it_ended_as_it_began() -> N
 
 def test_a_row_of_a_distributed_map_has_no_start() -> None:
     execution = Execution("arn", "SUCCEEDED", output='{"inferences": [0.9, 0.1]}', stopped_at=119.0)
-    late = result_row(Ending(Item("a.png"), 1, execution), BatchFacts("b", "bucket", OLD))
+    late = result_row(Ending(Item("a.png"), 1, execution), BatchFacts("b", OLD))
     assert attributed([Sight(100.0, OLD), Sight(120.0, NEW)], late)[0][:2] == (None, True)
 
 
