@@ -24,8 +24,9 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 def _cached_graph() -> bytes:
     """The network as ONNX, made of the weights once and kept for the user; a damaged copy is made again."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    kept = home / "scones-ml" / f"{NAME}-{SHA256[:16]}-{_GRAPH}.onnx"
+    # Without a home nothing is kept.
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME") or os.devnull, ".cache")
+    kept = Path(home) / "scones-ml" / f"{NAME}-{SHA256[:16]}-{_GRAPH}.onnx"
     with suppress(OSError):
         content = kept.read_bytes()
         if hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]:

@@ -29,7 +29,12 @@ def test_it_trains_to_completed_and_transform_and_endpoint_agree(
         TrainingJobName=unique,
         RoleArn=role,
         AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        HyperParameters={"num_classes": "2", "num_training_samples": str(TRAINING), "image_shape": "3,32,32"},
+        HyperParameters={
+            "num_classes": "2",
+            "num_training_samples": str(TRAINING),
+            "image_shape": "3,32,32",
+            "use_pretrained_model": "1",
+        },
         InputDataConfig=[
             {**channel(name, f"s3://{bucket}/{unique}/{place}"), "ContentType": "application/x-image"}
             for name, place in channels.items()

@@ -301,7 +301,8 @@ def test_real_images_never_seen_are_told_apart(shared_data: Path, tmp_path: Path
     canvases = np.ascontiguousarray(archive.train.images[rows].transpose(0, 2, 3, 1))
     labels = (archive.train.labels[rows] == ids[1]).astype(int)
     held = stratified_folds(labels, 5, np.random.default_rng(0)) == 0
-    fitted = fit(canvases[~held], labels[~held], tmp_path, passes=2, settings=Settings())
+    settings = replace(QUICK, components=800, sample=800)
+    fitted = fit(canvases[~held], labels[~held], tmp_path, settings=settings)
     probabilities = model_of(fitted).judge(canvases[held])
     assert calibration.accuracy(probabilities, labels[held]) >= 0.88
     assert calibration.log_loss(probabilities, labels[held]) <= 0.28

@@ -200,3 +200,8 @@ def test_the_network_is_made_once_and_a_damaged_copy_again(tmp_path: Path, monke
     kept.unlink()
     kept.mkdir()  # nothing can be kept there
     assert network._cached_graph() == b"graph"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert network._cached_graph() == b"graph"
+    assert [path.name for path in tmp_path.iterdir()] == ["scones-ml"]
