@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,7 +38,7 @@ class Supervisor:
         self.services: list[Service] = []
         self.notes: list[str] = []
         self.ended_because: str | None = None
-        self._starts: dict[str, list[float]] = {}
+        self._starts: dict[str, deque[float]] = {}
         self._pool = ThreadPoolExecutor(2)
         self._deployment: Future[None] | None = None
 
@@ -64,7 +66,7 @@ class Supervisor:
             finally:
                 self.ended_because = self.ended_because or "an error"
                 _say(f"stopping: {self.ended_because}")
-                write_state(self.settings.run_dir, {"ended": self.ended_because})
+                self._tell({"ended": self.ended_because})
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 stop_all(self.services)
                 end_leftovers(self.settings.run_dir, spare=own_family())
@@ -99,23 +101,27 @@ class Supervisor:
         services.deploy(self.settings)
 
     def _launch(self, service: Service) -> None:
-        now = time.monotonic()
-        recent = [moment for moment in self._starts.get(service.name, []) if now - moment < 60]
-        if len(recent) >= STARTS_PER_MINUTE:
-            raise ServiceError(f"{service.name} ended {len(recent)} times within a minute. {service.tail()}")
-        self._starts[service.name] = [*recent, now]
+        self._starts.setdefault(service.name, deque(maxlen=STARTS_PER_MINUTE)).append(time.monotonic())
         service.start()
+
+    def _may_start(self, service: Service) -> bool:
+        """Not too often: what keeps a process from starting (a full disk) takes its time to pass."""
+        starts = self._starts[service.name]
+        return len(starts) < STARTS_PER_MINUTE or time.monotonic() - starts[0] > 60
 
     def _watch(self) -> None:
         """Start again what died, side by side, until told to stop."""
         while self.owner_pid is None or os.getppid() == self.owner_pid:
-            dead = [service for service in self.services if not service.running]
+            dead = [service for service in self.services if not service.running and self._may_start(service)]
             for service in dead:
                 status = service.process.returncode if service.process else None
                 _say(f"{service.name} ended with {status}; starting it again")
-                self._launch(service)
+                try:
+                    self._launch(service)
+                except OSError as error:
+                    _say(f"trying again: {error}")
             if dead:
-                write_state(self.settings.run_dir, self._state())
+                self._tell(self._state())
             if self.services[0] in dead or self._deployment_failed():
                 # All but S3 is lost in a kill: the stack is deployed again over the bucket that survived.
                 self._deployment = self._pool.submit(self._deploy)
@@ -136,6 +142,11 @@ class Supervisor:
             self.ended_because = "`make down`" if number == signal.SIGTERM else signal.Signals(number).name
             raise _StopRequested
 
+    def _tell(self, state: dict[str, Any]) -> None:
+        # A full disk is no reason to end, nor to leave processes behind at the end.
+        with contextlib.suppress(OSError):
+            write_state(self.settings.run_dir, state)
+
     def _state(self) -> dict[str, Any]:
         settings = self.settings
         return {
@@ -155,7 +166,8 @@ class _StopRequested(Exception):
 
 
 def _say(message: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}", flush=True)
+    with contextlib.suppress(OSError):  # the log is on the same disk
+        print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}", flush=True)
 
 
 def main(settings: EmbeddedSettings, owner_pid: int | None, move_ports: bool) -> int:
