@@ -71,16 +71,6 @@ class CaptureRecord:
     _data: _Data
 
     @property
-    def has_input(self) -> bool:
-        """Whether the input was captured (CaptureMode ``Input``)."""
-        return self._data.endpointInput is not None
-
-    @property
-    def has_output(self) -> bool:
-        """Whether the output was captured (CaptureMode ``Output``)."""
-        return self._data.endpointOutput is not None
-
-    @property
     def input_content_type(self) -> str:
         """Content type of the request, lower case without parameters; empty when it is not known."""
         return _content_type(self._data.endpointInput)
