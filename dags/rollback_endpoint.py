@@ -2,7 +2,8 @@
 ### Put an earlier model back into service
 
 Deploys an earlier **approved** version of the model package group `scones-courier` to the endpoint, with the same
-operator and the same checks as `train_and_deploy`. Runs by hand only.
+operator and the same checks as `train_and_deploy`. Where the threshold in force was recommended for another model, the
+version's own comes into force again. Runs by hand only.
 
 **Params**: `version`, the version number; 0 for the newest approved version before the one that is live.
 

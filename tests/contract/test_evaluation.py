@@ -17,7 +17,7 @@ from scones.aws.store import ObjectStore
 from scones.evaluation.evaluate import evaluate_model, publish_threshold
 from scones.evaluation.gate import Rules, decide
 from scones.evaluation.metrics import EvaluationError
-from scones.evaluation.threshold import ThresholdError, parse
+from scones.evaluation.threshold import ThresholdError, Why, parse
 
 FILES = [f"image_{number:03d}.png" for number in range(40)]
 LABELS = {name: number % 2 for number, name in enumerate(FILES)}
@@ -157,7 +157,7 @@ class TestChampion:
 
 class TestThreshold:
     def publish(self, s3: Any, bucket: str, value: Any) -> dict[str, Any]:
-        return asdict(publish_threshold(ObjectStore(bucket, client=s3), value, set_by="test", reason="because"))
+        return asdict(publish_threshold(ObjectStore(bucket, client=s3), value, Why("test", "because")))
 
     def test_versions(self, s3: Any, bucket: str) -> None:
         assert self.publish(s3, bucket, 0.93)["version"] == 1
@@ -189,13 +189,13 @@ class TestThreshold:
                 answer = s3.get_object(**options)
                 if not self.raced:
                     self.raced = True
-                    publish_threshold(ObjectStore(bucket, client=s3), 0.6, set_by="other", reason="first")
+                    publish_threshold(ObjectStore(bucket, client=s3), 0.6, Why("other", "first"))
                 return answer
 
             def put_object(self, **options: Any) -> Any:
                 return s3.put_object(**options)
 
-        ours = publish_threshold(ObjectStore(bucket, client=Racing()), 0.7, set_by="us", reason="second")
+        ours = publish_threshold(ObjectStore(bucket, client=Racing()), 0.7, Why("us", "second"))
         assert (ours.version, ours.threshold) == (3, 0.7)
 
     def test_parallel_writers_all_count(self, s3: Any, bucket: str) -> None:

@@ -138,6 +138,18 @@ def test_a_refused_model_is_recorded_and_announced_and_the_endpoint_untouched(
     assert sagemaker.describe_endpoint(EndpointName=stack["EndpointName"])["LastModifiedTime"] == before
 
 
+def test_a_model_of_other_classes_is_not_let_past_the_live_one(
+    run: Callable[..., dict[str, Any]], first: dict[str, Any], sagemaker: Any, stack: dict[str, str]
+) -> None:
+    before = sagemaker.describe_endpoint(EndpointName=stack["EndpointName"])["LastModifiedTime"]
+    refused = run("train_and_deploy", {**QUICK, "classes": ["bus", "motorcycle"], "minimum_accuracy": 0})
+    assert (refused["state"], states(refused)["refuse_model"]) == ("failed", "failed"), refused["log"][-4000:]
+    assert states(refused)["evaluation.transform_champion"] == "skipped"
+    assert value(refused, "evaluation.evaluate_model")["champion"]["classes"] == ["bicycle", "motorcycle"]
+    assert "it cannot be compared with the live model" in refused["log"]
+    assert sagemaker.describe_endpoint(EndpointName=stack["EndpointName"])["LastModifiedTime"] == before
+
+
 def test_the_next_model_is_measured_against_the_champion_and_replaces_it(
     first: dict[str, Any], second: dict[str, Any], sagemaker: Any
 ) -> None:
@@ -205,3 +217,16 @@ def test_bad_input_fails_at_once_and_says_what_to_do(
     assert (states(result)[task_id], result["tasks"][task_id]["tries"]) == ("failed", 1)
     assert words in result["log"]
     assert jobs(sagemaker) == before
+
+
+def test_the_production_endpoint_ends_by_its_typed_name_alone(
+    run: Callable[..., dict[str, Any]], first: dict[str, Any], sagemaker: Any, stack: dict[str, str]
+) -> None:
+    everything = {"dry_run": False, "older_than_days": 0, "objects_older_than_days": 0}
+    slip = run("cleanup", {**everything, "end_production": "the-endpoint"})
+    assert (slip["state"], states(slip)["delete_planned"]) == ("failed", "upstream_failed")
+    assert f"the production endpoint is {stack['EndpointName']!r}" in slip["log"]
+    done = run("cleanup", {**everything, "end_production": stack["EndpointName"]})
+    assert done["state"] == "success", done["log"][-4000:]
+    assert f"endpoint {stack['EndpointName']}" in value(done, "delete_planned")["deleted"]
+    assert sagemaker.list_endpoints(StatusEquals="InService")["Endpoints"] == []

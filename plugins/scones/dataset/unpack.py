@@ -55,7 +55,7 @@ class _Header(tarfile.TarInfo):
     """A header whose extensions are small: tarfile's work on them grows with the square of their length."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         extends = header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         if extends and header.size > _MAX_EXTENSION:

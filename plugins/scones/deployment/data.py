@@ -57,3 +57,4 @@ class Version(TypedDict):
     job_name: str
     dataset_version: str
     classes: list[str]
+    recommended_threshold: float | None

@@ -12,7 +12,7 @@ from scones.deployment.data import Version
 from scones.training.aws import read_label_map
 from scones.training.model_package import artifact_of, choose_rollback_version, model_request
 from scones.training.registry import ModelRegistryHook
-from scones.training.served import classes_of, container_of
+from scones.training.served import classes_of, container_of, quality_of
 
 log = logging.getLogger(__name__)
 
@@ -51,4 +51,5 @@ def choose_version(
         "job_name": job,
         "dataset_version": dataset_version,
         "classes": list(classes_of(read_label_map(store, dataset_version), metadata)),
+        "recommended_threshold": quality_of(metadata).get("recommended_threshold"),
     }

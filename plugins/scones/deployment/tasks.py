@@ -130,8 +130,10 @@ def check_rolled_back(
     run_id: Any = None,
     outlet_events: Any = None,
 ) -> Check:
-    """Ask the endpoint about the golden images of the version's own dataset."""
+    """Ask the endpoint about the golden images of the version's own dataset; bring its threshold back."""
+    from scones.aws.store import ObjectStore
     from scones.deployment.golden import Golden
+    from scones.evaluation.evaluate import follow_rollback
 
     golden = Golden(chosen["dataset_version"], chosen["job_name"], len(chosen["classes"]), need_answers=False)
     check = _checked(deployment["endpoint_name"], resources["BucketName"], golden, run_id)
@@ -139,6 +141,7 @@ def check_rolled_back(
         raise AirflowFailException(
             "The endpoint does not answer as the chosen version did: " + "; ".join(check["problems"])
         )
+    follow_rollback(ObjectStore(resources["BucketName"]), chosen["job_name"], chosen["recommended_threshold"])
     outlet_events[MODEL_ASSET].extra = {
         "endpoint_name": deployment["endpoint_name"],
         "model_package_arn": chosen["model_package_arn"],

@@ -20,7 +20,7 @@ from scones.aws.store import JSON, ObjectStore
 from scones.evaluation.data import Comparison, Evaluation
 from scones.evaluation.metrics import EvaluationError, compare, evaluate
 from scones.evaluation.page import render
-from scones.evaluation.threshold import Threshold, bump, check_value, parse
+from scones.evaluation.threshold import Threshold, Why, bump, check_value, parse
 from scones.training.data import Candidate, Champion
 
 log = logging.getLogger(__name__)
@@ -184,9 +184,7 @@ def _mistakes(
     return sorted(wrong, key=lambda item: -float(item["confidence"]))[:_MOST_MISTAKES]
 
 
-def publish_threshold(
-    store: ObjectStore, threshold: float, *, set_by: str, reason: str, now: datetime | None = None
-) -> Threshold:
+def publish_threshold(store: ObjectStore, threshold: float, why: Why, now: datetime | None = None) -> Threshold:
     """Put a threshold into force: `layout.THRESHOLD` with the next version. The same value changes nothing.
 
     Raises:
@@ -199,10 +197,27 @@ def publish_threshold(
     def change(body: bytes | None) -> bytes | None:
         nonlocal in_force
         current = None if body is None else parse(body)
-        in_force = bump(current, threshold, set_by=set_by, reason=reason, now=now or datetime.now(UTC))
+        in_force = bump(current, threshold, why, now or datetime.now(UTC))
         return None if in_force is current else in_force.dumps()
 
     store.update(layout.THRESHOLD, change, JSON)
     assert in_force is not None
     log.info("The threshold in force is %s, version %d", in_force.threshold, in_force.version)
     return in_force
+
+
+def follow_rollback(store: ObjectStore, training_job: str, recommended: float | None) -> bool:
+    """Put the threshold of the model that serves again into force, where that of another model is; return whether.
+
+    A threshold that a person or the deployment chose belongs to no model and stays.
+    """
+    body = store.read(layout.THRESHOLD)
+    adopted_for = parse(body).training_job if body is not None else ""
+    if adopted_for in ("", training_job):
+        return False
+    if recommended is None:
+        log.warning("The threshold in force was recommended for %s; %s has none of its own", adopted_for, training_job)
+        return False
+    why = Why("rollback_endpoint", f"Recommended by the evaluation of {training_job}, which serves again", training_job)
+    publish_threshold(store, recommended, why)
+    return True

@@ -99,10 +99,11 @@ def publish_threshold(evaluation: Evaluation, resources: Mapping[str, str], para
 
     from scones.aws.store import ObjectStore
     from scones.evaluation.evaluate import publish_threshold as publish
+    from scones.evaluation.threshold import Why
 
     recommended = evaluation["recommended_threshold"]
     if not params["adopt_threshold"] or recommended is None:
         raise AirflowSkipException(f"The threshold in force stays; the evaluation recommends {recommended}")
-    reason = f"Recommended by the evaluation of {evaluation['training_job_name']}"
-    store = ObjectStore(resources["BucketName"])
-    return asdict(publish(store, recommended, set_by="train_and_deploy", reason=reason))
+    job = evaluation["training_job_name"]
+    why = Why("train_and_deploy", f"Recommended by the evaluation of {job}", job)
+    return asdict(publish(ObjectStore(resources["BucketName"]), recommended, why))

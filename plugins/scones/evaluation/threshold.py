@@ -18,13 +18,17 @@ class ThresholdError(ValueError):
 
 @dataclass(frozen=True)
 class Threshold:
-    """``threshold`` in (0, 1]: highest probability an inference must reach. ``version`` counts up from 1."""
+    """``threshold`` in (0, 1]: highest probability an inference must reach. ``version`` counts up from 1.
+
+    ``training_job``: whose evaluation recommended it; empty where a person or the deployment chose it.
+    """
 
     threshold: float
     version: int
     set_at: str
     set_by: str
     reason: str
+    training_job: str = ""
 
     def dumps(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
@@ -50,14 +54,23 @@ def parse(document: bytes | str | Mapping[str, Any]) -> Threshold:
     version = document.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ThresholdError(f"{KEY}: version must be a whole number from 1 on, not {version!r:.60}.")
-    texts = {name: document.get(name, "") for name in ("set_at", "set_by", "reason")}
+    texts = {name: document.get(name, "") for name in ("set_at", "set_by", "reason", "training_job")}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise ThresholdError(f"{KEY}: {name} must be text, not {text!r:.60}.")
     return Threshold(value, version, **texts)
 
 
-def bump(current: Threshold | None, value: Any, *, set_by: str, reason: str, now: datetime) -> Threshold:
+@dataclass(frozen=True)
+class Why:
+    """Who sets a threshold and why; ``training_job`` when a model's evaluation recommends it."""
+
+    set_by: str
+    reason: str
+    training_job: str = ""
+
+
+def bump(current: Threshold | None, value: Any, why: Why, now: datetime) -> Threshold:
     """The next version with a new value; ``current`` itself when the value is the same (nothing then changes)."""
     checked = check_value(value)
     if now.tzinfo is None:
@@ -65,4 +78,4 @@ def bump(current: Threshold | None, value: Any, *, set_by: str, reason: str, now
     if current is not None and math.isclose(current.threshold, checked, abs_tol=1e-12):
         return current
     version = current.version + 1 if current else 1
-    return Threshold(checked, version, now.isoformat(timespec="seconds"), set_by, reason)
+    return Threshold(checked, version, now.isoformat(timespec="seconds"), why.set_by, why.reason, why.training_job)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scones.evaluation.threshold import Threshold, ThresholdError, bump, check_value, parse
+from scones.evaluation.evaluate import follow_rollback, publish_threshold
+from scones.evaluation.threshold import Threshold, ThresholdError, Why, bump, check_value, parse
+from tests.support.fake_aws import FakeS3, store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DOCUMENT = {
@@ -27,26 +29,26 @@ def test_round_trip() -> None:
     assert parsed == Threshold(**DOCUMENT)  # type: ignore[arg-type]
     assert parse(parsed.dumps()) == parsed
     assert parse(json.dumps(DOCUMENT)) == parsed
-    assert json.loads(parsed.dumps()) == DOCUMENT
+    assert json.loads(parsed.dumps()) == {**DOCUMENT, "training_job": ""}
 
 
 def test_a_new_value_is_the_next_version() -> None:
-    raised = bump(parse(DOCUMENT), 0.9, set_by="evaluation", reason="sweep", now=NOW)
+    raised = bump(parse(DOCUMENT), 0.9, Why("evaluation", "sweep"), NOW)
     assert raised == Threshold(0.9, 2, "2026-01-02T03:04:05+00:00", "evaluation", "sweep")
 
 
 def test_the_same_value_changes_nothing() -> None:
     current = parse(DOCUMENT)
-    assert bump(current, 0.93, set_by="x", reason="y", now=NOW) is current
+    assert bump(current, 0.93, Why("x", "y"), NOW) is current
 
 
 def test_the_first_one_is_version_1() -> None:
-    assert bump(None, 1, set_by="x", reason="y", now=NOW).version == 1
+    assert bump(None, 1, Why("x", "y"), NOW).version == 1
 
 
 def test_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ThresholdError, match="time zone"):
-        bump(None, 0.9, set_by="x", reason="y", now=datetime(2026, 1, 1))
+        bump(None, 0.9, Why("x", "y"), datetime(2026, 1, 1))
 
 
 @pytest.mark.parametrize("value", [0, -0.1, 1.01, float("nan"), float("inf"), True, "0.9", None, [0.9]])
@@ -82,6 +84,21 @@ def test_versions_count_the_changes(steps: list[int]) -> None:
     for step in steps:
         value = step / 100
         changes += current is None or current.threshold != value
-        current = bump(current, value, set_by="x", reason="y", now=NOW)
+        current = bump(current, value, Why("x", "y"), NOW)
         assert current.version == changes
         assert current.threshold == value
+
+
+def test_the_threshold_goes_back_with_the_model_it_was_recommended_for() -> None:
+    s3 = FakeS3()
+    bucket = store(client=s3)
+    assert not follow_rollback(bucket, "old", 0.8)  # nothing is in force yet
+    publish_threshold(bucket, 0.93, Why("deploy", "first"))
+    assert not follow_rollback(bucket, "old", 0.8)  # a person's choice belongs to no model
+    publish_threshold(bucket, 0.7, Why("train_and_deploy", "recommended", "new"))
+    assert not follow_rollback(bucket, "new", 0.7)
+    assert not follow_rollback(bucket, "old", None)
+    assert parse(s3.objects["config/threshold.json"]).threshold == 0.7
+    assert follow_rollback(bucket, "old", 0.8)
+    found = parse(s3.objects["config/threshold.json"])
+    assert (found.threshold, found.version, found.training_job) == (0.8, 3, "old")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from scones.aws.lineage import Lineage, tags, training_job_of_artifact
 from scones.training.costs import cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost
+from scones.training.data import StagedDataset
 from scones.training.job import (
     InvalidTrainingJobError,
     TrainingSpec,
@@ -26,7 +27,7 @@ from scones.training.job import (
 from tests.support.training import DATASET, legal
 
 SPEC = TrainingSpec(
-    dataset=DATASET,
+    dataset=cast(StagedDataset, DATASET),
     bucket="b",
     role_arn="arn:aws:iam::111122223333:role/r",
     image_uri="repo/image-classification:1",
