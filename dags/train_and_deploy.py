@@ -8,7 +8,9 @@ or by hand.
 **Writes** `datasets/`, `training/`, `evaluations/`, `reports/` in the stack's bucket; a SageMaker model, a version in
 the model package group `scones-courier`, an endpoint config, the endpoint.
 
-**Params**: the form describes each with its limits. The defaults train bicycles against motorcycles.
+**Params**: the form describes each with its limits. The defaults train bicycles against motorcycles; a run that nobody
+started by hand trains the classes that are live. A model of other classes than the live one is refused, as the two
+can't be compared, unless `replace_classes` is on or a person allows it (`require_approval`).
 
 **Safe to run again**: yes. Unchanged images are not uploaded again; unchanged data, hyperparameters and image reuse the
 earlier job (`force_retrain` trains anyway); a retried task re-attaches to its job; what is deployed is left alone.
