@@ -73,6 +73,7 @@ def platform_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "AWS_ENDPOINT_URL": settings.aws_url,
         "AWS_ENDPOINT_URL_SAGEMAKER": settings.sagemaker_url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": settings.sagemaker_url,
+        "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": settings.sagemaker_url,
         "PYTHONPATH": str(PROJECT_ROOT),
     }
 
@@ -106,7 +107,7 @@ def ministack_environment(settings: EmbeddedSettings) -> dict[str, str]:
 
 def aws_connection(settings: EmbeddedSettings) -> str:
     """The Airflow connection that routes every AWS service to this machine; the only thing AWS needs changed."""
-    sagemaker = {"endpoint_url": settings.sagemaker_url}
+    there = {"endpoint_url": settings.sagemaker_url}
     return json.dumps(
         {
             "conn_type": "aws",
@@ -115,7 +116,7 @@ def aws_connection(settings: EmbeddedSettings) -> str:
             "extra": {
                 "region_name": settings.region,
                 "endpoint_url": settings.aws_url,
-                "service_config": {"sagemaker": sagemaker, "sagemaker-runtime": sagemaker},
+                "service_config": dict.fromkeys(("sagemaker", "sagemaker-runtime", "application-autoscaling"), there),
             },
         }
     )

@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from sagemaker_local import (
+    autoscaling,
     experiments,
     models,
     monitoring,
@@ -66,6 +67,7 @@ def areas() -> list[ModuleType]:
         transform,
         processing,
         serving,
+        autoscaling,
         monitoring,
         experiments,
         search,

@@ -49,6 +49,10 @@ class ResourceNotFound(ServiceError):
     """Something the request refers to does not exist."""
 
 
+class ObjectNotFoundException(ServiceError):
+    """The same from Application Auto Scaling."""
+
+
 class ResourceLimitExceeded(ServiceError):
     """A quota is used up."""
 

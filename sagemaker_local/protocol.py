@@ -21,25 +21,26 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 
 from sagemaker_local.errors import SerializationException, UnknownOperationException, ValidationException
 
-TARGET_PREFIX = "SageMaker."
+# Prefixes of X-Amz-Target, and the services that botocore knows by another name.
+SERVICES = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "application-autoscaling"}
 _WHOLE = {"integer": 1 << 31, "long": 1 << 63}
 # Required by the model, and not answered by AWS: a version of a group has no name of its own.
 _LEFT_OUT = {"DescribeModelPackageOutput": ["ModelPackageName"]}
 _DEEPEST = 100  # dots in a path; the deepest request of the model has fewer than 20
 
 
-@lru_cache(maxsize=1)
-def service_model() -> ServiceModel:
-    """SageMaker's API as botocore describes it."""
-    return botocore.session.get_session().get_service_model("sagemaker")
+@lru_cache(maxsize=len(SERVICES))
+def service_model(service: str = "sagemaker") -> ServiceModel:
+    """A service's API as botocore describes it."""
+    return botocore.session.get_session().get_service_model(service)
 
 
 def operation_of(target: str) -> OperationModel:
     """The operation an `X-Amz-Target` header names. Raises `UnknownOperationException`."""
-    name = target.removeprefix(TARGET_PREFIX)
-    if not target.startswith(TARGET_PREFIX) or name not in service_model().operation_names:
+    prefix, _, name = target.partition(".")
+    if prefix not in SERVICES or name not in service_model(SERVICES[prefix]).operation_names:
         raise UnknownOperationException(f"Unknown operation {target!r}: expected X-Amz-Target: SageMaker.<Operation>")
-    return service_model().operation_model(name)
+    return service_model(SERVICES[prefix]).operation_model(name)
 
 
 # --- requests ---

@@ -26,6 +26,7 @@ class EndpointMetrics:
     def __init__(self, put: Callable[[list[dict[str, Any]]], None], period: float) -> None:
         self._put = put
         self._period = period
+        self.totals: Counter[tuple[str, str]] = Counter()  # invocations of each endpoint's variants since the start
         self._values: dict[tuple[str, str], dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
         self._batches: list[list[dict[str, Any]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -34,6 +35,7 @@ class EndpointMetrics:
         self, endpoint: str, variant: str, model_status: int, *, model_seconds: float, overhead_seconds: float
     ) -> None:
         """Count one invocation. `model_status` is what the model server answered, 0 for no HTTP answer at all."""
+        self.totals[endpoint, variant] += 1
         values = self._values[endpoint, variant]
         values["Invocations"][1.0] += 1
         values["Invocation4XXErrors"][float(400 <= model_status < 500)] += 1

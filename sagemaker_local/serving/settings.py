@@ -32,6 +32,7 @@ class ServingSettings:
         metrics_period: time between deliveries to CloudWatch.
         alarm_poll: time between looks at the alarms of a deployment.
         max_instances: model servers that one endpoint may have.
+        scaling_period: time between looks at the scaling policies.
     """
 
     invocation_timeout: float = 60.0
@@ -48,6 +49,7 @@ class ServingSettings:
     metrics_period: float = 10.0
     alarm_poll: float = 2.0
     max_instances: int = 40
+    scaling_period: float = 60.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServingSettings:

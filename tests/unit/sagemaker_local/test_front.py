@@ -21,7 +21,7 @@ from sagemaker_local import app
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ServiceError, ServiceUnavailable
-from sagemaker_local.protocol import service_model
+from sagemaker_local.protocol import SERVICES, service_model
 from sagemaker_local.serving import runtime
 from sagemaker_local.serving.runtime import InvokeEndpointAsync
 from sagemaker_local.slow_clients import TimedProtocol
@@ -191,14 +191,15 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_no_document_makes_a_handler_stumble(quiet, data):
     """Every operation, given what is nearly right."""
     name = data.draw(st.sampled_from(IMPLEMENTED))
-    shape = service_model().operation_model(name).input_shape
+    [service] = [one for one in SERVICES if name in service_model(SERVICES[one]).operation_names]
+    shape = service_model(SERVICES[service]).operation_model(name).input_shape
     document = data.draw(st.one_of(request_of(shape), JSON) if shape else JSON)
     try:
         body = json.dumps(document).encode()
     except ValueError:
         return
     with contextlib.suppress(ServiceError):
-        asyncio.run(app.answer(quiet, app.operations(app.areas()), f"SageMaker.{name}", body))
+        asyncio.run(app.answer(quiet, app.operations(app.areas()), f"{service}.{name}", body))
 
 
 def test_slow_and_half_open_connections_are_ended_and_quick_ones_are_not():
