@@ -8,6 +8,7 @@ real AWS is never asked.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,8 +19,6 @@ from typing import Any
 import boto3
 import pytest
 
-from sagemaker_local.processes import free_port
-
 EMULATOR = "http://127.0.0.1:4566"
 START_SECONDS = 60.0
 
@@ -27,7 +26,9 @@ START_SECONDS = 60.0
 @pytest.fixture(scope="session")
 def sagemaker_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a running service with no resources in it."""
-    port, folder = free_port(), tmp_path_factory.mktemp("sagemaker-local")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("sagemaker-local")
     environment = {
         "AWS_ENDPOINT_URL": EMULATOR,
         "AWS_ACCESS_KEY_ID": "test",
