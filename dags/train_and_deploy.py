@@ -83,6 +83,7 @@ def train_and_deploy() -> None:
         training_image="{{ params.training_image or '' }}",
         instance_type="{{ params.training_instance_type }}",
         max_runtime_s="{{ params.max_runtime_s }}",
+        spot_wait_s="{{ params.spot_wait_s }}",
         input_kind="{{ params.input_kind }}",
         hyperparameters={name: f"{{{{ params.{name} }}}}" for name in HYPERPARAMETERS},
         force_retrain="{{ params.force_retrain }}",

@@ -6,6 +6,8 @@ to a third. An instance type that is not in the table has no estimate (``None``)
 
 from __future__ import annotations
 
+from scones.training.data import TrainingResult
+
 HOURS_PER_MONTH = 730
 S3_STANDARD_PER_GB_MONTH = 0.023
 BYTES_PER_GB = 1024**3
@@ -33,17 +35,15 @@ PER_INSTANCE_HOUR: dict[str, float] = {
 }
 
 
-def job_cost(instance_type: str, billable_seconds: float, spot_saving: float = 0.0) -> float | None:
+def job_cost(instance_type: str, billable_seconds: float) -> float | None:
     """Return the list price in USD of ``billable_seconds`` (summed over the instances), or None if unknown.
 
-    Args:
-        spot_saving: share saved by managed spot training, 0 to 1. SageMaker's billable seconds already leave it out,
-            so it stays 0 when they come from DescribeTrainingJob's ``BillableTimeInSeconds``.
+    What managed spot training saves is left out of SageMaker's billable seconds already.
     """
     hourly = PER_INSTANCE_HOUR.get(instance_type)
     if hourly is None:
         return None
-    return round(hourly * billable_seconds / 3600 * (1 - spot_saving), 6)
+    return round(hourly * billable_seconds / 3600, 6)
 
 
 def endpoint_monthly_cost(instance_type: str, instance_count: int) -> float | None:
@@ -57,11 +57,12 @@ def storage_monthly_cost(size_bytes: int) -> float:
     return round(size_bytes / BYTES_PER_GB * S3_STANDARD_PER_GB_MONTH, 6)
 
 
-def cost_line(instance_type: str, instance_count: int, training_seconds: float, billable_seconds: float) -> str:
-    """Return one readable line for a task log about what a job cost."""
-    cost = job_cost(instance_type, billable_seconds)
+def cost_line(training: TrainingResult, *, on_aws: bool) -> str:
+    """Return one readable line for a task log about what a job cost, or would cost where nobody is billed."""
+    cost = job_cost(training["instance_type"], training["billable_seconds"])
     estimate = f"about {cost:.4f} USD at list price (us-east-1)" if cost is not None else "no list price known"
+    machines = f"{training['instance_count']} x {training['instance_type']}"
     return (
-        f"Cost: {training_seconds:.0f} s of work, {billable_seconds:.0f} billable seconds on {instance_count} x "
-        f"{instance_type}, {estimate}"
+        f"{'Cost' if on_aws else 'This would cost on AWS'}: {training['training_seconds']:.0f} s of work, "
+        f"{training['billable_seconds']:.0f} billable seconds on {machines}, {estimate}"
     )

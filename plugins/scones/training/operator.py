@@ -58,6 +58,8 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         stack: outputs of the CloudFormation stack (BucketName, SageMakerRoleArn, TrainingImage).
         training_image: image URI; empty for the stack's, the built-in algorithm's in its region.
         instance_type, instance_count, volume_size_gb, max_runtime_s, input_kind, hyperparameters: see `TrainingSpec`.
+        spot_wait_s: managed spot training: how long spot machines may be waited for on top of max_runtime_s; 0 for
+            machines on demand.
         extra: any further CreateTrainingJob attributes, merged into the request.
         force_retrain: train even if a completed job with the same data, hyperparameters and image exists.
         deferrable: wait in the triggerer instead of holding a worker slot.
@@ -78,6 +80,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         "max_runtime_s",
         "input_kind",
         "hyperparameters",
+        "spot_wait_s",
         "extra",
         "force_retrain",
     )
@@ -95,6 +98,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         max_runtime_s: int | str = 3600,
         input_kind: str = "recordio",
         hyperparameters: Mapping[str, Any] | None = None,
+        spot_wait_s: int | str = 0,
         extra: Mapping[str, Any] | None = None,
         force_retrain: bool | str = False,
         deferrable: bool = True,
@@ -110,6 +114,7 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         self.max_runtime_s = max_runtime_s
         self.input_kind = input_kind
         self.hyperparameters = dict(hyperparameters or {})
+        self.spot_wait_s = spot_wait_s
         self.extra = dict(extra or {})
         self.force_retrain = force_retrain
         self._running_job = ""
@@ -145,7 +150,9 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             kind="training",
             name=name,
             carry={"fingerprint": mark},
-            **self.trigger_arguments(spec.max_runtime_s + STARTUP_ALLOWANCE_S),
+            **self.trigger_arguments(
+                spec.max_runtime_s + as_int("spot_wait_s", self.spot_wait_s) + STARTUP_ALLOWANCE_S
+            ),
         )
         result: TrainingResult = self.wait_with(trigger, "execute_complete", context)
         return result
@@ -194,8 +201,15 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             input_kind=self.input_kind,
             hyperparameters=self.hyperparameters,
             on_aws=has_console(self.hook.conn.meta.endpoint_url),
-            extra={**vpc_config(self.stack), **self.extra},
+            extra={**vpc_config(self.stack), **self._spot(), **self.extra},
         )
+
+    def _spot(self) -> dict[str, Any]:
+        wait = as_int("spot_wait_s", self.spot_wait_s)
+        if not wait:
+            return {}
+        longest = as_int("max_runtime_s", self.max_runtime_s) + wait
+        return {"EnableManagedSpotTraining": True, "StoppingCondition": {"MaxWaitTimeInSeconds": longest}}
 
     def _stacks_image(self) -> str:
         image: str | None = self.stack.get("TrainingImage")
@@ -260,14 +274,8 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         if reused:
             persist_link(context, TrainingJobLink, self.hook, name=result["job_name"])
             return result
-        self.log.info(
-            cost_line(
-                result["instance_type"],
-                result["instance_count"],
-                result["training_seconds"],
-                result["billable_seconds"],
-            )
-        )
+        on_aws = has_console(self.hook.conn_client_meta.endpoint_url)
+        self.log.info(cost_line(result, on_aws=on_aws))
         store = ObjectStore(self.stack["BucketName"], aws_conn_id=self.aws_conn_id)
         store.write_json(layout.fingerprint(mark), {"job_name": result["job_name"], "metrics": result["metrics"]})
         return result

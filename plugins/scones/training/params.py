@@ -45,6 +45,9 @@ TRAINING_FORM: Form = {
          "The built-in algorithm needs a GPU type. If AWS answers ResourceLimitExceeded, ask for quota."),
         ("max_runtime_s", 3600, whole(60, 432_000), "Longest training (s)",
          "SageMaker stops the job after this many seconds."),
+        ("spot_wait_s", 0, whole(0, 432_000), "Wait for spot machines (s)",
+         "Managed spot training: how long cheaper machines may be waited for, on top of the longest training. 0: "
+         "machines on demand."),
         ("epochs", 30, whole(1, 1000), "Epochs",
          "Passes over the training images, at most; the algorithm stops where it no longer learns."),
         ("mini_batch_size", 32, whole(1, 4096), "Mini-batch size", "Must not exceed the number of training images."),

@@ -10,7 +10,7 @@ import pytest
 
 from scones.aws.lineage import Lineage, tags, training_job_of_artifact
 from scones.training.costs import cost_line, endpoint_monthly_cost, job_cost, storage_monthly_cost
-from scones.training.data import StagedDataset
+from scones.training.data import StagedDataset, TrainingResult
 from scones.training.job import (
     InvalidTrainingJobError,
     TrainingSpec,
@@ -207,8 +207,15 @@ def test_costs_are_list_prices_or_unknown() -> None:
     assert endpoint_monthly_cost("ml.m5.large", 2) == pytest.approx(2 * 0.115 * 730, abs=0.01)
     assert endpoint_monthly_cost("ml.unheard.of", 2) is None
     assert storage_monthly_cost(1024**3) == 0.023
-    assert "0.0102 USD" in cost_line("ml.g4dn.xlarge", 1, 60, 50)
-    assert "no list price" in cost_line("ml.unheard.of", 1, 60, 50)
+
+    def line(instance_type: str, on_aws: bool) -> str:
+        done = {"instance_type": instance_type, "instance_count": 1, "training_seconds": 60, "billable_seconds": 50}
+        return cost_line(cast(TrainingResult, done), on_aws=on_aws)
+
+    assert line("ml.g4dn.xlarge", on_aws=True).startswith("Cost: 60 s of work, 50 billable seconds on 1 x ml.g4dn")
+    assert "0.0102 USD" in line("ml.g4dn.xlarge", on_aws=True)
+    assert "no list price" in line("ml.unheard.of", on_aws=True)
+    assert line("ml.g4dn.xlarge", on_aws=False).startswith("This would cost on AWS: ")
 
 
 def test_lineage_fits_the_limits_of_metadata_and_tags() -> None:

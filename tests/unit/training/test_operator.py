@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -256,6 +257,17 @@ def test_the_forms_image_wins_over_the_stacks(sagemaker: FakeSageMaker, bucket: 
     stack = STACK | {"TrainingImage": "stack/image-classification:1"}
     deferred(operator(sagemaker, stack=stack, training_image=given), context())
     assert sagemaker.things["training_job", FIRST]["AlgorithmSpecification"]["TrainingImage"] == used
+
+
+def test_spot_machines_are_waited_for_as_long_as_the_run_says(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    before = time.time()
+    trigger = deferred(operator(sagemaker, max_runtime_s="600", spot_wait_s="1800"), context()).trigger
+    request = sagemaker.things["training_job", FIRST]
+    assert request["EnableManagedSpotTraining"] is True
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 2400}
+    assert trigger.deadline >= before + 2400
+    on_demand = operator(sagemaker, max_runtime_s="600")._spec().extra
+    assert "EnableManagedSpotTraining" not in on_demand
 
 
 def test_a_job_runs_in_the_stacks_network(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
