@@ -40,7 +40,7 @@ _TAIL = """
   process that is always there; its MemorySizeInMB is recorded.
 - InvokeEndpointWithResponseStream, which is refused: the algorithms here answer in one piece.
 - Search of anything but training jobs, endpoints, model packages, their groups, and experiments' records.
-- Containers are processes of the user who runs the service: no isolation, no limits on memory.
+- Containers are processes of the user who runs the service, in a box on Linux; they have no limits on memory.
 - EventBridge events come from `aws.sagemaker`, which an emulated bus has to let this service send.
 """
 

@@ -40,7 +40,7 @@ def fill(ctx: Context, jobs: int, packages: int, group: str) -> None:
             ctx.store.create(Resource("model-package", name, arn, body, status, {}, group, number + 1))
         for number in range(jobs):
             name = f"{group}-job-{number}"
-            body = {"TrainingJobName": name, "SecondaryStatus": "Completed", "HyperParameters": {"k": "v" * 500}}
+            body = {"TrainingJobName": name, "TrainingJobStatus": "Completed", "HyperParameters": {"k": "v" * 500}}
             ctx.store.create(Resource("training-job", name, ctx.arn("training-job", name), body, "Completed"))
 
 
