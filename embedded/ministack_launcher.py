@@ -15,6 +15,9 @@ patched, each with a test in tests/contract/test_ministack_launcher.py:
   with a throttle that Step Functions here would call `Lambda.Unknown`.
 * A Python function ends when MiniStack does, also after kill -9 and in the middle of a call; its unpacked code lies
   under STATE_DIR and is cleared at the next start.
+* A path of a state machine that finds nothing is `States.Runtime`, which nothing catches; payloads beyond 262,144 bytes
+  are `States.DataLimitExceeded`; `Fail` may name no error; a failed execution has no output; `TimeoutSeconds` of a
+  state machine ends it TIMED_OUT.
 * A stopped execution stays ABORTED, and a stopped Distributed Map starts no further item.
 * `MaxConcurrencyPath`, `ToleratedFailurePercentagePath` and `ToleratedFailureCountPath` of a Distributed Map are
   honoured.
@@ -52,30 +55,41 @@ from embedded.patches.lambda_workers import (
     run_functions_as_lambda,
 )
 from embedded.patches.s3 import keep_versions_on_disk
+from embedded.patches.state_language import (
+    limit_payloads,
+    name_errors_as_aws_does,
+    refuse_paths_to_nowhere,
+    time_out_executions,
+)
 from embedded.patches.step_functions import honour_map_paths, keep_aborted_executions_aborted
 from sagemaker_local.box import Box, Network, open_box
-from sagemaker_local.box.relay import App, with_relays
+from sagemaker_local.box.relay import App, Relays
 
 
-def apply_patches(folder: Path, box: Box | None) -> None:
+def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
     """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError for another version.
 
     Args:
         folder: where unpacked Lambda code goes.
         box: what Python functions run in, if anything.
+        relays: how those reach what does not listen in their network.
     """
     check_version()
     from ministack.core import lambda_runtime
     from ministack.services import cloudwatch, eventbridge, lambda_svc, s3, stepfunctions
     from ministack.services.cloudformation import provisioners
 
-    run_functions_as_lambda(lambda_runtime, lambda_svc, folder, box)
+    run_functions_as_lambda(lambda_runtime, lambda_svc, folder, box, relays.open)
     log_by_environment(lambda_svc)
     count_calls_by_trace(lambda_svc)
     refuse_absent_pythons(lambda_svc, provisioners)
     queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
     call_lambda_as_aws_does(stepfunctions, lambda_svc)
     keep_aborted_executions_aborted(stepfunctions)
+    refuse_paths_to_nowhere(stepfunctions)
+    name_errors_as_aws_does(stepfunctions)
+    limit_payloads(stepfunctions)
+    time_out_executions(stepfunctions)
     honour_map_paths(stepfunctions)
     keep_versions_on_disk(s3)
     evaluate_alarms_as_aws_does(cloudwatch)
@@ -92,7 +106,9 @@ def main() -> None:
     os.environ.setdefault("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")  # for functions; MiniStack's own default
     endpoints = [url for name, url in os.environ.items() if name.startswith("AWS_ENDPOINT_URL")]
     box = open_box(endpoints, "Python functions of Lambda")
-    apply_patches(folder / "functions", box)
+    network = box.network if box else None
+    relays = Relays(network, port)
+    apply_patches(folder / "functions", box, relays)
     from ministack import app
 
     guard(
@@ -100,8 +116,7 @@ def main() -> None:
         allowed_hosts=os.environ.get("SCONES_ALLOWED_HOSTS", "").split(","),
         secret_key=os.environ.get("SCONES_VERIFIED_SECRET_KEY") or None,
     )
-    network = box.network if box else None
-    serve(with_relays(app.app, network, endpoints, port), os.environ["BIND_HOST"], port, network)
+    serve(relays.serving(app.app, endpoints), os.environ["BIND_HOST"], port, network)
 
 
 def serve(app: App, host: str, port: int, network: Network | None) -> None:

@@ -14,7 +14,7 @@ import uvicorn
 
 from sagemaker_local.app import create_app
 from sagemaker_local.box import open_box
-from sagemaker_local.box.relay import with_relays
+from sagemaker_local.box.relay import Relays
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
 from sagemaker_local.guard import Guard
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: None)
     box = context.processes.box = open_box(config.endpoints, "Containers (training, processing, models)")
     network = box.network if box else None
-    app = with_relays(create_app(context), network, config.endpoints, config.port)
+    app = Relays(network, config.port).serving(create_app(context), config.endpoints)
     # Container logs and answers matter here, not one line per request.
     settings = uvicorn.Config(
         Guard(app, allowed_hosts=config.allowed_hosts, secret_key=config.secret_key),

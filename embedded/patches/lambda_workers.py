@@ -28,29 +28,21 @@ _PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED", "AWS_CONFIG_FILE"
               "NO_PROXY", "no_proxy", MARKER)  # fmt: skip
 
 
-def run_functions_as_lambda(runtime: Any, service: Any, folder: Path, box: Box | None = None) -> None:
+def run_functions_as_lambda(
+    runtime: Any, service: Any, folder: Path, box: Box | None = None, reach: Callable[[list[str]], None] | None = None
+) -> None:
     """Run Python functions in `Environment`s instead of under MiniStack's worker script.
 
     Args:
         folder: for unpacked code; what is in it is removed.
         box: what they run in, if anything.
+        reach: called with the endpoints that a function's own variables name, before it starts in a box.
     """
     for name in ("acquire_worker", "release_worker", "kill_workers", "execution_credentials"):
         require(hasattr(runtime, name), f"its pool of Lambda workers has no {name}")
     execute = replaceable(service, "_execute_function_warm", ("func", "event", "request_id"))
     worker_class = replaceable(runtime, "_worker_class_for", ("config",))
-    shutil.rmtree(folder, ignore_errors=True)
-    packages = folder / "runtime"
-    linked = lambda_packages(packages)
-    platform = Platform(
-        packages=packages,
-        linked=linked,
-        unpacked=Unpacked(folder / "unpacked"),
-        python=pythons.find,
-        layers=lambda config: [zip_ for one in config.get("Layers") or [] if (zip_ := service._resolve_layer_zip(one))],
-        variables=lambda config: _variables(runtime, config),
-        box=box,
-    )
+    platform = _platform(runtime, service, folder, box, reach)
 
     def worker_class_for(config: dict[str, Any]) -> Callable[..., Any]:
         if not _is_python(config):
@@ -83,6 +75,30 @@ def run_functions_as_lambda(runtime: Any, service: Any, folder: Path, box: Box |
 
     service._execute_function_warm = execute_function_warm
     runtime._worker_class_for = worker_class_for
+
+
+def _platform(
+    runtime: Any, service: Any, folder: Path, box: Box | None, reach: Callable[[list[str]], None] | None
+) -> Platform:
+    shutil.rmtree(folder, ignore_errors=True)
+    packages = folder / "runtime"
+    linked = lambda_packages(packages)
+
+    def variables(config: dict[str, Any]) -> dict[str, str]:
+        found = _variables(runtime, config)
+        if reach is not None:
+            reach([value for name, value in found.items() if name.startswith("AWS_ENDPOINT_URL")])
+        return found
+
+    return Platform(
+        packages=packages,
+        linked=linked,
+        unpacked=Unpacked(folder / "unpacked"),
+        python=pythons.find,
+        layers=lambda config: [zip_ for one in config.get("Layers") or [] if (zip_ := service._resolve_layer_zip(one))],
+        variables=variables,
+        box=box,
+    )
 
 
 def log_by_environment(service: Any) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+LOOPBACK = {"127.0.0.1", "localhost"}
 SWITCH = "SCONES_BOX"  # "off": no box
 
 _INSIDE = Path(__file__).with_name("inside.py")
@@ -119,7 +120,7 @@ def open_box(endpoints: Iterable[str], whose: str) -> Box | None:
         return None
     try:
         hosts = {urlsplit(url).hostname for url in endpoints}
-        local = bool(hosts) and hosts <= {"127.0.0.1", "localhost"}
+        local = bool(hosts) and hosts <= LOOPBACK
         box = Box(Network() if local else None)
         subprocess.run(
             box.command(["/bin/true"], cwd="/"), check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL

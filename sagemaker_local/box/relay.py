@@ -5,27 +5,53 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from sagemaker_local.box import Network
+from sagemaker_local.box import LOOPBACK, Network
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
-def with_relays(app: App, network: Network | None, endpoints: Iterable[str], own_port: int) -> App:
-    """`app`, which as it starts also passes on what a box sends to the endpoints (URLs) other than its own port."""
-    ports = {url.port: url.hostname for url in map(urlsplit, endpoints) if url.port and url.port != own_port}
+class Relays:
+    """Passes on what boxes send to endpoints of this machine that do not listen in their network themselves.
 
-    async def serve(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan" and network is not None:
-            for port, host in ports.items():
-                await _relay(network.listen(port), str(host), port)
-        await app(scope, receive, send)
+    Args:
+        network: the boxes' own; with None there is nothing to do.
+        own_port: where the service itself listens in it.
+    """
 
-    return serve
+    def __init__(self, network: Network | None, own_port: int) -> None:
+        self._network = network
+        self._open = {own_port}
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def serving(self, app: App, endpoints: Iterable[str]) -> App:
+        """`app`, which as it starts also passes on what is for these endpoints (URLs)."""
+
+        async def serve(scope: Scope, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                self._loop = asyncio.get_running_loop()
+                self._loop.run_in_executor(None, self.open, list(endpoints))
+            await app(scope, receive, send)
+
+        return serve
+
+    def open(self, endpoints: Iterable[str]) -> None:
+        """Pass on what is for these endpoints (URLs) as well, if they are on this machine. Blocks: not for the loop."""
+        if self._network is None or self._loop is None:
+            return
+        with self._guard:
+            for url in map(urlsplit, endpoints):
+                if url.hostname in LOOPBACK and url.port and url.port not in self._open:
+                    listening = self._network.listen(url.port)
+                    relay = _relay(listening, str(url.hostname), url.port)
+                    asyncio.run_coroutine_threadsafe(relay, self._loop).result(10)
+                    self._open.add(url.port)
 
 
 async def _relay(listening: socket.socket, host: str, port: int) -> None:

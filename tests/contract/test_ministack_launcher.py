@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError
 
 from embedded import services
 from embedded.container import LOCAL_PARAMETERS
-from embedded.patches import checks, cloudwatch, eventbridge, lambda_workers, s3, step_functions
+from embedded.patches import checks, cloudwatch, eventbridge, lambda_workers, s3, state_language, step_functions
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
 
@@ -404,6 +404,10 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         lambda_workers.count_calls_by_trace,
         lambda module: lambda_workers.refuse_absent_pythons(module, module),
         lambda module: lambda_workers.queue_invocations(module, 1),
+        state_language.refuse_paths_to_nowhere,
+        state_language.name_errors_as_aws_does,
+        state_language.limit_payloads,
+        state_language.time_out_executions,
         step_functions.keep_aborted_executions_aborted,
         step_functions.honour_map_paths,
         s3.keep_versions_on_disk,
