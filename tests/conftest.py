@@ -86,8 +86,16 @@ def _running(service: Service, settings: EmbeddedSettings) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def ministack_service(platform_settings: EmbeddedSettings) -> Iterator[Service]:
-    yield from _running(services.ministack(platform_settings), platform_settings)
+def stub_port() -> int:
+    """A port for a stand-in of a service, which Lambda functions reach although they run in a box."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def ministack_service(platform_settings: EmbeddedSettings, stub_port: int) -> Iterator[Service]:
+    service = services.ministack(platform_settings)
+    service.environment = {**service.environment, "AWS_ENDPOINT_URL_OF_A_STUB": f"http://127.0.0.1:{stub_port}"}
+    yield from _running(service, platform_settings)
     end_leftovers(platform_settings.run_dir)
 
 

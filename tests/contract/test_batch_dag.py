@@ -23,8 +23,10 @@ RUN_DAG = PROJECT_ROOT / "tests" / "integration" / "run_dag.py"
 
 
 @pytest.fixture(scope="module")
-def world(ministack: str, platform_settings: EmbeddedSettings, aws: Callable[..., Any]) -> Iterator[World]:
-    with stub_sagemaker() as stub:
+def world(
+    ministack: str, stub_port: int, platform_settings: EmbeddedSettings, aws: Callable[..., Any]
+) -> Iterator[World]:
+    with stub_sagemaker(stub_port) as stub:
         yield deploy_world(aws, stub, environment.aws_connection(platform_settings), STACK)
 
 

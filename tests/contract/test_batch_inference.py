@@ -37,8 +37,10 @@ _ids = count()
 
 
 @pytest.fixture(scope="module")
-def deployed(ministack: str, platform_settings: EmbeddedSettings, aws: Callable[..., Any]) -> Iterator[World]:
-    with stub_sagemaker() as stub:
+def deployed(
+    ministack: str, stub_port: int, platform_settings: EmbeddedSettings, aws: Callable[..., Any]
+) -> Iterator[World]:
+    with stub_sagemaker(stub_port) as stub:
         yield deploy_world(aws, stub, environment.aws_connection(platform_settings))
 
 

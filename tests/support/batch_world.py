@@ -112,8 +112,8 @@ class StubSageMaker:
 
 
 @contextmanager
-def stub_sagemaker() -> Iterator[StubSageMaker]:
-    """Serve the stub on a free port of loopback."""
+def stub_sagemaker(port: int) -> Iterator[StubSageMaker]:
+    """Serve the stub on loopback."""
     stub = StubSageMaker()
 
     class Handler(BaseHTTPRequestHandler):
@@ -139,7 +139,7 @@ def stub_sagemaker() -> Iterator[StubSageMaker]:
         def log_message(self, *args: Any) -> None:
             """Keep the output clean."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     stub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
