@@ -1,6 +1,6 @@
 """Read the CIFAR-100 archive (python version) as the hostile input it may be.
 
-The tar is read by `scones.dataset.unpack`, the pickles by `scones.dataset.safe_pickle`.
+The tar is read by `scones.dataset.tar`, the pickles by `scones.dataset.safe_pickle`.
 
 Format (https://www.cs.toronto.edu/~kriz/cifar.html): ``cifar-100-python.tar.gz`` with
 ``cifar-100-python/{train,test,meta}``; ``data`` is uint8 (N, 3072): 1024 red, 1024 green, 1024 blue, row by row.
@@ -18,7 +18,8 @@ import numpy as np
 
 from scones.dataset import safe_pickle
 from scones.dataset.errors import CorruptArchiveError, UnknownClassError
-from scones.dataset.unpack import ADVICE, FOLDER, MAX_UNPACKED_BYTES, MEMBERS, read_members, unpack
+from scones.dataset.tar import ADVICE, FOLDER, MAX_UNPACKED_BYTES, MEMBERS, read_members
+from scones.dataset.unpack import unpack
 
 ARCHIVE_NAME = "cifar-100-python.tar.gz"
 IMAGE_SHAPE = (3, 32, 32)

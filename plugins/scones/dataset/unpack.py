@@ -1,128 +1,25 @@
-"""Get the three members that matter out of a CIFAR-100 archive, which may be hostile.
-
-An archive's path is read in a process of its own, with limits on memory and processor time: whatever tarfile makes of a
-hostile file, it ends soon and takes nothing along. So this file imports the standard library alone.
-"""
+"""Unpack a CIFAR-100 archive, which may be hostile, in a process of its own: `scones.dataset.tar` does the reading."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import resource
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zlib
 from pathlib import Path
-from typing import IO, Any, Self, cast
 
-from scones.dataset import errors
 from scones.dataset.errors import ArchiveNotFoundError, BadInputError, CorruptArchiveError, UnsafeArchiveError
+from scones.dataset.tar import ADVICE, MAX_UNPACKED_BYTES, MEMBERS
 
-FOLDER = "cifar-100-python"
-MEMBERS = ("train", "test", "meta")
-# The real archive unpacks to 187 MB.
-MAX_UNPACKED_BYTES = 512 * 1024 * 1024
-ADVICE = "Take the archive from its official source and check its md5."
-_MAX_MEMBERS = 100
-_MAX_EXTENSION = 2048
-# An honest archive takes two seconds and 250 MB.
+# An honest archive takes two seconds.
 CPU_SECONDS = 60
 _WALL_SECONDS = 900
-_MEMORY_BYTES = MAX_UNPACKED_BYTES + 512 * 1024 * 1024
-
-
-class _BoundedReader:
-    """Stops a decompression bomb: raises once more than ``limit`` bytes have been unpacked."""
-
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._stream, self._left, self._limit = stream, limit, limit
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
-        self._left -= len(block)
-        if self._left < 0:
-            raise UnsafeArchiveError(
-                f"The archive unpacks to more than {self._limit:,} bytes, CIFAR-100 to 187 million. "
-                f"Reading was stopped. {ADVICE}"
-            )
-        return block
-
-
-class _Header(tarfile.TarInfo):
-    """A header whose extensions are small: tarfile's work on them grows with the square of their length."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        extends = header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if extends and header.size > _MAX_EXTENSION:
-            raise UnsafeArchiveError(f"The archive has an extended header of {header.size:,} bytes. {ADVICE}")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise UnsafeArchiveError(f"The archive member {header.name!r:.200} is sparse. {ADVICE}")
-        return header
-
-
-def _check_member(member: tarfile.TarInfo) -> None:
-    if member.issparse():
-        raise UnsafeArchiveError(f"The archive member {member.name!r:.200} is sparse. {ADVICE}")
-    if member.issym() or member.islnk():
-        raise UnsafeArchiveError(f"The archive member {member.name!r} is a link to {member.linkname!r}. {ADVICE}")
-    if not (member.isreg() or member.isdir()):
-        raise UnsafeArchiveError(f"The archive member {member.name!r} is a device or another special file. {ADVICE}")
-    parts = member.name.replace("\\", "/").split("/")
-    if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in member.name:
-        raise UnsafeArchiveError(
-            f"The archive member {member.name!r} points outside the archive's folder. Nothing was written. {ADVICE}"
-        )
-
-
-def read_members(stream: IO[bytes], limit: int = MAX_UNPACKED_BYTES) -> dict[str, bytearray]:
-    """The members that matter, by name.
-
-    Nothing is extracted to disk, and the sum of everything unpacked is bounded, so a bomb ends in an error and not in
-    a full disk or memory. Raises UnsafeArchiveError or CorruptArchiveError.
-    """
-    try:
-        return _members(stream, limit)
-    except (UnsafeArchiveError, CorruptArchiveError):
-        raise
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
-        raise CorruptArchiveError(
-            f"The archive cannot be read ({type(error).__name__}: {error!s:.200}): it is damaged, incomplete or not a "
-            f"tar.gz. Download it again. {ADVICE}"
-        ) from error
-
-
-def _members(stream: IO[bytes], limit: int) -> dict[str, bytearray]:
-    found: dict[str, bytearray] = {}
-    bounded = cast(Any, _BoundedReader(cast(IO[bytes], gzip.GzipFile(fileobj=stream)), limit))
-    with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 18, tarinfo=_Header) as archive:
-        for count, member in enumerate(archive):
-            if count >= _MAX_MEMBERS:
-                raise UnsafeArchiveError(f"The archive has more than {_MAX_MEMBERS} members, CIFAR-100 five. {ADVICE}")
-            _check_member(member)
-            folder, _, name = member.name.removeprefix("./").partition("/")
-            if folder != FOLDER or name not in MEMBERS or not member.isreg():
-                continue
-            if name in found:
-                raise UnsafeArchiveError(f"The archive holds {member.name!r} twice. {ADVICE}")
-            if member.size > limit:
-                raise UnsafeArchiveError(f"The archive member {member.name!r} claims {member.size:,} bytes. {ADVICE}")
-            found[name] = _read_all(cast(IO[bytes], archive.extractfile(member)), member)
-    return found
-
-
-def _read_all(source: IO[bytes], member: tarfile.TarInfo) -> bytearray:
-    # Grown as bytes really arrive: the size in a header is only a claim.
-    content = bytearray()
-    while block := source.read(1 << 20):
-        content += block
-    if len(content) != member.size:
-        raise CorruptArchiveError(f"The archive ends inside {member.name!r}. Download it again. {ADVICE}")
-    return content
+_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from scones.dataset.tar import main
+sys.exit(main(*sys.argv[2:]))
+"""
 
 
 def unpack(path: Path, limit: int = MAX_UNPACKED_BYTES, cpu_seconds: int = CPU_SECONDS) -> dict[str, bytes]:
@@ -140,9 +37,9 @@ def unpack(path: Path, limit: int = MAX_UNPACKED_BYTES, cpu_seconds: int = CPU_S
     with tempfile.TemporaryDirectory(prefix="scones-unpack-") as folder:
         arguments = [str(path.absolute()), folder, str(limit), str(cpu_seconds)]
         try:
-            done = subprocess.run(  # noqa: S603 - this very file, by this very interpreter
-                [sys.executable, "-m", __name__, *arguments],
-                env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            done = subprocess.run(  # noqa: S603 - a file of ours, by this very interpreter
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parents[2]), *arguments],
+                env={},
                 capture_output=True,
                 timeout=_WALL_SECONDS,
                 check=False,
@@ -150,41 +47,18 @@ def unpack(path: Path, limit: int = MAX_UNPACKED_BYTES, cpu_seconds: int = CPU_S
         except subprocess.TimeoutExpired as error:
             raise UnsafeArchiveError(f"Reading the archive took more than {_WALL_SECONDS} s. {ADVICE}") from error
         if done.returncode:
-            _raise(done, cpu_seconds)
+            raise _refused(done, cpu_seconds)
         return {name: (Path(folder) / name).read_bytes() for name in MEMBERS if (Path(folder) / name).exists()}
 
 
-def _raise(done: subprocess.CompletedProcess[bytes], cpu_seconds: int) -> None:
+def _refused(done: subprocess.CompletedProcess[bytes], cpu_seconds: int) -> BadInputError:
     if done.returncode < 0:
-        raise UnsafeArchiveError(
+        return UnsafeArchiveError(
             f"Reading the archive was ended by signal {-done.returncode}: it took more than {cpu_seconds} s of "
             f"processor time, or memory that no CIFAR-100 takes. {ADVICE}"
         )
-    try:
-        told = json.loads(done.stdout)
-        kind: type[BadInputError] = getattr(errors, told["kind"])
-    except (ValueError, KeyError, AttributeError) as error:
-        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise CorruptArchiveError(f"The archive cannot be read: {said:.200}. {ADVICE}") from error
-    raise kind(told["message"])
-
-
-def main(path: str, folder: str, limit: str, cpu_seconds: str) -> int:
-    """What the process of its own does: write the members into ``folder``, or say on standard output why not."""
-    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    try:
-        with Path(path).open("rb") as stream:
-            for name, content in read_members(stream, int(limit)).items():
-                (Path(folder) / name).write_bytes(content)
-        return 0
-    except MemoryError:
-        refused: BadInputError = UnsafeArchiveError(f"The archive takes too much memory. {ADVICE}")
-    except BadInputError as error:
-        refused = error
-    json.dump({"kind": type(refused).__name__, "message": str(refused)}, sys.stdout)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    kind, _, message = done.stdout.decode().partition("\n")
+    if message:
+        return {"UnsafeArchiveError": UnsafeArchiveError}.get(kind, CorruptArchiveError)(message)
+    said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return CorruptArchiveError(f"The archive cannot be read: {said:.200}. {ADVICE}")
