@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-ROLE = "arn:aws:iam::000000000000:role/unused"
+ROLE = "arn:aws:iam::111122223333:role/unused"
 
 Start = Callable[..., str]
 
