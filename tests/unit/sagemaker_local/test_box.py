@@ -55,7 +55,7 @@ def test_files_of_the_machine_are_not_there(run: Run, tmp_path: Path) -> None:
     assert seen.stdout == "[]\n"
     # The Python that runs may itself lie below /tmp.
     temporary = run("import os; print(*os.listdir('/tmp'))").stdout.split()
-    assert set(temporary) <= {folder.parts[2] for folder in python_folders() if folder.parts[1] == "tmp"}
+    assert set(temporary) <= {folder.parts[2] for folder in python_folders().values() if folder.parts[1] == "tmp"}
     assert home.exists()
     listed = run(f"import os; print(os.path.isdir({str(home)!r}) and os.listdir({str(home)!r}))").stdout.strip()
     assert listed in {"False", "['.pyenv']"}, "but for the way to the Python that runs"
