@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,22 @@ from sagemaker_local.config import DATA_DIR_MARKER
 PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = PACKAGE.parent
 OPT_ML = "/opt/ml"
+# Of the service's environment, what goes into a box: where AWS is, the locale, how many threads, the platform's marker.
+_PASSED_ON = (
+    "AWS_",
+    "LANG",
+    "LC_",
+    "TZ",
+    "NO_PROXY",
+    "no_proxy",
+    "PYTHONUTF8",
+    "OMP_",
+    "OPENBLAS_",
+    "MKL_",
+    "SCONES_RUN_",
+)
+# What a script calls `python3` is the Python that runs this, which has the usual packages.
+_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 class Container:
@@ -68,13 +85,16 @@ class Processes:
     def spawn(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Container:
         """Start `command` with the service's environment plus `env`; stdout and stderr go to the end of `log`.
 
+        In a box little of the service's environment is there: what is the user's stays outside.
         The log is a file, not a pipe, so that a container outlives a killed service without blocking or SIGPIPE, and no
         line is lost. Raises OSError when the command cannot be started.
         """
         if self.box is not None:
             command, env = self._boxed(self.box, command, cwd), {**env, "HOME": "/tmp"}  # noqa: S108 - of its own
         paths = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **env, DATA_DIR_MARKER: self._marker}
+        own = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "PATH": _PATH}
+        kept = {name: value for name, value in os.environ.items() if self.box is None or name.startswith(_PASSED_ON)}
+        environment = {**kept, **own, **env, DATA_DIR_MARKER: self._marker}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             process = subprocess.Popen(

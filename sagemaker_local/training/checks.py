@@ -30,6 +30,7 @@ def check_request(ctx: Context, request: dict[str, Any]) -> None:
     _check_resources(request.get("ResourceConfig"))
     _check_stopping(request)
     s3.check_uri(request["OutputDataConfig"]["S3OutputPath"], "OutputDataConfig.S3OutputPath")
+    _check_script_mode(ctx, request)
     if "CheckpointConfig" in request:
         s3.check_uri(request["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", ())]
@@ -55,6 +56,17 @@ def _check_algorithm(ctx: Context, algorithm: dict[str, Any] | None) -> None:
     compile_definitions(definitions or [])
     if algorithm.get("ContainerArguments") and not algorithm.get("ContainerEntrypoint"):
         raise ValidationException("ContainerArguments needs a ContainerEntrypoint.")
+
+
+def _check_script_mode(ctx: Context, request: dict[str, Any]) -> None:
+    """The SDK's drivers for SourceCode read and write the literal /opt/ml, which only a box has."""
+    channels = {channel["ChannelName"] for channel in request.get("InputDataConfig", ())}
+    if "sm_drivers" in channels and ctx.processes.box is None:
+        raise unsupported(
+            "SourceCode of the SageMaker SDK",
+            "script mode on this machine: its drivers need /opt/ml, which jobs have only in a box (docs/security.md). "
+            "Map an image to a command of your own, which reads SM_ML_ROOT",
+        )
 
 
 def _check_resources(resources: dict[str, Any] | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,3 +58,47 @@ def test_the_sdks_classes_train_transform_and_see_failures(
     assert report["packages"] == []
     assert "no images found" in report["failure"]
     assert "Could not find model" in report["gone"]
+
+
+SCRIPT = """
+import argparse, json, os, pathlib, numpy
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--word")
+given = parser.parse_args()
+found = sorted(os.listdir(os.environ["SM_CHANNEL_TRAIN"]))
+model = {"epochs": given.epochs, "word": given.word, "found": found, "home": os.listdir("/opt/ml/input/data/code")}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "model.json").write_text(json.dumps(model))
+"""
+
+
+@pytest.mark.slow
+def test_script_mode_from_training_to_an_endpoint(
+    sdk_python, service, ministack, aws, bucket, checked_role, unique, tmp_path
+):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sdk_python, str(FLOW.with_name("script_flow.py")), unique, TOY_IMAGE, checked_role, bucket, str(tmp_path)],
+        env={
+            **os.environ,
+            "AWS_ENDPOINT_URL": ministack,
+            "AWS_ENDPOINT_URL_SAGEMAKER": service.url,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": service.url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT "))
+    report = json.loads(line.removeprefix("REPORT "))
+    assert (report["status"], report["answer"]) == ("Completed", "HELLO")
+    key = report["artefact"].removeprefix(f"s3://{bucket}/")
+    archive = io.BytesIO(aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    with tarfile.open(fileobj=archive) as content:
+        member = content.extractfile("model.json")
+        assert member is not None
+        model = json.loads(member.read())
+    assert (model["epochs"], model["word"], model["home"]) == (2, "two words", ["train.py"])
+    assert model["found"]

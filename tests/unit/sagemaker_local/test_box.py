@@ -9,13 +9,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from sagemaker_local import box as boxes
 from sagemaker_local.box import Box, open_box, python_folders
+from sagemaker_local.errors import ValidationException
+from sagemaker_local.images import Images
 from sagemaker_local.processes import Processes
+from sagemaker_local.training.checks import check_request
 
 HERE = "http://127.0.0.1:4566"
 
@@ -173,11 +178,12 @@ def test_signals_reach_it_and_nothing_is_left(
     assert not [one for one in keepers if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_container_has_opt_ml_and_a_tmp_of_its_own(box: Box, tmp_path: Path) -> None:
+def test_a_container_has_opt_ml_and_a_tmp_of_its_own(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_OF_THE_USER", "x")
     processes = Processes(tmp_path, box)
     code = """
 import os, pathlib
-print(os.listdir("/opt/ml/input"), os.environ["HOME"], "GIVEN" in os.environ)
+print(os.listdir("/opt/ml/input"), os.environ["HOME"], "GIVEN" in os.environ, "TOKEN_OF_THE_USER" in os.environ)
 pathlib.Path("/opt/ml/model/m").write_text("m")
 print(os.path.exists("/tmp/x"))
 pathlib.Path("/tmp/x").write_text("x")
@@ -189,7 +195,7 @@ pathlib.Path("/tmp/x").write_text("x")
         log = tmp_path / name / "log"
         container = processes.spawn([sys.executable, "-c", code], env={"GIVEN": "1"}, cwd=root, log=log)
         assert container.wait(30) == 0, log.read_text()
-        assert log.read_text() == "['data'] /tmp True\nFalse\n"
+        assert log.read_text() == "['data'] /tmp True False\nFalse\n"
         assert (root / "model" / "m").read_text() == "m"
 
 
@@ -215,3 +221,16 @@ def test_a_platform_on_another_machine_needs_the_machines_network(box: Box) -> N
     elsewhere = open_box(["http://ministack:4566"], "Jobs")
     assert elsewhere is not None
     assert elsewhere.network is None
+
+
+def test_script_mode_without_it_is_refused_when_the_job_is_made(tmp_path: Path) -> None:
+    context: Any = SimpleNamespace(processes=Processes(tmp_path))
+    request = {
+        "AlgorithmSpecification": {"TrainingImage": "*image-classification*", "TrainingInputMode": "File"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "OutputDataConfig": {"S3OutputPath": "s3://some-bucket/out"},
+        "InputDataConfig": [{"ChannelName": "sm_drivers"}],
+    }
+    context.images = Images()
+    with pytest.raises(ValidationException, match="SourceCode of the SageMaker SDK"):
+        check_request(context, request)
