@@ -156,7 +156,7 @@ $(VENV)/.runtime: $(BIN)/uv requirements.txt
 $(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
 	@echo "Installing the deployment's locked packages in $(DEPLOY)"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DEPLOY)
-	@UV_COMPILE_BYTECODE= $(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
+	@env -u UV_COMPILE_BYTECODE $(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements-dev.txt
