@@ -47,7 +47,7 @@ aws-env: $(VENV)/.runtime ## Print what a shell needs for the AWS CLI and notebo
 
 .PHONY: test
 test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in two processes (slow ones: `make test-slow`)
-	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not compose" $(or $(ARGS),$(SUITES))
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 12 -m "not slow and not compose" $(or $(ARGS),$(SUITES))
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests that take minutes: kill tests, drills, large batches

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 
 import psutil
+import pytest
 
 from embedded.processes import marked_processes
 from tests.integration.live import LivePlatform
 
 
+# Slow for its platform, which stays up, and busy, as long as the tests run.
+@pytest.mark.slow
 def test_every_socket_of_the_platform_listens_on_loopback(live: LivePlatform):
     doors = {
         (connection.laddr.ip, connection.laddr.port): process.name()
