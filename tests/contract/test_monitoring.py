@@ -285,6 +285,18 @@ def test_wait_for_capture_returns_when_the_records_are_there(place: World) -> No
     assert (late["expected"], late["captured"], late["complete"]) == (31, 30, False)
 
 
+def test_what_a_report_has_counted_is_not_waited_for_again(place: World) -> None:
+    """CloudWatch counts whole minutes: the requests of the minute in which a report ended are in the next sum too."""
+    place.traffic(world.vehicles(8, seed=12), minutes=29)
+    place.invocations(8, minutes=29)
+    assert place.write("run-1")["captured_records"] == 8
+    ended = (place.start + timedelta(minutes=29)).replace(second=30)
+    key = f"reports/{place.endpoint}/watermark.json"
+    place.aws.store.update_json(key, lambda mark: {**mark, "until": ended.isoformat()})
+    waited = tasks.await_capture.function(place.resources, params={"capture_timeout_s": 0.1})
+    assert (waited["expected"], waited["captured"], waited["complete"]) == (0, 0, True)
+
+
 def test_metrics_reach_cloudwatch(place: World) -> None:
     place.traffic(world.vehicles(40, seed=13))
     written = place.write("run-1")

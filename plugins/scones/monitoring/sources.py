@@ -94,6 +94,14 @@ class CapturePlace:
         start = mark.arrived - LATE if mark.arrived else None
         return mark.select(list_captures(self.store, self.prefix, start, until + AHEAD))
 
+    def records_read(self, mark: Watermark, window: Window) -> int:
+        """How many records of a window lie before the mark."""
+        unread = {file.key for file in self.new(mark, window.until)}
+        # What is of the window arrived in it, or later.
+        files = [file for file in self.between(window) if file.modified >= window.since and file.key not in unread]
+        settings = ReadSettings(classes=(), since=window.since.timestamp(), images=False)
+        return read_capture(files, self.fetch, settings, workers=0).records
+
     def of_hours(self, hours: set[str]) -> list[CaptureFile]:
         """All files of some hours (``yyyy/mm/dd/HH``), of every variant."""
         prefixes = [f"{variant}{hour}/" for variant in self.store.folders(self.prefix) for hour in sorted(hours)]
