@@ -295,6 +295,13 @@ def test_what_a_report_has_counted_is_not_waited_for_again(place: World) -> None
     place.aws.store.update_json(key, lambda mark: {**mark, "until": ended.isoformat()})
     waited = tasks.await_capture.function(place.resources, params={"capture_timeout_s": 0.1})
     assert (waited["expected"], waited["captured"], waited["complete"]) == (0, 0, True)
+    # Nor are they missing from the next report.
+    place.traffic(world.vehicles(100, seed=13), minutes=29, seed=2)
+    place.invocations(100, minutes=29)
+    report = place.document(place.write("run-2"))
+    assert (report["counts"]["invocations"], report["captured_records"]) == (100, 100)
+    capture = next(check for check in report["checks"] if check["name"] == "capture")
+    assert capture["status"] == "ok", capture
 
 
 def test_metrics_reach_cloudwatch(place: World) -> None:

@@ -40,6 +40,8 @@ class Traffic:
         latency: ``(time, mean microseconds)`` per period, metric ``ModelLatency``.
         latency_p95_ms, latency_mean_ms: over the whole window; None when there are no data.
         errors: number of 4XX and 5XX answers.
+        reported: invocations of the window's first minute that the report before has counted: CloudWatch counts
+            whole minutes.
     """
 
     invocations: Sequence[tuple[datetime, float]] | None = None
@@ -47,12 +49,14 @@ class Traffic:
     latency_mean_ms: float | None = None
     latency_p95_ms: float | None = None
     errors: float = 0
+    reported: int = 0
 
     def invocations_before(self, time: datetime | None = None) -> int | None:
         """Invocations, all or before a time; None when CloudWatch could not be asked."""
         if self.invocations is None:
             return None
-        return int(sum(number for minute, number in self.invocations if time is None or minute < time))
+        counted = int(sum(number for minute, number in self.invocations if time is None or minute < time))
+        return max(0, counted - self.reported)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,7 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
         # A first report may find captures older than the endpoint, of one with the same name.
         oldest = datetime.fromtimestamp(min(summary.minutes) * 60, UTC)
         window = Window(min(window.since, oldest), window.until)
+    reported = 0 if order.since else captures.invocations_reported(place.captures, window, endpoint)
     judged = judge(captures, model, place.ground_truth)
     inputs = ReportInputs(
         report_id=order.report_id,
@@ -114,7 +115,7 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
         window=window,
         created_at=now,
         model=model,
-        traffic=aws.traffic(endpoint, window),
+        traffic=replace(aws.traffic(endpoint, window), reported=reported),
         quality=judged.all,
         rejected_quality=judged.rejected,
         previous=next((one for one in entries if one.report_id != order.report_id and one.captured_records), None),

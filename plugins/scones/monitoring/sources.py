@@ -94,13 +94,18 @@ class CapturePlace:
         start = mark.arrived - LATE if mark.arrived else None
         return mark.select(list_captures(self.store, self.prefix, start, until + AHEAD))
 
-    def records_read(self, mark: Watermark, window: Window) -> int:
-        """How many records of a window lie before the mark."""
+    def invocations_reported(self, mark: Watermark, window: Window, endpoint: EndpointFacts) -> int:
+        """How many invocations of a window's first minute lie before the mark, as their records tell.
+
+        CloudWatch counts whole minutes, so the requests of the minute in which a report ended are in the next sum too.
+        """
+        minute = window.since.replace(second=0, microsecond=0)
         unread = {file.key for file in self.new(mark, window.until)}
-        # What is of the window arrived in it, or later.
-        files = [file for file in self.between(window) if file.modified >= window.since and file.key not in unread]
-        settings = ReadSettings(classes=(), since=window.since.timestamp(), images=False)
-        return read_capture(files, self.fetch, settings, workers=0).records
+        # What is of that minute arrived in it, or later.
+        files = [file for file in self.between(window) if file.modified >= minute and file.key not in unread]
+        settings = ReadSettings(since=minute.timestamp(), images=False)
+        records = read_capture(files, self.fetch, settings, workers=0).records
+        return round(records * 100 / max(1, endpoint["sampling_percentage"]))
 
     def of_hours(self, hours: set[str]) -> list[CaptureFile]:
         """All files of some hours (``yyyy/mm/dd/HH``), of every variant."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,11 @@ def await_capture(resources: Mapping[str, str], params: Any = None) -> Any:
     endpoint = aws.endpoint(name)
     place = place_of(aws, name, parse_index(aws.store.read(layout.report_index(name))))
     captures, now = CapturePlace.of(aws.store, endpoint), datetime.now(UTC)
-    since = (place.until or datetime.fromisoformat(endpoint["created_at"])).replace(second=0, microsecond=0)
-    invocations = aws.traffic(endpoint, Window(since, now)).invocations_before(now) or 0
-    # CloudWatch counts whole minutes: some requests of the first one are in the report before.
-    reported = captures.records_read(place.captures, Window(since, now))
-    expected = int(invocations * endpoint["sampling_percentage"] / 100) - reported
-    return wait_for_records(captures, place.captures, max(0, expected), timeout_s=params["capture_timeout_s"])
+    window = Window(place.until or datetime.fromisoformat(endpoint["created_at"]), now)
+    reported = captures.invocations_reported(place.captures, window, endpoint)
+    invocations = replace(aws.traffic(endpoint, window), reported=reported).invocations_before(now) or 0
+    expected = int(invocations * endpoint["sampling_percentage"] / 100)
+    return wait_for_records(captures, place.captures, expected, timeout_s=params["capture_timeout_s"])
 
 
 @report_task(task_id="write_report")
