@@ -52,10 +52,10 @@ class _Plot:
 def _roc(metrics: Mapping[str, Any]) -> Markup:
     plot = _Plot("share of the others taken for the class", "share of the class found")
     plot.line([(0, 0), (1, 1)], "threshold")
-    for name, curve in metrics["roc_one_vs_rest"].items():
+    for index, (name, curve) in enumerate(metrics["roc_one_vs_rest"].items()):
         if curve["auc"] is not None:
             points = list(zip(curve["false_positive_rates"], curve["true_positive_rates"], strict=True))
-            plot.line(points, title=f"{name}: area {curve['auc']:.4f}")
+            plot.line(points, "axis-line" if index == 1 else "line", f"{name}: area {curve['auc']:.4f}")
     return plot.chart()
 
 
