@@ -33,6 +33,7 @@ from embedded import services
 from embedded.environment import platform_environment
 from embedded.processes import Service, http_ok, stop_all
 from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
+from sagemaker_local.box import SWITCH
 
 CLIENTS = 16
 # Short rounds of one client, so that the three ways meet the same machine; long ones of many, so that the delivery of
@@ -125,7 +126,8 @@ def platform() -> Iterator[Platform]:
         sagemaker = Service(
             name="sagemaker_local",
             command=[sys.executable, "-m", "sagemaker_local", *arguments, "--images", str(images)],
-            environment=platform_environment(settings),
+            # Without a box, or the bare model server could not be asked from outside.
+            environment={**platform_environment(settings), SWITCH: "off"},
             log=Path(folder) / "sagemaker_local.log",
             ready=lambda: http_ok(f"{settings.sagemaker_url}/health"),
             cwd=PROJECT_ROOT,
