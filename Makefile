@@ -72,7 +72,7 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 .PHONY: check-asl
 check-asl: $(VENV)/.dev ## Validate the state machines with the independent npm asl-validator; needs npm
 	@npm install --silent --no-audit --no-fund --prefix .run/node asl-validator@4.0.0
-	@$(BIN)/pytest -q tests/unit/test_state_machines.py
+	@$(BIN)/pytest -q tests/unit/infrastructure/test_state_machines.py
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and mend what the linter can mend
