@@ -127,12 +127,12 @@ def _trial(
         {"label": {name: answers[index] for index, name in enumerate(CLASSES)}},
         effective_count(chosen),
     )
-    found = {test: any(r.drifted for r in results if r.test == test) for test in COLUMNS[:4]}
-    found["report"] = any(result.drifted and result.decisive for result in results)
+    found = {test: any(r["drifted"] for r in results if r["test"] == test) for test in COLUMNS[:4]}
+    found["report"] = any(result["drifted"] and result["decisive"] for result in results)
     joint = count * BASELINE / (count + BASELINE)
-    distances = [result for result in results if result.test == KOLMOGOROV_SMIRNOV]
-    found["textbook KS"] = any(result.value > 1.358 / np.sqrt(joint) for result in distances)
-    found["textbook PSI"] = any(result.value > 0.2 for result in results if result.test == POPULATION_STABILITY)
+    distances = [result for result in results if result["test"] == KOLMOGOROV_SMIRNOV]
+    found["textbook KS"] = any(result["value"] > 1.358 / np.sqrt(joint) for result in distances)
+    found["textbook PSI"] = any(result["value"] > 0.2 for result in results if result["test"] == POPULATION_STABILITY)
     return found
 
 

@@ -18,8 +18,8 @@ from scones.images.statistics import QUANTILES, STATISTICS, categorical_feature,
 from scones.monitoring import figures
 from scones.monitoring.capture_summary import CaptureSummary
 from scones.monitoring.checks import headline, next_steps, overall_status, run_checks, violations_of
-from scones.monitoring.document import Change, Counts, EndpointFacts, Latency, Previous, Report, Unit
-from scones.monitoring.drift import DriftResult, compare, effective_count
+from scones.monitoring.document import Change, Counts, Drift, EndpointFacts, Latency, Previous, Report, Unit
+from scones.monitoring.drift import compare, effective_count
 from scones.monitoring.ground_truth import Quality
 from scones.monitoring.index import START, DagRun, IndexEntry, Place, Window
 from scones.training.served import ServedModel
@@ -151,7 +151,7 @@ def build_report(summary: CaptureSummary, inputs: ReportInputs) -> Report:
         "latency": _latency(inputs.traffic),
         "statistics": current_statistics(summary, class_counts),
         "baseline_histograms": figures.histograms(summary, model.baseline),
-        "drift": [result.as_dict() for result in drift],
+        "drift": drift,
         "quality": inputs.quality,
         "rejected_quality": inputs.rejected_quality,
         "lineage": model.served.as_dict(),
@@ -213,7 +213,7 @@ def current_statistics(summary: CaptureSummary, class_counts: Mapping[str, int])
     return {"version": 0, "dataset": {"item_count": summary.records}, "features": features}
 
 
-def _with_confidence(baseline: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_confidence(baseline: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add the confidences on the test images to the baseline, as the evaluation's quantiles give them."""
     given, images = evaluation.get("confidence_quantiles") or [], int(evaluation.get("images") or 0)
     if len(given) < 5 or images < 1:
@@ -226,10 +226,10 @@ def _with_confidence(baseline: Mapping[str, Any], evaluation: Mapping[str, Any])
 
 def _drift(
     model: ModelDocuments, summary: CaptureSummary, class_counts: Mapping[str, int], effective: float
-) -> list[DriftResult]:
+) -> list[Drift]:
     if model.baseline is None or not summary.records:
         return []
-    baseline = _with_confidence(model.baseline, model.evaluation)
+    baseline = with_confidence(model.baseline, model.evaluation)
     numeric = {name: summary.column(name) for name in (*STATISTICS, "confidence")}
     categorical: dict[str, Mapping[str, int]] = {"size": summary.sizes, "label": class_counts}
     return compare(baseline, model.constraints, numeric, categorical, effective)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scones.images.statistics import STATISTICS
-from scones.monitoring.document import CheckLine, CheckStatus, CheckType, Report, Violation
-from scones.monitoring.drift import RETRAINING_CHECKS, TEST_TITLES, DriftResult, drift_settings, service_settings
+from scones.monitoring.document import CheckLine, CheckStatus, CheckType, Drift, Report, Violation
+from scones.monitoring.drift import RETRAINING_CHECKS, TEST_TITLES, drift_settings, service_settings
 from scones.monitoring.index import Status
 
 #: With fewer records a rate says nothing.
@@ -57,7 +57,7 @@ def violation(feature: str, kind: CheckType, description: str, value: float, thr
     }
 
 
-def run_checks(report: Report, drift: Sequence[DriftResult], constraints: Mapping[str, Any]) -> list[Check]:
+def run_checks(report: Report, drift: Sequence[Drift], constraints: Mapping[str, Any]) -> list[Check]:
     """Run every check on the numbers of a report."""
     service = service_settings(constraints)
     return [
@@ -191,7 +191,7 @@ def _readable(report: Report, service: Mapping[str, Any]) -> Check:
     return Check("readable", title, "violation" if entries else "attention", "; ".join(found), action, tuple(entries))
 
 
-def _drift_checks(report: Report, drift: Sequence[DriftResult], constraints: Mapping[str, Any]) -> list[Check]:
+def _drift_checks(report: Report, drift: Sequence[Drift], constraints: Mapping[str, Any]) -> list[Check]:
     groups = (
         ("image_drift", "Images like the training images", {*STATISTICS, "size"}),
         ("class_mix", "Class mix", {"label"}),
@@ -201,9 +201,9 @@ def _drift_checks(report: Report, drift: Sequence[DriftResult], constraints: Map
     effective = report["counts"]["effective_records"]
     checks = []
     for name, title, features in groups:
-        results = [result for result in drift if result.feature in features]
-        decisive = [result for result in results if result.decisive]
-        drifted = [result for result in decisive if result.drifted]
+        results = [result for result in drift if result["feature"] in features]
+        decisive = [result for result in results if result["decisive"]]
+        drifted = [result for result in decisive if result["drifted"]]
         if not decisive:
             if name == "confidence_drift" and report["baseline_available"] and report["counts"]["records"]:
                 why, action = "The evaluation of the live model is not known", ""
@@ -219,25 +219,26 @@ def _drift_checks(report: Report, drift: Sequence[DriftResult], constraints: Map
         elif drifted:
             checks.append(_drifted(name, title, drifted))
         else:
-            nearest = max(decisive, key=lambda result: result.value / result.threshold)
-            detail = f"Nearest to its limit: {_words(nearest.feature)}, {nearest.value:.2f} of {nearest.threshold:.2f}"
+            nearest = max(decisive, key=lambda result: result["value"] / result["threshold"])
+            name_of, limit = _words(nearest["feature"]), nearest["threshold"]
+            detail = f"Nearest to its limit: {name_of}, {nearest['value']:.2f} of {limit:.2f}"
             checks.append(Check(name, title, "ok", detail))
     return checks
 
 
-def _drifted(name: str, title: str, drifted: Sequence[DriftResult]) -> Check:
+def _drifted(name: str, title: str, drifted: Sequence[Drift]) -> Check:
     entries = tuple(
         violation(
-            result.feature,
+            result["feature"],
             "baseline_drift_check",
-            f"{TEST_TITLES[result.test]} of {_words(result.feature)} from the baseline is {result.value:.3f}, "
-            f"from {result.threshold:.3f} on it is drift ({result.records:.0f} different images)",
-            value=result.value,
-            threshold=result.threshold,
+            f"{TEST_TITLES[result['test']]} of {_words(result['feature'])} from the baseline is {result['value']:.3f}, "
+            f"from {result['threshold']:.3f} on it is drift ({result['records']:.0f} different images)",
+            value=result["value"],
+            threshold=result["threshold"],
         )
         for result in drifted
     )
-    detail = "; ".join(f"{_words(r.feature)} {r.value:.2f} (limit {r.threshold:.2f})" for r in drifted)
+    detail = "; ".join(f"{_words(r['feature'])} {r['value']:.2f} (limit {r['threshold']:.2f})" for r in drifted)
     if name == "image_drift":
         action = (
             "Look at the most drifted images below. If such images are here to stay, label some (reject queue) and "

@@ -109,7 +109,17 @@ class Shares(TypedDict, total=False):
 
 
 class Drift(TypedDict):
-    """Outcome of one test on one feature, see :class:`scones.monitoring.drift.DriftResult`."""
+    """Outcome of one test on one feature.
+
+    Attributes:
+        feature: name of the feature.
+        test: one of the test names of :mod:`scones.monitoring.drift`.
+        value: the distance measured.
+        threshold: the distance from which on the test alarms, at this number of records.
+        records: effective number of records compared.
+        decisive: whether an alarm of this test is a violation (``monitoring_config.drift.tests``).
+        drifted: ``value >= threshold``; never with fewer than ``minimum_records`` records.
+    """
 
     feature: str
     test: str

@@ -12,8 +12,7 @@ thousand times is one observation. ``docs/monitoring.md`` has the measured power
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,33 +63,6 @@ RETRAINING_CHECKS = frozenset({"baseline_drift_check", "model_quality_check"})
 
 class ConstraintsError(ValueError):
     """constraints.json or statistics.json cannot be used; the message names the part."""
-
-
-@dataclass(frozen=True)
-class DriftResult:
-    """Outcome of one test on one feature.
-
-    Attributes:
-        feature: name of the feature.
-        test: one of the test names of this module.
-        value: the distance measured.
-        threshold: the distance from which on the test alarms, at this number of records.
-        records: effective number of records compared.
-        decisive: whether an alarm of this test is a violation (``monitoring_config.drift.tests``).
-        drifted: ``value >= threshold``; never with fewer than ``minimum_records`` records.
-    """
-
-    feature: str
-    test: str
-    value: float
-    threshold: float
-    records: float
-    decisive: bool
-    drifted: bool
-
-    def as_dict(self) -> Drift:
-        """JSON-able form."""
-        return cast("Drift", asdict(self))
 
 
 def suggest_constraints(baseline: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +138,7 @@ def compare(
     numeric: Mapping[str, NDArray[Any]],
     categorical: Mapping[str, Mapping[str, int]],
     effective: float,
-) -> list[DriftResult]:
+) -> list[Drift]:
     """Run every test on every feature that the baseline and the traffic share.
 
     Args:
@@ -186,7 +158,7 @@ def compare(
     known = features_by_name(baseline)
     shared = [name for name in known if name in numeric or name in categorical]
     tests = _Tests(settings, comparisons=max(1, len(shared)), effective=effective)
-    results: list[DriftResult] = []
+    results: list[Drift] = []
     for name in shared:
         if name in numeric:
             results.extend(tests.numeric(known[name], np.asarray(numeric[name], dtype=np.float64)))
@@ -203,13 +175,21 @@ class _Tests:
         self.alpha = settings["significance"] / comparisons
         self.effective = effective
 
-    def _result(self, feature: str, test: str, value: float, chance: float, records: float) -> DriftResult:
+    def _result(self, feature: str, test: str, value: float, chance: float, records: float) -> Drift:
         threshold = max(chance, self.settings["minimum_effect"][test])
         drifted = records >= self.settings["minimum_records"] and value >= threshold
         decisive = test in self.settings["tests"]
-        return DriftResult(feature, test, float(value), float(threshold), float(records), decisive, bool(drifted))
+        return {
+            "feature": feature,
+            "test": test,
+            "value": float(value),
+            "threshold": float(threshold),
+            "records": float(records),
+            "decisive": decisive,
+            "drifted": bool(drifted),
+        }
 
-    def numeric(self, feature: Mapping[str, Any], values: NDArray[np.float64]) -> list[DriftResult]:
+    def numeric(self, feature: Mapping[str, Any], values: NDArray[np.float64]) -> list[Drift]:
         present = values[np.isfinite(values)]
         quantiles = np.asarray(feature["quantiles"], dtype=np.float64)
         if present.size == 0 or quantiles.size == 0:
@@ -236,7 +216,7 @@ class _Tests:
             results.append(self._result(name, JENSEN_SHANNON, js, js_chance, records))
         return results
 
-    def categorical(self, feature: Mapping[str, Any], counts: Mapping[str, int]) -> list[DriftResult]:
+    def categorical(self, feature: Mapping[str, Any], counts: Mapping[str, int]) -> list[Drift]:
         before = categorical_counts(feature)
         total_before, total = sum(before.values()), sum(counts.values())
         names = [name for name in {**before, **counts} if before.get(name) or counts.get(name)]
