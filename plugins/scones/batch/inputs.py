@@ -160,10 +160,15 @@ def text_lines(text: IO[str], name: str) -> Iterator[str]:
         yield line
 
 
-def read_table(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(
+    lines: Iterator[str], name: str, needed: Sequence[str], left_out: list[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ``(where, {column: cell})`` of a CSV file as spreadsheets write it: ``,`` or ``;`` or tab, ``sep=;``.
 
     Column names are taken without blanks and in any case; cells as they are.
+
+    Args:
+        left_out: takes what is wrong with a line that has too many cells, which is then passed over.
 
     Raises:
         BatchInputError: a column is missing or twice there, or a line cannot be read; names the line.
@@ -185,9 +190,13 @@ def read_table(lines: Iterator[str], name: str, needed: Sequence[str]) -> Iterat
         for row in reader:
             if any(row):
                 where = f"{name} line {reader.line_num}"
-                if len(row) > len(header) and any(row[len(header) :]):
-                    raise BatchInputError(f"{where} has {len(row)} cells for {len(header)} columns: quote its text.")
-                yield where, {column: unescaped(cell) for column, cell in zip(header, row, strict=False)}
+                if not any(row[len(header) :]):
+                    yield where, {column: unescaped(cell) for column, cell in zip(header, row, strict=False)}
+                    continue
+                problem = f"{where} has {len(row)} cells for {len(header)} columns: quote its text."
+                if left_out is None:
+                    raise BatchInputError(problem)
+                left_out.append(problem)
     except csv.Error as error:
         raise BatchInputError(f"{name} line {reader.line_num} is not CSV: {error}.") from error
 

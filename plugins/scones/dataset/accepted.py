@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scones.aws import layout
 from scones.aws.store import ObjectStore, ObjectTooLargeError
-from scones.batch.inputs import unescaped
+from scones.batch.inputs import KEY_BYTES_MAX, BatchInputError, open_text, read_table, text_lines
+from scones.batch.labels import ACCEPTED_COLUMNS
 from scones.dataset.build import AcceptedImage
 from scones.dataset.cifar import IMAGE_SHAPE
 from scones.dataset.errors import BadInputError
@@ -63,31 +63,22 @@ def parse_accepted_labels(content: bytes, classes: Sequence[str]) -> tuple[list[
     other classes are left out without a message (another model may use them).
     Raises BadInputError when it is no CSV with the columns key and label, or has more than 10,000 rows.
     """
+    name, rows, problems = layout.ACCEPTED_LABELS, dict[str, str](), list[str]()
+    if not content.strip():
+        return [], []
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError("labels/accepted.csv is not UTF-8 text. Write it with the columns key,label.") from error
-    reader = csv.reader(io.StringIO(text), strict=True)
-    rows: dict[str, str] = {}
-    problems: list[str] = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        if header and not {"key", "label"} <= set(header):
-            raise BadInputError(f"labels/accepted.csv has the columns {header!s:.100}, needs key and label.")
-        for number, cells in enumerate(reader, start=2):
-            if number > MAX_ACCEPTED_LABELS + 1:
-                raise BadInputError(f"labels/accepted.csv has more than {MAX_ACCEPTED_LABELS:,} rows.")
-            row = dict(zip(header, map(unescaped, cells), strict=False))
-            key, label = row.get("key", ""), row.get("label", "").strip()
-            if not any(cells):
-                continue
-            if not key or len(key.encode()) > 1024:
-                problems.append(f"row {number}: {key!r:.80} is not an S3 key")
+        lines = text_lines(open_text(io.BytesIO(content), name), name)
+        for number, (where, row) in enumerate(read_table(lines, name, ACCEPTED_COLUMNS, problems), start=1):
+            key, label = row["key"], row.get("label", "").strip()
+            if number > MAX_ACCEPTED_LABELS:
+                raise BadInputError(f"{name} has more than {MAX_ACCEPTED_LABELS:,} rows.")
+            if not key or len(key.encode()) > KEY_BYTES_MAX:
+                problems.append(f"{where}: {key!r:.80} is not an S3 key")
             elif not label:
-                problems.append(f"row {number}: no label for {key!r:.80}")
+                problems.append(f"{where}: no label for {key!r:.80}")
             else:
                 rows.pop(key, None)
                 rows[key] = label
-    except csv.Error as error:
-        raise BadInputError(f"labels/accepted.csv is not readable as CSV: {error}.") from error
+    except BatchInputError as error:
+        raise BadInputError(str(error)) from error
     return [(key, label) for key, label in rows.items() if label in classes], problems

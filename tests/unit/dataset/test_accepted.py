@@ -86,11 +86,23 @@ def test_the_table_is_read() -> None:
     assert parse_accepted_labels(content, CLASSES) == ([("a/1.png", "motorcycle")], [])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+def test_a_table_that_a_spreadsheet_saved_is_read(encoding: str, delimiter: str) -> None:
+    rows = [" Key ", "LABEL"], ["a/\u00fc 1.png", "bicycle"], ["a.png", "motorcycle", "an unquoted comma"]
+    content = "".join(delimiter.join(row) + "\r\n" for row in rows).encode(encoding)
+    found, problems = parse_accepted_labels(content, CLASSES)
+    assert found == [("a/\u00fc 1.png", "bicycle")]
+    assert problems == ["labels/accepted.csv line 3 has 3 cells for 2 columns: quote its text."]
+
+
 def test_bad_rows_are_named() -> None:
     content = b"when,key,label\n1,,bicycle\n2,a.png,\n3," + b"k" * 1025 + b",bicycle\n5,good.png,bicycle\n"
     rows, problems = parse_accepted_labels(content, CLASSES)
     assert rows == [("good.png", "bicycle")]
-    assert [problem.split(":")[0] for problem in problems] == ["row 2", "row 3", "row 4"]
+    assert [problem.split(":")[0] for problem in problems] == [
+        f"labels/accepted.csv line {number}" for number in (2, 3, 4)
+    ]
 
 
 def test_keys_are_taken_as_they_are() -> None:
@@ -104,10 +116,10 @@ def test_keys_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe", "not UTF-8"),
-        (b"name,class\nx,y\n", "needs key and label"),
+        (b"key,label\na\xff,bicycle", "neither UTF-8 nor UTF-16"),
+        (b"name,class\nx,y\n", "needs one column named key and one named label"),
         (b"key,label\n" + b"a.png,bicycle\n" * 10_001, "more than 10,000"),
-        (b'key,label\n"a.png,bicycle\n', "not readable as CSV"),
+        (b"key,label\na.png," + b"b" * 200_000 + b"\n", "line 2 is not CSV"),
     ],
 )
 def test_a_bad_table_is_an_error(content: bytes, message: str) -> None:
