@@ -216,6 +216,27 @@ def features_by_name(statistics: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     return {feature["name"]: feature for feature in statistics["features"]}
 
 
+def check_baseline(document: Any) -> None:
+    """Try all that is read of a baseline.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is no document as :func:`baseline_statistics` writes it.
+    """
+    known = features_by_name(document)
+    images = [known[name]["numerical_statistics"]["common"]["num_present"] for name in STATISTICS]
+    labels = categorical_counts(known["label"]).values()
+    image_size(document)
+    if min(*images, sum(labels), *(len(known[name]["quantiles"]) for name in STATISTICS)) < 1:
+        raise ValueError("it is the statistics of no images")
+    NoveltyScale.of(document)
+
+
+def image_size(baseline: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height, in pixels, of a baseline's images."""
+    width, height = min(categorical_counts(features_by_name(baseline)["size"])).split("x")
+    return int(width), int(height)
+
+
 def categorical_counts(feature: Mapping[str, Any]) -> dict[str, int]:
     """The value counts of a categorical feature, in its order."""
     buckets = feature["string_statistics"]["distribution"]["categorical"]["buckets"]

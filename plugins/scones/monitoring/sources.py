@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from scones.aws import layout
-from scones.aws.store import DamagedDocumentError
 from scones.images.pictures import Geometry
-from scones.images.statistics import NoveltyScale, categorical_counts, features_by_name
-from scones.monitoring.build import ModelDocuments
+from scones.images.statistics import NoveltyScale, check_baseline, image_size
+from scones.monitoring.build import ModelDocuments, with_confidence
 from scones.monitoring.capture_files import CaptureFile, Watermark, endpoint_prefix
 from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.capture_summary import ReadSettings
@@ -39,6 +38,20 @@ class CaptureDestinationError(RuntimeError):
     """The endpoint captures to another bucket than the project's; the message says how to bring them together."""
 
 
+def _check_threshold(document: dict[str, Any]) -> None:
+    if not 0 < float(document["threshold"]) <= 1:
+        raise ValueError(f"{document['threshold']} is no confidence")
+
+
+# Constraints are a person's: what is wrong in them is said by an error of their own.
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "threshold": _check_threshold,
+    "baseline": check_baseline,
+    "constraints": dict,
+    "evaluation": lambda document: with_confidence({"features": []}, document),
+}
+
+
 def documents_of(store: ObjectStore, served: ServedModel) -> ModelDocuments:
     """Read what belongs to the live model; what is not there, or can't be understood, keeps its default."""
     version, job = served.dataset_version, served.training_job
@@ -52,11 +65,14 @@ def documents_of(store: ObjectStore, served: ServedModel) -> ModelDocuments:
     for name, key in keys.items():
         try:
             document = store.read_json(key) if key else None
-        except DamagedDocumentError as error:
-            log.warning("%s: the report goes on without it", error)
+            if document is None:
+                continue
+            _CHECKS[name](document)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # Whatever is wrong in somebody's document: no report fails by it.
+            log.warning("%s can't be used, the report goes on without it: %s: %s", key, type(error).__name__, error)
             continue
-        if document is not None:
-            found[name] = document
+        found[name] = document
     return ModelDocuments(served, **found)
 
 
@@ -117,8 +133,7 @@ def read_settings(model: ModelDocuments, since: datetime | None, until: datetime
     """How to read records of a model."""
     seen: dict[str, Any] = {}
     if model.baseline:
-        size = next(iter(categorical_counts(features_by_name(model.baseline)["size"])))
-        width, height = (int(side) for side in size.split("x"))
+        width, height = image_size(model.baseline)
         seen = {"geometry": Geometry(height, width), "scale": NoveltyScale.of(model.baseline)}
     return ReadSettings(
         classes=model.classes,
