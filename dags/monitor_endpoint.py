@@ -33,7 +33,7 @@ from scones import defaults
 from scones.monitoring import tasks
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
-WINDOW, ACTION = "What to report on", "What follows"
+WINDOW, ACTION = defaults.OPEN_SECTION, "What follows"
 
 PARAMS = {
     "endpoint_name": Param(
@@ -92,6 +92,7 @@ PARAMS = {
 @dag(
     schedule=defaults.at("0 * * * *"),
     catchup=False,
+    allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
     default_args={
         **defaults.DAG_DEFAULT_ARGS,

@@ -65,6 +65,7 @@ ROLLOUT = {
 @dag(
     schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=[defaults.DRIFT_ASSET]),
     catchup=False,
+    allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
     default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
     params=defaults.params_of(TRAINING_FORM),

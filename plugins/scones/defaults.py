@@ -20,6 +20,12 @@ def at(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
 
 
+# What may start a run: anything but a backfill. A run works on what is there now, and has no day of its own to make up
+# for; Airflow offers a backfill for every schedule that does not rule it out.
+RUN_TYPES = ("scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
+
+# The section that Airflow's form shows open; all others begin closed.
+OPEN_SECTION = "Run Parameters"
 # Section -> (name, default, schema, title, description) of each param, in the order of the form.
 Form = Mapping[str, Sequence[tuple[str, Any, Mapping[str, Any], str, str]]]
 

@@ -93,6 +93,22 @@ def test_params_are_flat_typed_titled_and_in_sections(dag_id: str) -> None:
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_the_form_shows_its_first_section_open(dag_id: str) -> None:
+    from scones import defaults
+
+    params = load(dag_id).params
+    sections = [params.get_param(name).schema["section"] for name in params]
+    assert sections[0] == defaults.OPEN_SECTION
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_no_backfill_is_offered(dag_id: str) -> None:
+    """No run here has a day of its own to make up for."""
+    dag = load(dag_id)
+    assert not dag.timetable.can_be_scheduled or "backfill" not in {one.value for one in dag.allowed_run_types}
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_the_trigger_form_can_be_sent_with_the_defaults(dag_id: str) -> None:
     params = load(dag_id).params
     for name in params:

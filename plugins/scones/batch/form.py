@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from scones.defaults import OPEN_SECTION
 from scones.images.transformations import KINDS
 
-INPUT, SENT, PACE, DRIFT, LIMITS = (
-    "What to score",
-    "What to send",
+CHOICE, PACE, DRIFT, LIMITS = (
+    "Which of them",
     "How fast",
     "Drift",
     "When the run fails",
@@ -31,49 +31,49 @@ CLASSES = field(
 
 BATCH = {
     "prefix": field(
-        "", type=["null", "string"], title="S3 prefix", section=INPUT,
+        "", type=["null", "string"], title="S3 prefix", section=OPEN_SECTION,
         description="Folder in the project's bucket, as photos/2026-11-20/. Empty: the served model's test images.",
     ),
     "manifest": field(
-        "", type=["null", "string"], title="Manifest", section=INPUT,
+        "", type=["null", "string"], title="Manifest", section=OPEN_SECTION,
         description="S3 key of a .jsonl or .csv file with the keys to score, instead of a prefix.",
     ),
     "keys": field(
-        [], type=["null", "array"], items={"type": "string"}, title="Keys", section=INPUT,
+        [], type=["null", "array"], items={"type": "string"}, title="Keys", section=OPEN_SECTION,
         description="S3 keys to score, one per line, instead of a prefix.",
     ),
     "rerun_failed_of": field(
-        "", type=["null", "string"], title="Run the failed ones again", section=INPUT,
+        "", type=["null", "string"], title="Run the failed ones again", section=OPEN_SECTION,
         description="Id of an earlier batch: scores its failed, timed out and aborted images.",
     ),
     "only_new": field(
-        False, type="boolean", title="Only new images", section=INPUT,
+        False, type="boolean", title="Only new images", section=OPEN_SECTION,
         description="Leave out images that have a row in the results of an earlier batch (unless overwritten since).",
     ),
     "suffixes": field(
-        [".png", ".jpg", ".jpeg"], type="array", items={"type": "string"}, title="Suffixes", section=INPUT,
+        [".png", ".jpg", ".jpeg"], type="array", items={"type": "string"}, title="Suffixes", section=CHOICE,
         description="Only keys that end so, in any case; lists and manifests never reach the classifier.",
     ),
     "modified_after": field(
-        "", type=["null", "string"], title="Not older than", section=INPUT,
+        "", type=["null", "string"], title="Not older than", section=CHOICE,
         description="ISO date or time; images last modified before it are left out.",
     ),
     "modified_before": field(
-        "", type=["null", "string"], title="Older than", section=INPUT,
+        "", type=["null", "string"], title="Older than", section=CHOICE,
         description="ISO date or time; images last modified at or after it are left out.",
     ),
     "sample_size": field(
-        0, type="integer", minimum=0, maximum=100_000_000, title="Sample size", section=INPUT,
+        0, type="integer", minimum=0, maximum=100_000_000, title="Sample size", section=CHOICE,
         description="Score so many at random; 0: all.",
     ),
     "sample_seed": field(
-        0, type="integer", minimum=0, maximum=2**31 - 1, title="Sample seed", section=INPUT,
+        0, type="integer", minimum=0, maximum=2**31 - 1, title="Sample seed", section=CHOICE,
         description="The same seed picks the same images.",
     ),
     "classes": CLASSES,
     "fan_out": field(
         "executions", type="string", enum=["executions", "distributed_map", "express"], title="Fan out by",
-        section=PACE,
+        section=OPEN_SECTION,
         description="executions, distributed_map or express: see the notes above.",
     ),
     "concurrency": field(
@@ -94,7 +94,7 @@ BATCH = {
     ),
     "execution_timeout_seconds": EXECUTION_DEADLINE,
     "threshold": field(
-        None, type=["null", "number"], minimum=0, maximum=1, title="Threshold", section=LIMITS,
+        None, type=["null", "number"], minimum=0, maximum=1, title="Threshold", section=OPEN_SECTION,
         description="Confidence below which an answer is rejected. Empty: the deployed one (config/threshold.json).",
     ),
     "max_failed_share": field(
@@ -109,19 +109,19 @@ BATCH = {
 
 TRAFFIC = {
     "mode": field(
-        "burst", type="string", enum=["burst", "stream"], title="Mode", section=SENT,
+        "burst", type="string", enum=["burst", "stream"], title="Mode", section=OPEN_SECTION,
         description="burst: all at once. stream: at an even rate for a while.",
     ),
     "images": field(
-        100, type="integer", minimum=1, maximum=1_000_000, title="Images", section=SENT,
+        100, type="integer", minimum=1, maximum=1_000_000, title="Images", section=OPEN_SECTION,
         description="How many requests a burst sends; images repeat when there are fewer.",
     ),
     "class_mix": field(
-        "", type=["null", "string"], title="Class mix", section=SENT,
+        "", type=["null", "string"], title="Class mix", section=OPEN_SECTION,
         description="Weights by class, as bicycle=3, motorcycle=1. Empty: every class alike.",
     ),
     "seed": field(
-        0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=SENT,
+        0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=OPEN_SECTION,
         description="The same seed sends the same images.",
     ),
     "classes": CLASSES,
@@ -139,7 +139,7 @@ TRAFFIC = {
     ),
     "execution_timeout_seconds": EXECUTION_DEADLINE,
     "drift": field(
-        "none", type="string", enum=["none", *KINDS, "mixed"], title="Drift", section=DRIFT,
+        "none", type="string", enum=["none", *KINDS, "mixed"], title="Drift", section=OPEN_SECTION,
         description="How images are changed before they are sent; mixed: each in one of the ways.",
     ),
     "drifted_share": field(

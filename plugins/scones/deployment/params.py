@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from scones.defaults import Form
+from scones.defaults import OPEN_SECTION, Form
 
 DAYS = {"type": "number", "minimum": 0, "maximum": 36_500}
 
 # fmt: off
 CLEANUP_FORM: Form = {
-    "What": [
+    OPEN_SECTION: [
         ("dry_run", True, {"type": "boolean"}, "Only show", "Print the table and delete nothing."),
         ("older_than_days", 7, DAYS, "Unused for (days)",
          "Endpoints without requests, and configs and models, that are older than this."),

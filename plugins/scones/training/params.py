@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scones.defaults import DEFAULT_CLASSES, Form
+from scones.defaults import DEFAULT_CLASSES, OPEN_SECTION, Form
 
 INSTANCE = {"type": "string", "pattern": r"^ml\.[a-z0-9]+\.[a-z0-9]+$"}
 CLASS_LIST = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "uniqueItems": True}
@@ -30,17 +30,33 @@ def one_of(*values: str) -> dict[str, Any]:
 
 # fmt: off
 TRAINING_FORM: Form = {
-    "1. Data": [
+    OPEN_SECTION: [
         ("classes", DEFAULT_CLASSES, CLASS_LIST, "Classes",
          "CIFAR-100 class names, one per line. A class's index is its place in this list. A scheduled run, or one that "
          "drift started, trains the classes of the live model instead."),
+        ("use_pretrained_model", True, SWITCH, "Start from a pretrained network",
+         "Knows photographs before it sees yours: the local algorithm by a network trained on ImageNet, AWS's by one "
+         "of that many layers. Off: it learns from your images alone."),
+        ("epochs", 30, whole(1, 1000), "Epochs",
+         "Passes over the training images, at most; the algorithm stops where it no longer learns."),
+        ("minimum_accuracy", 0.75, SHARE, "Lowest accepted test accuracy",
+         "A model below it is refused; the live endpoint stays as it is."),
+        ("replace_classes", False, SWITCH, "Let other classes follow",
+         "A model that knows other classes than the live one cannot be compared with it, and is refused unless this is "
+         "on or a person allows it."),
+        ("require_approval", False, SWITCH, "Ask a person",
+         "Wait for Approve or Reject in Airflow before the model is deployed."),
+        ("force_retrain", False, SWITCH, "Train even if nothing changed",
+         "Otherwise a completed job with the same data, hyperparameters and image is reused."),
+    ],
+    "Data": [
         ("validation_share", 0.1, {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "Validation share",
          "Share of the training images held out for validation. The test images are never touched."),
         ("seed", 0, whole(0, 2**31 - 1), "Seed", "Seed of the validation split."),
         ("input_kind", "recordio", one_of("recordio", "png"), "Training input",
          "RecordIO shards (faster), or the PNGs with their .lst files."),
     ],
-    "2. Training": [
+    "Training": [
         ("training_instance_type", "ml.g4dn.xlarge", INSTANCE, "Training instance type",
          "The built-in algorithm needs a GPU type. If AWS answers ResourceLimitExceeded, ask for quota."),
         ("max_runtime_s", 3600, whole(60, 432_000), "Longest training (s)",
@@ -48,38 +64,24 @@ TRAINING_FORM: Form = {
         ("spot_wait_s", 0, whole(0, 432_000), "Wait for spot machines (s)",
          "Managed spot training: how long cheaper machines may be waited for, on top of the longest training. 0: "
          "machines on demand."),
-        ("epochs", 30, whole(1, 1000), "Epochs",
-         "Passes over the training images, at most; the algorithm stops where it no longer learns."),
         ("mini_batch_size", 32, whole(1, 4096), "Mini-batch size", "Must not exceed the number of training images."),
         ("learning_rate", 0.01, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "Learning rate",
          "Initial learning rate of AWS's algorithm. The local one does not use it, and says so."),
-        ("use_pretrained_model", True, SWITCH, "Start from a pretrained network",
-         "Knows photographs before it sees yours: the local algorithm by a network trained on ImageNet, AWS's by one "
-         "of that many layers. Off: it learns from your images alone."),
         ("num_layers", 18, {"type": "integer", "enum": LAYERS}, "Layers",
          "Depth of AWS's network. Pretrained ones have 18, 34, 50, 101, 152 or 200; 20, 32, 44, 56 and 110 are made "
          "for small images and start from nothing."),
         ("training_image", "", {"type": ["null", "string"]}, "Training image",
          "Image URI. Empty: the built-in image-classification algorithm of the connection's region."),
-        ("force_retrain", False, SWITCH, "Train even if nothing changed",
-         "Otherwise a completed job with the same data, hyperparameters and image is reused."),
     ],
-    "3. Quality gate": [
-        ("minimum_accuracy", 0.75, SHARE, "Lowest accepted test accuracy",
-         "A model below it is refused; the live endpoint stays as it is."),
+    "Quality gate": [
         ("champion_tolerance", 0.01, SHARE, "Allowed loss against the champion",
          "How much lower than the live model's accuracy, on the same images, the new one may be."),
-        ("replace_classes", False, SWITCH, "Let other classes follow",
-         "A model that knows other classes than the live one cannot be compared with it, and is refused unless this is "
-         "on or a person allows it."),
         ("adopt_threshold", False, SWITCH, "Adopt the recommended threshold",
          "Put the threshold that the evaluation recommends into force for the workflow."),
-        ("require_approval", False, SWITCH, "Ask a person",
-         "Wait for Approve or Reject in Airflow before the model is deployed."),
         ("approval_timeout_minutes", 1440, whole(1, 20_160), "Longest wait for a person (minutes)",
          "After so long without an answer the run fails and the model stays PendingManualApproval."),
     ],
-    "4. Deployment": [
+    "Deployment": [
         ("endpoint_instance_type", "ml.m5.large", INSTANCE, "Endpoint instance type",
          "Of each instance behind the endpoint; costs from the deployment until `cleanup`, used or not."),
         ("endpoint_instance_count", 1, whole(1, 100), "Endpoint instances",
@@ -100,12 +102,12 @@ TRAINING_FORM: Form = {
 }
 # The same questions on the way back.
 ROLLBACK_FORM: Form = {
-    "Version": [
+    OPEN_SECTION: [
         ("version", 0, whole(0, 2**31 - 1), "Model version",
          "Version number in the group; 0: the newest approved one before the live one."),
     ],
     "Endpoint": [
-        row for row in TRAINING_FORM["4. Deployment"]
+        row for row in TRAINING_FORM["Deployment"]
         if row[0] in ("endpoint_instance_type", "endpoint_instance_count", "capture_percent")
     ],
 }
