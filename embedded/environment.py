@@ -161,7 +161,6 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
         # A stale "success" of a deferred task's first half must not outrun its resumption (apache/airflow#71580).
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
-        "USAGE_DATA_COLLECTION__ENABLED": False,
     }
     return (
         base_environment(settings)
