@@ -262,6 +262,24 @@ def served_model(endpoint_name: str, store: ObjectStore, classes: Sequence[str])
     return model
 
 
+def endpoint_price(endpoint_name: str) -> tuple[float | None, bool]:
+    """Return the list price of an endpoint, as it is now, for an hour (None when nobody knows), and whether AWS runs
+    it."""
+    from scones.aws.sagemaker import SageMakerResourcesHook
+    from scones.jobs.links import has_console
+    from scones.training.costs import HOURS_PER_MONTH, monthly_cost
+
+    hook = SageMakerResourcesHook()
+    monthly = None
+    try:
+        endpoint = hook.endpoint(endpoint_name)
+        config = hook.endpoint_config(endpoint["EndpointConfigName"]) if endpoint else None
+        monthly = monthly_cost(endpoint, config) if endpoint and config else None
+    except (BotoCoreError, ClientError) as error:
+        log.warning("What endpoint %s costs is not known: %s", endpoint_name, error)
+    return None if monthly is None else monthly / HOURS_PER_MONTH, has_console(hook.conn_client_meta.endpoint_url)
+
+
 class EndpointEye:
     """Looks at the endpoint of a batch that is under way. Blocking: for a thread."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from scones.batch.costs import BatchCost
 from scones.batch.items import ABORTED, CLASSIFIED, FAILED, REJECTED, TIMED_OUT, WITHOUT_ANSWER, Row
 from scones.batch.summary import BatchSummary, headline, limits_exceeded, outcome_counts
 from scones.report.formatting import DASH, environment, number, percent
@@ -13,6 +16,12 @@ THUMBNAILS = 48
 THUMBNAIL_PIXELS = 96
 KEY_SHOWN = 20
 
+_PAID_FOR = {
+    "endpoint": "Endpoint, while the batch ran",
+    "step_functions": "Step Functions",
+    "functions": "Lambda, at most",
+    "s3": "S3 requests",
+}
 _TONES = {CLASSIFIED: "ok", REJECTED: "attention", FAILED: "violation", TIMED_OUT: "violation", ABORTED: "violation"}
 
 
@@ -70,8 +79,18 @@ def render(summary: BatchSummary, rejected: list[Shown], failed: list[Shown]) ->
         rejected=rejected,
         failed=failed,
         without=sum(counts[outcome] for outcome in WITHOUT_ANSWER),
+        costs=_costs(summary["cost"]),
         lineage=[(name, value) for name, value in _lineage(summary) if value],
     )
+
+
+def _costs(cost: BatchCost) -> list[tuple[str, str]]:
+    """What is paid for, and how much, with the sum; a dash where the price or the time is not known."""
+    found: Mapping[str, Any] = cost
+    rows = [(name, found[member]) for member, name in _PAID_FOR.items()]
+    known = all(usd is not None for _, usd in rows)
+    rows.append(("Together" if known else "Together, as far as known", cost["total"]))
+    return [(name, DASH if usd is None else f"{usd:.4f} USD") for name, usd in rows]
 
 
 def short_key(key: str) -> str:

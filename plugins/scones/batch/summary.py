@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
+from scones.batch.costs import BatchCost, batch_cost
 from scones.batch.items import ABORTED, CLASSIFIED, FAILED, OUTCOMES, REJECTED, TIMED_OUT, WITHOUT_ANSWER, Row
 from scones.batch.plan import Plan
 
@@ -75,6 +76,7 @@ class BatchSummary(Figures):
     counts: dict[str, int]
     warnings: list[str]
     limits: Limits
+    cost: BatchCost
     seconds: float | None
     images_per_second: float | None
     summary_uri: str
@@ -216,14 +218,24 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def summarise(plan: Plan, figures: Figures, uris: Mapping[str, str]) -> BatchSummary:
-    """Join the plan's facts, the figures and the addresses of the files."""
+def summarise(
+    plan: Plan, figures: Figures, uris: Mapping[str, str], hourly: float | None = None, *, on_aws: bool = False
+) -> BatchSummary:
+    """Join the plan's facts, the figures and the addresses of the files.
+
+    Args:
+        hourly: list price of the endpoint for an hour, USD; None when nobody knows.
+        on_aws: whether it is AWS that runs it.
+    """
     first, last = figures["first_started_at"], figures["last_ended_at"]
     seconds = None
     if first and last:
         seconds = round((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds(), 3)
+    images, mean = figures["images"], figures["execution_seconds_mean"]
+    executions = None if mean is None else images * mean
     return {
         **figures,
+        "cost": batch_cost(plan.fan_out, images, executions, seconds, hourly, on_aws=on_aws),
         "batch_id": plan.batch_id,
         "created_at": plan.created_at,
         "source": plan.source,

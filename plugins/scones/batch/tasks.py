@@ -99,10 +99,12 @@ def collect_results(resources: Mapping[str, str], run_id: Any = None, dag: Any =
     Raises:
         IncompleteResultsError: an image of the plan is missing or doubled.
     """
+    from scones.batch.aws import endpoint_price
     from scones.batch.store import BatchStore
     from scones.batch.summary import describe
 
-    summary = collect(BatchStore(resources["BucketName"]), batch_id_for(dag.dag_id, run_id))
+    hourly, on_aws = endpoint_price(resources["EndpointName"])
+    summary = collect(BatchStore(resources["BucketName"]), batch_id_for(dag.dag_id, run_id), hourly, on_aws=on_aws)
     log.info("%s", describe(summary))
     return summary["summary_uri"]
 
@@ -135,8 +137,11 @@ def summarize_batch(
     return {name: summary[name] for name in HEADLINE}
 
 
-def collect(store: BatchStore, batch_id: str) -> BatchSummary:
+def collect(store: BatchStore, batch_id: str, hourly: float | None = None, *, on_aws: bool = False) -> BatchSummary:
     """Gather all parts of a batch, one at a time. Repeating it changes nothing.
+
+    Args:
+        hourly, on_aws: see :func:`scones.batch.aws.endpoint_price`.
 
     Raises:
         IncompleteResultsError: an image of the plan is missing or doubled.
@@ -178,7 +183,7 @@ def collect(store: BatchStore, batch_id: str) -> BatchSummary:
         "results_uri": store.uri(layout.results(batch_id)),
         "rejected_uri": rejected_uri,
     }
-    summary = summarise(plan, figures.figures(), uris)
+    summary = summarise(plan, figures.figures(), uris, hourly, on_aws=on_aws)
     rejects, failures = (
         [shown(row, store.picture(row["key"], PICTURE_BYTES_MAX)) for row in rows]
         for rows in (gallery.rejected, gallery.failed)

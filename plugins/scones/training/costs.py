@@ -6,6 +6,9 @@ to a third. An instance type that is not in the table has no estimate (``None``)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from scones.training.data import TrainingResult
 
 HOURS_PER_MONTH = 730
@@ -50,6 +53,25 @@ def endpoint_monthly_cost(instance_type: str, instance_count: int) -> float | No
     """Return the list price in USD of an endpoint that runs a whole month, or None if the type is unknown."""
     hourly = PER_INSTANCE_HOUR.get(instance_type)
     return None if hourly is None else round(hourly * instance_count * HOURS_PER_MONTH, 2)
+
+
+def monthly_cost(endpoint: Mapping[str, Any], config: Mapping[str, Any]) -> float | None:
+    """Return the list price in USD of a month of an endpoint as it is now, or None if one of its types is unknown.
+
+    Args:
+        endpoint: what DescribeEndpoint answered; the instances it has now count.
+        config: what DescribeEndpointConfig answered.
+    """
+    counts = {one["VariantName"]: one.get("CurrentInstanceCount") for one in endpoint.get("ProductionVariants", [])}
+    costs = [
+        endpoint_monthly_cost(
+            variant.get("InstanceType", ""),
+            counts.get(variant["VariantName"]) or variant.get("InitialInstanceCount") or 1,
+        )
+        for variant in config.get("ProductionVariants", [])
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def storage_monthly_cost(size_bytes: int) -> float:

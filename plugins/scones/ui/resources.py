@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from scones.training.costs import HOURS_PER_MONTH, endpoint_monthly_cost
+from scones.training.costs import HOURS_PER_MONTH, monthly_cost
 from scones.training.curve import curve_chart, training_curve
 
 LOG_LINES = 300
@@ -176,14 +176,9 @@ def endpoint_cost(endpoint: Mapping[str, Any], config: Mapping[str, Any], now: d
         config: what DescribeEndpointConfig answered.
         real: whether it is AWS that runs it.
     """
-    counts = {one["VariantName"]: one.get("CurrentInstanceCount") for one in endpoint.get("ProductionVariants", [])}
-    monthly = 0.0
-    for variant in config.get("ProductionVariants", []):
-        count = counts.get(variant["VariantName"]) or variant.get("InitialInstanceCount") or 1
-        cost = endpoint_monthly_cost(variant.get("InstanceType", ""), count)
-        if cost is None:
-            return ""
-        monthly += cost
+    monthly = monthly_cost(endpoint, config)
+    if monthly is None:
+        return ""
     so_far = monthly * (now - endpoint["CreationTime"]).total_seconds() / 3600 / HOURS_PER_MONTH
     words = "costs" if real else "would cost on AWS"
     return (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scones.batch.costs import batch_cost
 from scones.batch.inputs import BatchInputError
 from scones.batch.items import COLUMNS, BatchFacts, Ending, Execution, Item, Row, classify, read_cause, result_row
 from scones.batch.labels import check_labels, merge_accepted, read_accepted, read_labelled
@@ -172,7 +173,8 @@ def summary_facts(**facts: Any) -> dict[str, Any]:
     return {
         "batch_id": "b", "source": "<s>", "fan_out": "executions", "created_at": "2026-11-20T12:00:00+00:00",
         "threshold": 0.9, "threshold_version": 2, "model": {"endpoint_name": "e"}, "classes": ["bicycle"],
-        "limits": limits, "warnings": ["2 images are <too> large"], "seconds": 2.0, "images_per_second": 30.5, **facts,
+        "limits": limits, "warnings": ["2 images are <too> large"], "seconds": 2.0, "images_per_second": 30.5,
+        "cost": batch_cost("executions", 60, 120.0, 2.0, 0.23, on_aws=False), **facts,
     }  # fmt: skip
 
 
@@ -211,6 +213,28 @@ def test_the_report_says_whether_a_limit_was_exceeded(limit: float, status: str)
     limits = {"max_failed_share": limit, "max_rejected_share": 1.0}
     page = render({**summary_facts(limits=limits), **summary_of(rows)}, [], [])  # type: ignore[typeddict-item]
     assert f'class="banner {status}"' in page
+
+
+def test_the_report_says_what_the_batch_would_cost_and_what_is_not_known() -> None:
+    page = render({**summary_facts(), **summary_of([])}, [], [])  # type: ignore[typeddict-item]
+    assert "What it would cost on AWS" in page
+    assert "<dt>Step Functions</dt><dd>0.0060 USD</dd>" in page
+    unknown = batch_cost("executions", 1, 1.0, 1.0, None, on_aws=True)
+    page = render({**summary_facts(cost=unknown), **summary_of([])}, [], [])  # type: ignore[typeddict-item]
+    assert "What it cost" in page
+    assert "Together, as far as known" in page
+
+
+@pytest.mark.parametrize(
+    ("fan_out", "thousand"), [("executions", 0.103), ("distributed_map", 0.188), ("express", 0.004)]
+)
+def test_a_thousand_images_cost_what_the_documentation_says(fan_out: str, thousand: float) -> None:
+    """docs/aws.md, "Scoring images": executions of 0.4 s, beside the endpoint."""
+    cost = batch_cost(fan_out, 1000, 400.0, 60.0, 0.115, on_aws=True)
+    assert cost["endpoint"] == pytest.approx(0.115 / 60, abs=1e-6)
+    assert cost["total"] == pytest.approx(thousand + 0.115 / 60, abs=1e-3)
+    untimed = batch_cost(fan_out, 1000, None, None, 0.115, on_aws=True)
+    assert (untimed["functions"], untimed["endpoint"]) == (None, None)
 
 
 def test_long_keys_are_shown_by_both_ends_of_their_name() -> None:
