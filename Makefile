@@ -12,7 +12,7 @@ PYTHON ?= $(or $(MADE_WITH),$(firstword $(foreach name,$(PYTHONS),$(shell $(name
 BIN := $(VENV)/bin
 # The deployment's, with the SageMaker SDK.
 DEPLOY := .venv-deploy
-CODE := dags plugins lambdas embedded infrastructure sagemaker_local benchmarks tests docker
+CODE := dags plugins lambdas cli embedded infrastructure sagemaker_local benchmarks tests docker
 # The longest first, so that both processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
 # The platform reads .env itself; `make` only passes the environment on.

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from embedded import control, run_folder, summary
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
@@ -72,7 +73,7 @@ class OneCommandRun:
 
     def _watched_run(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
         self._patiently(lambda: self._trigger_once(dag_id, run_id, conf))
-        seen: set[str] = set()
+        seen: set[tuple[str, int]] = set()
         while True:
             state = self._patiently(lambda: self._api.run_state(dag_id, run_id))
             instances = self._patiently(lambda: self._api.task_instances(dag_id, run_id))
@@ -94,21 +95,17 @@ class OneCommandRun:
             if error.status != 409:
                 raise
 
-    def _print_finished(self, dag_id: str, run_id: str, instances: list[dict[str, Any]], seen: set[str]) -> None:
+    def _print_finished(
+        self, dag_id: str, run_id: str, instances: list[dict[str, Any]], seen: set[tuple[str, int]]
+    ) -> None:
         ended = [
             item for item in instances if item["end_date"] and item["state"] in STYLES and item["state"] != "running"
         ]
         for item in sorted(ended, key=lambda item: item["end_date"]):
-            key = f"{item['task_id']}[{item['map_index']}]"
-            if key in seen:
+            if (key := (item["task_id"], item["map_index"])) in seen:
                 continue
             seen.add(key)
-            row = summary.stages(dag_id, [item], self._xcoms(dag_id, run_id, [item]))[0]
-            label = item["task_id"] if item["map_index"] < 0 else key
-            seconds = "" if row.seconds is None else f"{row.seconds:6.1f} s"
-            self.console.print(
-                f"  [{STYLES[row.state]}]{row.state:<8}[/] {label:<34} {seconds:>9}  {row.outcome}", highlight=False
-            )
+            self.console.print(line(dag_id, item, self._xcoms(dag_id, run_id, [item])))
 
     def _xcoms(self, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> dict[str, Any]:
         wanted = {item["task_id"] for item in instances if item["state"] == "success" and item["map_index"] < 0}
@@ -161,6 +158,16 @@ class OneCommandRun:
         target.parent.mkdir(parents=True, exist_ok=True)
         client(self.settings, "s3").download_file(where.netloc, where.path.lstrip("/"), str(target))
         return str(target)
+
+
+def line(dag_id: str, instance: Mapping[str, Any], xcoms: summary.XComs) -> Text:
+    """One task that has ended, as people watch it: state, name, time, what came of it."""
+    row = summary.stages(dag_id, [dict(instance)], xcoms)[0]
+    mapped = instance["map_index"]
+    label = row.task_id if mapped < 0 else f"{row.task_id}[{mapped}]"
+    seconds = "" if row.seconds is None else f"{row.seconds:6.1f} s"
+    state = (f"{row.state:<8}", STYLES.get(row.state, ""))
+    return Text.assemble("  ", state, f" {label:<34} {seconds:>9}  {row.outcome}")
 
 
 def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "sagemaker_local/algorithms": ("scones", "lambdas", "embedded", "infrastructure", "airflow", "boto3", "botocore"),
     "embedded": ("scones", "lambdas", "sagemaker_local", "airflow"),
     "infrastructure": ("scones", "lambdas", "sagemaker_local", "embedded", "airflow"),
-    "plugins": ("lambdas", "sagemaker_local", "embedded", "infrastructure"),
+    "plugins": ("lambdas", "sagemaker_local", "embedded", "infrastructure", "cli"),
     "dags": ("lambdas", "sagemaker_local", "embedded", "infrastructure", "boto3", "botocore", "numpy", "PIL", "pandas"),
 }
 # What every service needs and which needs no other part: MiniStack stands behind the same guard, its functions in the
@@ -112,7 +112,7 @@ def test_only_shells_know_airflow_and_aws():
     assert not wrong, "\n".join(wrong)
 
 
-PRODUCT = ("plugins", "sagemaker_local", "embedded", "infrastructure", "lambdas", "dags", "benchmarks", "docker")
+PRODUCT = ("plugins", "sagemaker_local", "embedded", "cli", "infrastructure", "lambdas", "dags", "benchmarks", "docker")
 
 
 def test_no_import_runs_in_a_circle():
