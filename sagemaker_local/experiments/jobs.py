@@ -1,4 +1,7 @@
-"""A job as a trial component: made when the job is, brought up to date with every state it enters."""
+"""A job as a trial component: made when the job is, brought up to date with every state it enters.
+
+Every training, transform and processing job has one, named after it; an ExperimentConfig puts it into a trial.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.experiments.records import COMPONENT, EXPERIMENT, TRIAL, join
 from sagemaker_local.store import AlreadyExists, Resource
+
+_WORDS = ("Training", "Transform", "Processing")
 
 
 def check_config(ctx: Context, request: dict[str, Any]) -> None:
@@ -24,9 +29,9 @@ def check_config(ctx: Context, request: dict[str, Any]) -> None:
 
 def follow(ctx: Context, word: str, job: Resource) -> None:
     """Write what is known of a job by now into its component; `word` is Training, Transform or Processing."""
-    config = job.body.get("ExperimentConfig")
-    if not config:
+    if word not in _WORDS:
         return
+    config = job.body.get("ExperimentConfig") or {}
     name = f"{job.name}-aws-{word.lower()}-job"
     metrics = [{**summary, "SourceArn": job.arn} for summary in job.internal.get("metrics", ())]
     known = {**_common(word, job), **_artefacts(job.body), "Parameters": _parameters(job.body), "Metrics": metrics}

@@ -164,6 +164,13 @@ def test_a_job_that_names_its_experiment_only_is_in_the_default_trial(world):
     assert names(call(world, "ListTrialComponents", TrialName="Default-Run-Group-e")) == ["mine"]
 
 
+def test_a_job_without_a_config_has_a_component_that_can_join_a_trial_later(world):
+    jobs.follow(world, "Training", job(world, {}))
+    [component] = [one for one in names(call(world, "ListTrialComponents")) if one.endswith("-aws-training-job")]
+    call(world, "AssociateTrialComponent", TrialName="b", TrialComponentName=component)
+    assert component in names(call(world, "ListTrialComponents", TrialName="b"))
+
+
 def test_a_config_that_names_what_is_not_there_is_refused(world):
     call(world, "CreateExperiment", ExperimentName="other")
     for config, error in (
