@@ -6,7 +6,8 @@ it is good enough, registers it and deploys it to the endpoint. Runs every Monda
 or by hand.
 
 **Writes** `datasets/`, `training/`, `evaluations/`, `reports/` in the stack's bucket; a SageMaker model, a version in
-the model package group `scones-courier`, an endpoint config, the endpoint.
+the model package group `scones-courier`, an endpoint config, the endpoint. The run is a trial of the SageMaker
+experiment `scones-courier`, which holds its jobs, so that runs can be compared there too.
 
 **Params**: the form describes each with its limits. The defaults train bicycles against motorcycles; a run that nobody
 started by hand trains the classes that are live. A model of other classes than the live one is refused, as the two
@@ -87,6 +88,7 @@ def train_and_deploy() -> None:
         spot_wait_s="{{ params.spot_wait_s }}",
         input_kind="{{ params.input_kind }}",
         hyperparameters={name: f"{{{{ params.{name} }}}}" for name in HYPERPARAMETERS},
+        tuning_jobs="{{ params.tuning_jobs }}",
         force_retrain="{{ params.force_retrain }}",
         pool=defaults.TRAINING_POOL,
     ).output

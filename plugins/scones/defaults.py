@@ -42,6 +42,7 @@ def params_of(form: Form) -> dict[str, Param]:
 DEFAULT_CLASSES = ["bicycle", "motorcycle"]
 DEFAULT_THRESHOLD = 0.93
 MODEL_PACKAGE_GROUP = "scones-courier"
+EXPERIMENT = "scones-courier"
 # Where Airflow serves the pages of the plugin `scones_ui`.
 PAGES = "/scones"
 

@@ -42,7 +42,7 @@ class FakeSageMaker:
 
     def __getattr__(self, operation: str) -> Any:
         verb, _, kind = operation.partition("_")
-        if verb not in ("describe", "create", "delete", "stop", "update"):
+        if verb not in ("describe", "create", "delete", "stop", "update", "associate"):
             raise AttributeError(operation)
 
         def call(**arguments: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class FakeSageMaker:
             raise client_error("ValidationException", f"Cannot create already existing {kind} {name!r}.")
         if kind == "model":
             body["ModelArn"] = f"arn:model/{name}"
-        if kind in ("training_job", "transform_job"):
+        if kind in ("training_job", "transform_job", "hyper_parameter_tuning_job"):
             body[kind.title().replace("_", "") + "Status"] = "InProgress"
             body[kind.title().replace("_", "") + "Arn"] = f"arn:{name}"
         if kind == "endpoint":
@@ -92,6 +92,10 @@ class FakeSageMaker:
 
     def _stop(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         self._find(kind, arguments)[kind.title().replace("_", "") + "Status"] = "Stopping"
+        return {}
+
+    def _associate(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._find("trial", arguments).setdefault("components", []).append(self._name(kind, arguments))
         return {}
 
     def _update(self, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +125,7 @@ class FakeSageMaker:
             "list_endpoint_configs": ("endpoint_config", "EndpointConfigs"),
             "list_models": ("model", "Models"),
             "list_model_packages": ("model_package", "ModelPackageSummaryList"),
+            "list_training_jobs_for_hyper_parameter_tuning_job": ("training_job", "TrainingJobSummaries"),
         }
         kind, member = kinds[operation]
         found = [body for (known, _), body in self.things.items() if known == kind]

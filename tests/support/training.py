@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import botocore.session
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
 from botocore.validate import ParamValidator
 
 from scones.evaluation.data import Evaluation
@@ -14,6 +16,7 @@ from scones.evaluation.verdict import Approval, Work
 from scones.evaluation.verdict import register as register_version
 from scones.training.data import StagedDataset
 from scones.training.models import create_model
+from scones.training.operator import TrainingOperator
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, store
 
 RESOURCES = {
@@ -22,6 +25,7 @@ RESOURCES = {
     "EndpointName": "courier",
     "AlertTopicArn": "arn:topic",
 }
+STACK = {"BucketName": "b", "SageMakerRoleArn": "arn:aws:iam::111122223333:role/r"}
 
 DATASET: dict[str, Any] = {
     "dataset_version": "ds-0123456789ab",
@@ -116,6 +120,35 @@ class StockHook:
     def check_training_config(self, request: dict[str, Any]) -> None:
         self.checked.append(request)
 
+    check_tuning_config = check_training_config
+
 
 def context(task_id: str = "train_model") -> Any:
     return {"ti": Ti(task_id), "run_id": "manual__1"}
+
+
+def another_run() -> Any:
+    return {"ti": Ti("train_model"), "run_id": "manual__2"}
+
+
+def operator(sagemaker: FakeSageMaker, **changes: Any) -> TrainingOperator:
+    arguments: dict[str, Any] = {
+        "task_id": "train_model",
+        "dataset": DATASET,
+        "stack": STACK,
+        "training_image": "repo/image-classification:1",
+        "hyperparameters": {"epochs": "3", "mini_batch_size": "32"},
+        "region_name": "us-east-1",
+        "botocore_config": {"read_timeout": 7},
+        "verify": False,
+    }
+    task = TrainingOperator(**{**arguments, **changes})
+    task.__dict__["hook"] = StockHook(sagemaker)
+    task._resources_hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
+    return task
+
+
+def deferred(task: Any, where: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(where)
+    return caught.value

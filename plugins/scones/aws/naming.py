@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 SAGEMAKER_NAME_MAX = 63
+TRIAL_NAME_MAX = 120
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9]+")
 
 
@@ -32,3 +33,8 @@ def sagemaker_name(*parts: str, limit: int = SAGEMAKER_NAME_MAX) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: limit - 9].rstrip('-')}-{digest}"
+
+
+def trial_name(dag_id: str, run_id: str) -> str:
+    """Return the name of the trial that holds a DAG run's jobs."""
+    return sagemaker_name("scones", dag_id, run_id, limit=TRIAL_NAME_MAX)

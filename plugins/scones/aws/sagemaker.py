@@ -9,6 +9,7 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import ClientError
 
 from scones.aws.errors import already_there, is_absent, not_found
+from scones.aws.lineage import tags
 from scones.defaults import AWS_CONN_ID
 
 
@@ -34,9 +35,37 @@ class SageMakerResourcesHook(AwsBaseHook):
         """Return DescribeTrainingJob."""
         return self.describe("describe_training_job", TrainingJobName=name)
 
+    def tuning_job(self, name: str) -> dict[str, Any] | None:
+        """Return DescribeHyperParameterTuningJob."""
+        return self.describe("describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
+
+    def tuned_jobs(self, tuning_job: str) -> list[dict[str, Any]]:
+        """Return DescribeTrainingJob of every training job of a tuning job, in the order they were started."""
+        listed = self.pages(
+            "list_training_jobs_for_hyper_parameter_tuning_job",
+            "TrainingJobSummaries",
+            HyperParameterTuningJobName=tuning_job,
+            SortBy="CreationTime",
+            SortOrder="Ascending",
+        )
+        described = [self.training_job(one["TrainingJobName"]) for one in listed]
+        return [job for job in described if job is not None]
+
     def transform_job(self, name: str) -> dict[str, Any] | None:
         """Return DescribeTransformJob."""
         return self.describe("describe_transform_job", TransformJobName=name)
+
+    def trial(self, experiment: str, trial: str) -> dict[str, str]:
+        """Return the ExperimentConfig of a trial; the trial and its experiment are created if need be."""
+        if self.describe("describe_experiment", ExperimentName=experiment) is None:
+            self._create("create_experiment", {"ExperimentName": experiment, "Tags": tags({})})
+        if self.describe("describe_trial", TrialName=trial) is None:
+            self._create("create_trial", {"TrialName": trial, "ExperimentName": experiment, "Tags": tags({})})
+        return {"ExperimentName": experiment, "TrialName": trial}
+
+    def join_trial(self, trial: str, component: str) -> bool:
+        """Put a trial component into a trial; return False when there is no such component."""
+        return self.describe("associate_trial_component", TrialComponentName=component, TrialName=trial) is not None
 
     def endpoint(self, name: str) -> dict[str, Any] | None:
         """Return DescribeEndpoint."""

@@ -12,9 +12,10 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
-from scones.aws.naming import content_hash, sagemaker_name
+from scones.aws.naming import content_hash, sagemaker_name, trial_name
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
+from scones.defaults import EXPERIMENT
 from scones.evaluation.verdict import question
 from scones.jobs.links import TransformJobLink, page_url, persist_link
 from scones.jobs.operator import WaitingMixin, as_int
@@ -43,6 +44,7 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         dataset: answer of `stage_images`; its ``test_uri`` holds the images.
         content_type: of the images.
         instance_type, instance_count: machines of the job.
+        experiment: the experiment in which the run is a trial, and its jobs are components.
         timeout_s: the wait's deadline; the job is stopped then.
     """
 
@@ -64,6 +66,7 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         instance_type: str = "ml.m5.large",
         instance_count: int | str = 1,
         max_concurrent: int = 8,
+        experiment: str = EXPERIMENT,
         timeout_s: float = 3600,
         deferrable: bool = True,
         **kwargs: Any,
@@ -75,6 +78,7 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         self.instance_type = instance_type
         self.instance_count = instance_count
         self.max_concurrent = max_concurrent
+        self.experiment = experiment
         self.timeout_s = timeout_s
         self._running_job = ""
 
@@ -82,15 +86,17 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         """Find the job that does this work, or start one; then wait."""
         request = self._request()
         hook = self._resources_hook()
+        trial = hook.trial(self.experiment, trial_name(context["ti"].dag_id, context["run_id"]))
         for attempt in range(1, MOST_ATTEMPTS + 1):
             name = sagemaker_name("scones-transform", content_hash(request), str(attempt))
             description = hook.transform_job(name)
             if description is None:
-                self._create({**request, "TransformJobName": name})
+                self._create({**request, "TransformJobName": name, "ExperimentConfig": trial})
                 break
             status = description["TransformJobStatus"]
             if status == "Completed" and self._has_output():
                 self.log.info("Using the answers of %s, which did the same work", name)
+                hook.join_trial(trial["TrialName"], f"{name}-aws-transform-job")
                 persist_link(context, TransformJobLink, self.hook, name=name)
                 return self._result(description, reused=True)
             if status == "InProgress":

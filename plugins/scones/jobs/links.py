@@ -62,6 +62,14 @@ class TrainingJobLink(ResourceLink):
     console = "sagemaker/home?region={region}#/jobs/{name}"
 
 
+class TuningJobLink(ResourceLink):
+    """The tuning job."""
+
+    name = "Tuning job"
+    page = "tuning-jobs"
+    console = "sagemaker/home?region={region}#/hyper-tuning-jobs/{name}"
+
+
 class TransformJobLink(ResourceLink):
     """The batch transform job."""
 

@@ -1,6 +1,6 @@
 """The jobs and endpoints that are waited for: how each is described, which states end it, how it is stopped.
 
-States are those of the service model (DescribeTrainingJob, DescribeTransformJob, DescribeEndpoint). Every state that
+States are those of the service model (DescribeTrainingJob and so on). Every state that
 is not listed as ending is waited on; a test compares the lists with botocore's enums, so that none is forgotten.
 """
 
@@ -44,6 +44,14 @@ TRAINING = Waited(
     failed=frozenset({"Failed", "Stopped", "Deleting"}),
     stop="stop_training_job",
 )
+TUNING = Waited(
+    describe="describe_hyper_parameter_tuning_job",
+    argument="HyperParameterTuningJobName",
+    status="HyperParameterTuningJobStatus",
+    succeeded=frozenset({"Completed"}),
+    failed=frozenset({"Failed", "Stopped", "Deleting", "DeleteFailed"}),
+    stop="stop_hyper_parameter_tuning_job",
+)
 TRANSFORM = Waited(
     describe="describe_transform_job",
     argument="TransformJobName",
@@ -59,7 +67,7 @@ ENDPOINT = Waited(
     succeeded=frozenset({"InService"}),
     failed=frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"}),
 )
-KINDS: dict[str, Waited] = {"training": TRAINING, "transform": TRANSFORM, "endpoint": ENDPOINT}
+KINDS: dict[str, Waited] = {"training": TRAINING, "tuning": TUNING, "transform": TRANSFORM, "endpoint": ENDPOINT}
 
 # One scheme for a laptop and for AWS: look soon at first, and ever less often while the work goes on.
 FIRST_POLL_S = 1.0

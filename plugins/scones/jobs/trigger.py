@@ -36,7 +36,7 @@ class SageMakerWaitTrigger(BaseTrigger):
     SageMaker's own, or "Gone" when there is no such thing (any more).
 
     Args:
-        kind: "training", "transform" or "endpoint".
+        kind: one of `scones.jobs.states.KINDS`.
         name: of the job or endpoint.
         deadline: Unix time in seconds after which the wait ends with "timeout". An absolute time, so that a restarted
             triggerer does not start the clock again.
@@ -234,6 +234,25 @@ class TrainingJobTrigger(SageMakerWaitTrigger):
                 self._tokens[stream] = token
                 return
             self._tokens[stream] = token
+
+
+class TuningJobTrigger(SageMakerWaitTrigger):
+    """Wait for a tuning job and tell in the task log how far it is; the training jobs' logs are their own."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._told = ""
+
+    async def progress(self, description: Mapping[str, Any] | None) -> None:
+        """Log the counts of training jobs, and the best so far, when they have changed."""
+        counters = (description or {}).get("TrainingJobStatusCounters", {})
+        told = ", ".join(f"{count} {state}" for state, count in counters.items() if count)
+        best = (description or {}).get("BestTrainingJob", {})
+        if metric := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
+            told += f"; best {metric['MetricName']} {metric['Value']:.4f} with {best['TunedHyperParameters']}"
+        if told and told != self._told:
+            self.log.info("Training jobs of %s: %s", self.name, told)
+            self._told = told
 
 
 class EndpointGoneTrigger(SageMakerWaitTrigger):

@@ -84,7 +84,8 @@ def cost_line(training: TrainingResult, *, on_aws: bool) -> str:
     cost = job_cost(training["instance_type"], training["billable_seconds"])
     estimate = f"about {cost:.4f} USD at list price (us-east-1)" if cost is not None else "no list price known"
     machines = f"{training['instance_count']} x {training['instance_type']}"
+    jobs = f" in {training['tuned_jobs']} training jobs" if "tuned_jobs" in training else ""
     return (
-        f"{'Cost' if on_aws else 'This would cost on AWS'}: {training['training_seconds']:.0f} s of work, "
+        f"{'Cost' if on_aws else 'This would cost on AWS'}: {training['training_seconds']:.0f} s of work{jobs}, "
         f"{training['billable_seconds']:.0f} billable seconds on {machines}, {estimate}"
     )

@@ -5,7 +5,7 @@ The dataset is made by the wing `dataset`; its form stands here, because trainin
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class StagedDataset(TypedDict):
@@ -58,6 +58,7 @@ class TrainingResult(TypedDict):
         hyperparameters: as sent.
         fingerprint: hash of what decides the model.
         reused: whether an earlier run's job did the same work.
+        tuning_job, tuned_jobs: the tuning job whose best job this is, and how many it ran; the seconds are of all.
     """
 
     job_name: str
@@ -72,6 +73,8 @@ class TrainingResult(TypedDict):
     hyperparameters: dict[str, str]
     fingerprint: str
     reused: bool
+    tuning_job: NotRequired[str]
+    tuned_jobs: NotRequired[int]
 
 
 class Model(TypedDict):

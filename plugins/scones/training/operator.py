@@ -11,25 +11,26 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from scones.aws import layout
 from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
+from scones.aws.naming import trial_name
 from scones.aws.resources import vpc_config
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.jobs.links import TrainingJobLink, has_console, persist_link
+from scones.defaults import EXPERIMENT
+from scones.jobs.links import TrainingJobLink, TuningJobLink, has_console, persist_link
 from scones.jobs.operator import WaitingMixin, as_bool, as_int
-from scones.jobs.trigger import TrainingJobTrigger
+from scones.jobs.states import KINDS
+from scones.jobs.trigger import TrainingJobTrigger, TuningJobTrigger
 from scones.training.costs import cost_line
 from scones.training.data import TrainingResult
 from scones.training.job import (
     InvalidTrainingJobError,
     TrainingSpec,
-    build_training_request,
     failure_text,
-    fingerprint,
     is_final_failure,
-    same_work,
-    training_job_name,
     training_result,
 )
+from scones.training.plan import Plan
+from scones.training.tuning import best, tuning_failure, tuning_result
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,7 +41,8 @@ MOST_ATTEMPTS = 50
 
 
 class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
-    """Train the built-in image-classification algorithm; run the job at most once per run, and not at all if unchanged.
+    """Train the built-in image-classification algorithm, or tune it and take the best of the training jobs; run the job
+    at most once per run, and not at all if unchanged.
 
     A subclass of the provider's operator because that of 9.39.0: starts a second paid job ("<name>-<timestamp>") when
     the task is retried or its worker dies; has no `on_kill`, so that a killed task's job runs and costs on; in
@@ -61,6 +63,9 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         spot_wait_s: managed spot training: how long spot machines may be waited for on top of max_runtime_s; 0 for
             machines on demand.
         extra: any further CreateTrainingJob attributes, merged into the request.
+        tuning_jobs: how many training jobs look for the best hyperparameters (`scones.training.tuning`); 0: one job
+            with those that were given.
+        experiment: the experiment in which the run is a trial, and its jobs are components.
         force_retrain: train even if a completed job with the same data, hyperparameters and image exists.
         deferrable: wait in the triggerer instead of holding a worker slot.
 
@@ -82,9 +87,11 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         "hyperparameters",
         "spot_wait_s",
         "extra",
+        "tuning_jobs",
+        "experiment",
         "force_retrain",
     )
-    operator_extra_links = (TrainingJobLink(),)
+    operator_extra_links = (TrainingJobLink(), TuningJobLink())
 
     def __init__(
         self,
@@ -100,6 +107,8 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         hyperparameters: Mapping[str, Any] | None = None,
         spot_wait_s: int | str = 0,
         extra: Mapping[str, Any] | None = None,
+        tuning_jobs: int | str = 0,
+        experiment: str = EXPERIMENT,
         force_retrain: bool | str = False,
         deferrable: bool = True,
         **kwargs: Any,
@@ -116,43 +125,41 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         self.hyperparameters = dict(hyperparameters or {})
         self.spot_wait_s = spot_wait_s
         self.extra = dict(extra or {})
+        self.tuning_jobs = tuning_jobs
+        self.experiment = experiment
         self.force_retrain = force_retrain
-        self._running_job = ""
+        self._running_job = ("", "")
 
     def execute(self, context: Context) -> TrainingResult:
         """Find this run's job, or a finished one that did the same work, or start one; then wait."""
-        spec = self._spec()
         run_key = f"{context['ti'].dag_id}/{context['run_id']}/{context['ti'].task_id}"
+        plan = Plan(self._spec(), run_key, as_int("tuning_jobs", self.tuning_jobs))
         try:
-            request = build_training_request(spec, training_job_name(run_key, 1), self._tags(context, spec))
+            request = plan.request(1, self._tags(context, plan))
         except InvalidTrainingJobError as error:
             raise AirflowFailException(str(error)) from error
-        mark = fingerprint(spec)
-        attempt, description = self._own_job(run_key, request)
+        attempt, description = self._own_job(plan)
         if description is None and not as_bool(self.force_retrain):
-            reusable = self._reusable_job(spec, mark)
+            reusable = self._reusable_job(plan)
             if reusable is not None:
                 self.log.info(
                     "Not training: %s had the same data, hyperparameters and image. Set force_retrain to train again.",
                     reusable["TrainingJobName"],
                 )
-                return self._finish(context, reusable, mark, reused=True)
-        name = training_job_name(run_key, attempt)
+                self._join_trial(context, [reusable])
+                return self._finish(context, training_result(reusable, fingerprint=plan.mark, reused=True), reusable)
+        name, waited = plan.name(attempt), KINDS[plan.kind]
         if description is None:
-            self._create({**request, "TrainingJobName": name})
+            self._create(context, plan, {**request, waited.argument: name})
         else:
             self.log.info("Re-attaching to %s, which this run has started before", name)
-        persist_link(context, TrainingJobLink, self.hook, name=name)
-        if description is not None and description["TrainingJobStatus"] == "Completed":
-            return self._finish(context, description, mark, reused=False)
-        self._running_job = name
-        trigger = TrainingJobTrigger(
-            kind="training",
-            name=name,
-            carry={"fingerprint": mark},
-            **self.trigger_arguments(
-                spec.max_runtime_s + as_int("spot_wait_s", self.spot_wait_s) + STARTUP_ALLOWANCE_S
-            ),
+        persist_link(context, TuningJobLink if plan.tuning_jobs else TrainingJobLink, self.hook, name=name)
+        if description is not None and description[waited.status] in waited.succeeded:
+            return self._ended(context, plan.kind, description, plan.mark)
+        self._running_job = (plan.kind, name)
+        longest = plan.spec.max_runtime_s + as_int("spot_wait_s", self.spot_wait_s) + STARTUP_ALLOWANCE_S
+        trigger = (TuningJobTrigger if plan.tuning_jobs else TrainingJobTrigger)(
+            kind=plan.kind, name=name, carry={"fingerprint": plan.mark}, **self.trigger_arguments(plan.rounds * longest)
         )
         result: TrainingResult = self.wait_with(trigger, "execute_complete", context)
         return result
@@ -161,28 +168,25 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         """Turn the end of the wait into a result, or into a failure that says why."""
         if not event:
             raise AirflowException("The trigger fired no event")
-        name, status = event["name"], event["status"]
+        kind, name, status = event["kind"], event["name"], event["status"]
+        what = f"{kind.capitalize()} job {name}"
         if status == "timeout":
-            raise AirflowException(f"Training job {name} was still {event['state']} at the deadline and was stopped")
+            raise AirflowException(f"{what} was still {event['state']} at the deadline and was stopped")
         if status == "error":
-            raise AirflowException(f"Training job {name} can no longer be seen: {event['message']}")
-        description = self._resources_hook().training_job(name)
+            raise AirflowException(f"{what} can no longer be seen: {event['message']}")
+        description = self._described(kind, name)
         if description is None:
-            raise AirflowException(f"Training job {name} is gone: somebody deleted it")
-        if status != "success":
-            # A retry would pay for the same failure once more.
-            raise (AirflowFailException if is_final_failure(description) else AirflowException)(
-                failure_text(description)
-            )
-        return self._finish(context, description, event["carry"]["fingerprint"], reused=False)
+            raise AirflowException(f"{what} is gone: somebody deleted it")
+        return self._ended(context, kind, description, event["carry"]["fingerprint"])
 
     def on_kill(self) -> None:
         """Stop the job when the task is killed in its worker (the trigger does it while the task is deferred)."""
-        if not self._running_job:
+        kind, name = self._running_job
+        if not name:
             return
-        self.log.warning("Stopping training job %s", self._running_job)
+        self.log.warning("Stopping %s job %s", kind, name)
         try:
-            self.hook.conn.stop_training_job(TrainingJobName=self._running_job)
+            getattr(self.hook.conn, KINDS[kind].stop)(**{KINDS[kind].argument: name})
         except self.hook.conn.exceptions.ClientError as error:
             if not not_found(error):
                 raise
@@ -220,13 +224,13 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             )
         return image
 
-    def _tags(self, context: Context, spec: TrainingSpec) -> list[dict[str, str]]:
+    def _tags(self, context: Context, plan: Plan) -> list[dict[str, str]]:
         return tags(
             {
                 "dag_id": context["ti"].dag_id,
                 "run_id": context["run_id"],
-                "dataset_version": spec.dataset["dataset_version"],
-                "fingerprint": fingerprint(spec),
+                "dataset_version": plan.spec.dataset["dataset_version"],
+                "fingerprint": plan.mark,
             }
         )
 
@@ -235,47 +239,88 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
         )
 
-    def _own_job(self, run_key: str, request: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
-        """Return the first free attempt, or the attempt whose job runs or ran to the end. Describes, never lists."""
+    def _described(self, kind: str, name: str) -> dict[str, Any] | None:
         hook = self._resources_hook()
+        return hook.tuning_job(name) if kind == "tuning" else hook.training_job(name)
+
+    def _own_job(self, plan: Plan) -> tuple[int, dict[str, Any] | None]:
+        """Return the first free attempt, or the attempt whose job runs or ran to the end. Describes, never lists."""
+        waited = KINDS[plan.kind]
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            description = hook.training_job(training_job_name(run_key, attempt))
+            description = self._described(plan.kind, plan.name(attempt))
             if description is None:
                 return attempt, None
-            if description["TrainingJobStatus"] in ("InProgress", "Completed") and same_work(description, request):
+            if description[waited.status] in ("InProgress", "Completed") and plan.does(description):
                 return attempt, description
-        raise AirflowFailException(f"This run has already started {MOST_ATTEMPTS} training jobs: start a new run")
+        raise AirflowFailException(f"This run has already started {MOST_ATTEMPTS} {plan.kind} jobs: start a new run")
 
-    def _reusable_job(self, spec: TrainingSpec, mark: str) -> dict[str, Any] | None:
-        store = ObjectStore(spec.bucket, aws_conn_id=self.aws_conn_id)
-        record = store.read_json(layout.fingerprint(mark))
+    def _reusable_job(self, plan: Plan) -> dict[str, Any] | None:
+        store = ObjectStore(plan.spec.bucket, aws_conn_id=self.aws_conn_id)
+        record = store.read_json(layout.fingerprint(plan.mark))
         description = self._resources_hook().training_job(record["job_name"]) if record else None
         if description is None or description["TrainingJobStatus"] != "Completed":
             return None
         artifact = description["ModelArtifacts"]["S3ModelArtifacts"]
-        return description if store.exists(artifact.removeprefix(f"s3://{spec.bucket}/")) else None
+        return description if store.exists(artifact.removeprefix(f"s3://{plan.spec.bucket}/")) else None
 
-    def _create(self, request: dict[str, Any]) -> None:
-        self.hook.check_training_config(request)
-        self.log.info("Creating training job %s", request["TrainingJobName"])
+    def _create(self, context: Context, plan: Plan, request: dict[str, Any]) -> None:
+        config = self._resources_hook().trial(self.experiment, self._trial(context))
+        getattr(self.hook, f"check_{plan.kind}_config")(request)
+        self.log.info("Creating %s job %s", plan.kind, request[KINDS[plan.kind].argument])
         try:
-            self.hook.conn.create_training_job(**request)
+            if plan.tuning_jobs:  # takes no ExperimentConfig: its training jobs join the trial when it has ended
+                self.hook.conn.create_hyper_parameter_tuning_job(**request)
+            else:
+                self.hook.conn.create_training_job(**request, ExperimentConfig=config)
         except self.hook.conn.exceptions.ClientError as error:
             # The answer to an earlier, identical call was lost on its way.
             if not already_there(error):
                 raise
 
-    def _finish(self, context: Context, description: dict[str, Any], mark: str, *, reused: bool) -> TrainingResult:
-        self._running_job = ""
-        result = training_result(description, fingerprint=mark, reused=reused)
+    def _ended(self, context: Context, kind: str, description: dict[str, Any], mark: str) -> TrainingResult:
+        """Return the result of the run's own job, which has ended.
+
+        Raises:
+            AirflowException: it made no model.
+            AirflowFailException: and would make none the next time; a retry would pay for the same failure once more.
+        """
+        succeeded = description[KINDS[kind].status] in KINDS[kind].succeeded
+        if kind == "tuning":
+            name = description["HyperParameterTuningJobName"]
+            jobs = self._resources_hook().tuned_jobs(name)
+            self._join_trial(context, jobs)
+            winner = best(jobs) if succeeded else None
+            if winner is not None:
+                self.log.info("The best of %d training jobs is %s", len(jobs), winner["TrainingJobName"])
+                return self._finish(context, tuning_result(name, winner, jobs, mark), winner)
+            failure, final = tuning_failure(description, jobs)
+        else:
+            if succeeded:
+                return self._finish(context, training_result(description, fingerprint=mark, reused=False), description)
+            failure, final = failure_text(description), is_final_failure(description)
+        raise (AirflowFailException if final else AirflowException)(failure)
+
+    def _trial(self, context: Context) -> str:
+        return trial_name(context["ti"].dag_id, context["run_id"])
+
+    def _join_trial(self, context: Context, jobs: Sequence[Mapping[str, Any]]) -> None:
+        """Put jobs that were not made with the run's ExperimentConfig into its trial."""
+        hook, trial = self._resources_hook(), self._trial(context)
+        hook.trial(self.experiment, trial)
+        for job in jobs:
+            hook.join_trial(trial, f"{job['TrainingJobName']}-aws-training-job")
+
+    def _finish(self, context: Context, result: TrainingResult, description: dict[str, Any]) -> TrainingResult:
+        self._running_job = ("", "")
         self.serialized_training_data = serialize(description)  # OpenLineage reads it
         for name, value in result["metrics"].items():
             self.log.info("%s = %.4f", name, value)
-        if reused:
-            persist_link(context, TrainingJobLink, self.hook, name=result["job_name"])
+        persist_link(context, TrainingJobLink, self.hook, name=result["job_name"])
+        if result["reused"]:
             return result
         on_aws = has_console(self.hook.conn_client_meta.endpoint_url)
         self.log.info(cost_line(result, on_aws=on_aws))
         store = ObjectStore(self.stack["BucketName"], aws_conn_id=self.aws_conn_id)
-        store.write_json(layout.fingerprint(mark), {"job_name": result["job_name"], "metrics": result["metrics"]})
+        record = {"job_name": result["job_name"], "metrics": result["metrics"]}
+        store.write_json(layout.fingerprint(result["fingerprint"]), record)
         return result

@@ -70,6 +70,9 @@ TRAINING_FORM: Form = {
         ("num_layers", 18, {"type": "integer", "enum": LAYERS}, "Layers",
          "Depth of AWS's network. Pretrained ones have 18, 34, 50, 101, 152 or 200; 20, 32, 44, 56 and 110 are made "
          "for small images and start from nothing."),
+        ("tuning_jobs", 0, whole(0, 100), "Tune with (training jobs)",
+         "0: one training job, with the values above. Otherwise so many look for the best learning rate, weight decay, "
+         "mini-batch size and optimizer, two at once, and the run goes on with the best of them; each is paid for."),
         ("training_image", "", {"type": ["null", "string"]}, "Training image",
          "Image URI. Empty: the built-in image-classification algorithm of the connection's region."),
     ],

@@ -20,7 +20,7 @@ from scones.aws.errors import code_of
 from scones.aws.resources import stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import DamagedDocumentError, ObjectStore
-from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
+from scones.defaults import AWS_CONN_ID, EXPERIMENT, MODEL_PACKAGE_GROUP
 from scones.jobs.links import has_console
 from scones.training.model_package import artifact_of
 from scones.training.registry import LOOK_BACK, ModelRegistryHook
@@ -32,6 +32,8 @@ from scones.ui.trainings import SHOWN_TRAININGS, Training
 log = logging.getLogger(__name__)
 
 _KEEP_S = 60
+# A run has at least two jobs beside its training: the transforms of its model and of the champion.
+_COMPONENTS = 3 * SHOWN_TRAININGS
 _NOT_THERE = frozenset({"ValidationException", "ExecutionDoesNotExist", "InvalidArn"})
 
 _lock = Lock()
@@ -113,11 +115,27 @@ def read_trainings(bucket: ObjectStore, hook: ModelRegistryHook | None = None) -
             log.warning("%s: the figures of %s are not shown", error, name)
             evaluation = {}
         refused, endpoints = bucket.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
-        return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, real=real)
+        runs = trials.get(job.get("TrainingJobArn", ""), [])
+        return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, runs, real=real)
 
+    trials = _trials(hook)
     jobs = hook.pages("list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder="Descending")
     with ThreadPoolExecutor(8) as executor:
         return list(executor.map(read, [one["TrainingJobName"] for one in islice(jobs, SHOWN_TRAININGS)]))
+
+
+def _trials(hook: SageMakerResourcesHook) -> dict[str, list[str]]:
+    """The trials of the newest jobs of our experiment, by the jobs' ARNs."""
+    ours = {"Name": "Parents.ExperimentName", "Operator": "Equals", "Value": EXPERIMENT}
+    newest = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    found = hook.pages(
+        "search", "Results", Resource="ExperimentTrialComponent", SearchExpression={"Filters": [ours]}, **newest
+    )
+    components = [one["TrialComponent"] for one in islice(found, _COMPONENTS)]
+    return {
+        one.get("Source", {}).get("SourceArn", ""): [parent["TrialName"] for parent in one.get("Parents", [])]
+        for one in components
+    }
 
 
 def _log(page: Page, name: str, logs: Any) -> list[str]:

@@ -50,6 +50,23 @@ PAGES = {
         ),
         "/aws/sagemaker/TrainingJobs",
     ),
+    "tuning-jobs": Page(
+        "Tuning job",
+        "sagemaker",
+        "describe_hyper_parameter_tuning_job",
+        "HyperParameterTuningJobName",
+        "HyperParameterTuningJobStatus",
+        (
+            ("Best training job", "BestTrainingJob.TrainingJobName"),
+            ("Its objective", "BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric"),
+            ("Its values", "BestTrainingJob.TunedHyperParameters"),
+            ("Training jobs", "TrainingJobStatusCounters"),
+            ("Began", "CreationTime"),
+            ("Ended", "HyperParameterTuningEndTime"),
+            ("Limits", "HyperParameterTuningJobConfig.ResourceLimits"),
+            ("Ranges", "HyperParameterTuningJobConfig.ParameterRanges"),
+        ),
+    ),
     "transform-jobs": Page(
         "Transform job",
         "sagemaker",

@@ -29,6 +29,7 @@ class Training:
         evaluation: evaluation.json; {} when it was never evaluated.
         refused: whether the gate refused it.
         live_on: endpoints that serve it now.
+        trials: the runs of the experiment that trained it or took it over.
         real: whether AWS trained it, so that it cost something.
     """
 
@@ -37,6 +38,7 @@ class Training:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     refused: bool = False
     live_on: Sequence[str] = ()
+    trials: Sequence[str] = ()
     real: bool = True
 
     @property
@@ -58,6 +60,11 @@ class Training:
             if found:
                 return str(rest.split("/")[0])
         return ""
+
+    @property
+    def tuning_job(self) -> str:
+        """The tuning job that tried its hyperparameters; "" when they were given."""
+        return str(self.job.get("TuningJobArn", "")).rpartition("/")[2]
 
     @property
     def approval(self) -> str:
@@ -84,6 +91,8 @@ class Training:
         return {
             "Status": str(self.job.get("TrainingJobStatus", "")),
             "Began": when(self.created),
+            "Trial": ", ".join(self.trials) or DASH,
+            "Tuning job": self.tuning_job or DASH,
             "Dataset": self.dataset_version or DASH,
             "Accuracy": percent(_figure(self.evaluation, "test_accuracy")),
             "Log loss": number(_figure(self.evaluation, "log_loss")),
@@ -138,6 +147,8 @@ def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: 
     made_of = [
         Link("Dataset", f"{version or DASH} {f'({images})' if images else ''}".strip()),
         Link("Manifest, image by image", bucket.uri(layout.manifest(version)) if manifest else DASH),
+        *[Link("Trial", name) for name in training.trials],
+        *([Link("Tuning job", tuned, f"resources/tuning-jobs/{tuned}")] if (tuned := training.tuning_job) else []),
         Link("Training job", job, f"resources/training-jobs/{job}"),
         Link("Evaluation", "on the test images", f"evaluations/{job}")
         if training.evaluation

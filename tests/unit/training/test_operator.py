@@ -7,55 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from scones.aws.store import ObjectStore
-from scones.evaluation import operator as transform
 from scones.evaluation.operator import TransformOperator
 from scones.jobs.trigger import TrainingJobTrigger
-from scones.training import operator as training
 from scones.training.job import training_job_name
-from scones.training.operator import TrainingOperator
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, client_error
-from tests.support.training import DATASET, StockHook, Ti, context
+from tests.support.training import DATASET, STACK, StockHook, another_run, context, deferred, operator
 
-STACK = {"BucketName": "b", "SageMakerRoleArn": "arn:aws:iam::111122223333:role/r"}
 RUN_KEY = "train_and_deploy/manual__1/train_model"
 FIRST, SECOND = training_job_name(RUN_KEY, 1), training_job_name(RUN_KEY, 2)
-
-
-@pytest.fixture
-def sagemaker() -> FakeSageMaker:
-    return FakeSageMaker()
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
-    s3 = FakeS3()
-
-    def open_store(name: str, aws_conn_id: str | None = None) -> ObjectStore:
-        return ObjectStore(name, aws_conn_id, client=s3)
-
-    monkeypatch.setattr(training, "ObjectStore", open_store)
-    monkeypatch.setattr(transform, "ObjectStore", open_store)
-    return s3
-
-
-def operator(sagemaker: FakeSageMaker, **changes: Any) -> TrainingOperator:
-    arguments: dict[str, Any] = {
-        "task_id": "train_model",
-        "dataset": DATASET,
-        "stack": STACK,
-        "training_image": "repo/image-classification:1",
-        "hyperparameters": {"epochs": "3", "mini_batch_size": "32"},
-        "region_name": "us-east-1",
-        "botocore_config": {"read_timeout": 7},
-        "verify": False,
-    }
-    task = TrainingOperator(**{**arguments, **changes})
-    task.__dict__["hook"] = StockHook(sagemaker)
-    task._resources_hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
-    return task
 
 
 def complete(sagemaker: FakeSageMaker, bucket: FakeS3, name: str) -> None:
@@ -68,12 +29,6 @@ def complete(sagemaker: FakeSageMaker, bucket: FakeS3, name: str) -> None:
         "FinalMetricDataList": [{"MetricName": "validation:accuracy", "Value": 0.9}],
     }
     bucket.objects[f"training/{name}/output/model.tar.gz"] = b"model"
-
-
-def deferred(task: Any, where: Any) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as caught:
-        task.execute(where)
-    return caught.value
 
 
 def event(
@@ -148,10 +103,6 @@ def test_an_answer_lost_on_its_way_is_not_a_failure(
 
     monkeypatch.setattr(sagemaker, "_create", create_then_complain)
     assert deferred(operator(sagemaker), context()).trigger.name == FIRST
-
-
-def another_run() -> Any:
-    return {"ti": Ti("train_model"), "run_id": "manual__2"}
 
 
 def train_once(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:

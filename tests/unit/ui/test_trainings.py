@@ -23,6 +23,7 @@ HOSTILE = "<script>alert(1)</script>"
 def job(name: str, **changes: Any) -> dict[str, Any]:
     return {
         "TrainingJobName": name,
+        "TrainingJobArn": f"arn:{name}",
         "TrainingJobStatus": "Completed",
         "CreationTime": AT,
         "BillableTimeInSeconds": 100,
@@ -67,6 +68,9 @@ class Hook:
         return iter([package("one", 4)])
 
     def pages(self, operation: str, *_: Any, **__: Any) -> Any:
+        if operation == "search":
+            source, parents = {"SourceArn": "arn:one"}, [{"TrialName": "a-run"}, {"TrialName": "its-reuse"}]
+            return iter([{"TrialComponent": {"Source": source, "Parents": parents}}, {"TrialComponent": {}}])
         names = {"list_endpoints": ["courier", "other"], "list_training_jobs": ["two", "one", "running"]}[operation]
         member = {"list_endpoints": "EndpointName", "list_training_jobs": "TrainingJobName"}[operation]
         return iter([{member: name} for name in names])
@@ -91,6 +95,14 @@ def test_each_run_has_its_figures_its_decision_and_where_it_is_live(bucket: Obje
     assert (one["Decision"], one["Live on"], one["Cost"]) == ("Approved by ann", "courier", "0.0204 USD on AWS")
     assert (runs["two"].facts["Decision"], runs["two"].facts["Accuracy"]) == ("refused by the gate", "\u2013")
     assert runs["running"].facts["Live on"] == "\u2013"
+    assert (one["Trial"], runs["two"].facts["Trial"]) == ("a-run, its-reuse", "\u2013")
+
+
+def test_a_tuned_run_names_its_tuning_job(bucket: ObjectStore) -> None:
+    tuned = Training(job("t-001", TuningJobArn="arn:aws:sagemaker:r:111122223333:hyper-parameter-tuning-job/scones-t"))
+    assert tuned.facts["Tuning job"] == "scones-t"
+    for page in (trainings_page("/scones", [tuned], "", ""), lineage_page(bucket, "/scones", tuned, [])):
+        assert 'href="/scones/resources/tuning-jobs/scones-t"' in page
 
 
 def test_two_runs_are_shown_side_by_side(bucket: ObjectStore) -> None:

@@ -1,0 +1,27 @@
+"""SageMaker and the bucket that the operators of training and evaluation meet."""
+
+from __future__ import annotations
+
+import pytest
+
+from scones.aws.store import ObjectStore
+from scones.evaluation import operator as transform
+from scones.training import operator as training
+from tests.support.fake_aws import FakeS3, FakeSageMaker
+
+
+@pytest.fixture
+def sagemaker() -> FakeSageMaker:
+    return FakeSageMaker()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    s3 = FakeS3()
+
+    def open_store(name: str, aws_conn_id: str | None = None) -> ObjectStore:
+        return ObjectStore(name, aws_conn_id, client=s3)
+
+    monkeypatch.setattr(training, "ObjectStore", open_store)
+    monkeypatch.setattr(transform, "ObjectStore", open_store)
+    return s3
