@@ -80,7 +80,8 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
 
     The result has `Image`, `ModelDataUrl` (or None) and `Environment`.
 
-    Raises `ValidationException` when the image has no local command or the package is unknown.
+    Raises `ValidationException` when the package is unknown. Whether the image has a command here is asked by what
+    would run it.
     """
     environment = definition.get("Environment") or {}
     if package_name := definition.get("ModelPackageName"):
@@ -96,7 +97,6 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
         source = definition
     if "Image" not in source:
         raise ValidationException("Either Image or ModelPackageName must be given for a container.")
-    ctx.images.find(source["Image"])
     artefact = model_data_url(source)
     if artefact is not None:
         check_uri(artefact, "ModelDataUrl")

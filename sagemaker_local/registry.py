@@ -72,8 +72,10 @@ def create_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
     grouped = "ModelPackageGroupName" in request
     if grouped == ("ModelPackageName" in request):
         raise ValidationException("Exactly one of ModelPackageName and ModelPackageGroupName must be provided.")
+    if grouped and request.get("Tags"):
+        raise ValidationException("Tags cannot be given for a version of a model package group, which has the group's.")
     tags = tag_dict(request.get("Tags"))
-    _check_specification(ctx, request)
+    _check_specification(request)
     body = {member: value for member, value in request.items() if member not in _NOT_DESCRIBED}
     status: dict[str, Any] = {"ValidationStatuses": [], "ImageScanStatuses": []}
     body.update(ModelPackageStatus="Completed", ModelPackageStatusDetails=status, CreatedBy={})
@@ -99,16 +101,18 @@ def package_description(package: Resource) -> dict[str, Any]:
 
 
 def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Pages through the versions of a group, or the packages without one, by approval, name or time."""
+    """Pages through the versions of a group or of all, or the packages without one, by approval, name or time."""
     kind = request.get("ModelPackageType", "Unversioned")
-    parent: str | None = None if kind == "Both" else ""
+    parent, among = (None if kind == "Both" else ""), None
     if group := request.get("ModelPackageGroupName"):
         parent = _group(ctx, group).name
     elif kind == "Versioned":
-        raise ValidationException("ModelPackageGroupName is required to list versioned model packages.")
+        parent, among = None, [row.name for row in ctx.store.every(PACKAGE) if row.parent]
     # The row's status column holds the approval, which is what this operation filters by.
     filters = {**request, "StatusEquals": request.get("ModelApprovalStatus")}
-    packages, token = list_resources(ctx, PACKAGE, filters, _package_summary, parent=parent, default_order="Ascending")
+    packages, token = list_resources(
+        ctx, PACKAGE, filters, _package_summary, parent=parent, among=among, default_order="Ascending"
+    )
     return {"ModelPackageSummaryList": packages, "NextToken": token}
 
 
@@ -116,7 +120,7 @@ def update_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
     """Approval (with an EventBridge event), customer properties, life cycle, card, source."""
     package = find_package(ctx, request["ModelPackageArn"])
     if request.get("InferenceSpecification"):
-        _check_specification(ctx, request)
+        _check_specification(request)
     before = package.status
 
     def change(row: Resource) -> None:
@@ -213,11 +217,10 @@ def _apply_update(row: Resource, request: dict[str, Any]) -> None:
         ]
 
 
-def _check_specification(ctx: Context, request: dict[str, Any]) -> None:
+def _check_specification(request: dict[str, Any]) -> None:
     for container in (request.get("InferenceSpecification") or {}).get("Containers", ()):
         if "Image" not in container:
             raise ValidationException("Each container of an InferenceSpecification needs an Image.")
-        ctx.images.find(container["Image"])
         model_data_url(container)
 
 

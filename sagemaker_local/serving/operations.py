@@ -181,6 +181,8 @@ def _resolve(ctx: Context, config_name: str) -> FleetSpec:
         data_capture=config.body.get("DataCaptureConfig"),
         async_inference=config.body.get("AsyncInferenceConfig"),
     )
+    for variant in variants:
+        ctx.images.find(variant.image)
     _check_quota(ctx, fleet)
     return fleet
 

@@ -82,7 +82,7 @@ def _check(ctx: Context, request: dict[str, Any]) -> None:
         raise ValidationException("MaxPayloadInMB times MaxConcurrentTransforms must not exceed 100 MB.")
     s3.check_uri(source["S3Uri"], "TransformInput.DataSource.S3DataSource.S3Uri")
     s3.check_uri(request["TransformOutput"]["S3OutputPath"], "TransformOutput.S3OutputPath")
-    find_model(ctx, request["ModelName"])
+    ctx.images.find(find_model(ctx, request["ModelName"]).internal["container"]["Image"])
 
 
 OPERATIONS = operations(create_transform_job, describe_transform_job, list_transform_jobs, stop_transform_job)

@@ -14,7 +14,7 @@ from sagemaker_local.context import Context
 from sagemaker_local.errors import UnsupportedOperation, ValidationException
 from sagemaker_local.protocol import service_model
 from sagemaker_local.serving import configs
-from sagemaker_local.serving.operations import _check_wanted
+from sagemaker_local.serving.operations import _check_wanted, _resolve
 from sagemaker_local.serving.specs import FleetSpec, VariantSpec
 from sagemaker_local.store import Resource
 from tests.support.asgi import ask, scope_of
@@ -90,6 +90,34 @@ def test_packages_are_described_many_at_once(ctx):
     assert list(found["ModelPackageSummaries"]) == [version]
     assert set(found["BatchDescribeModelPackageErrorMap"]) == {named, "arn:nothing"}
     assert "ModelPackageName" not in registry.describe_model_package(ctx, {"ModelPackageName": version})
+
+
+def test_versions_of_all_groups_are_listed_and_take_no_tags_of_their_own(ctx):
+    """Source: ModelPackageType in ListModelPackages and Tags in CreateModelPackage, API reference."""
+    for group in ("g", "h"):
+        registry.create_model_package_group(ctx, {"ModelPackageGroupName": group})
+        registry.create_model_package(ctx, {"ModelPackageGroupName": group})
+    registry.create_model_package(ctx, {"ModelPackageName": "n"})
+
+    def listed(**request: str) -> list[str]:
+        found = registry.list_model_packages(ctx, request)["ModelPackageSummaryList"]
+        return [one["ModelPackageArn"].partition("model-package/")[2] for one in found]
+
+    assert listed(ModelPackageType="Versioned") == ["g/1", "h/1"]
+    assert listed(ModelPackageType="Both") == ["g/1", "h/1", "n"]
+    assert listed() == ["n"]
+    with pytest.raises(ValidationException, match="Tags cannot be given"):
+        registry.create_model_package(ctx, {"ModelPackageGroupName": "g", "Tags": [{"Key": "a", "Value": "b"}]})
+
+
+def test_a_record_may_name_any_image_and_what_would_run_it_says_that_it_cannot(ctx):
+    container = {"Image": "nobody/knows/mine:1"}
+    registry.create_model_package(ctx, {"ModelPackageName": "n", "InferenceSpecification": {"Containers": [container]}})
+    call(ctx, "CreateModel", ModelName="m", PrimaryContainer=container)
+    variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    call(ctx, "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[variant])
+    with pytest.raises(ValidationException, match=r"no command for image .*mine:1"):
+        _resolve(ctx, "c")
 
 
 @pytest.mark.parametrize(
