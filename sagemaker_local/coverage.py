@@ -39,7 +39,7 @@ _TAIL = """
 - Inference pipelines, multi-model endpoints, inference components, shadow variants. A serverless variant is one
   process that is always there; its MemorySizeInMB is recorded.
 - InvokeEndpointWithResponseStream, which is refused: the algorithms here answer in one piece.
-- Search of anything but training jobs, endpoints, model packages, their groups, and experiments' records.
+- Search of anything but training and tuning jobs, endpoints, model packages, their groups, and experiments' records.
 - Containers are processes of the user who runs the service, in a box on Linux; they have no limits on memory.
 - EventBridge events come from `aws.sagemaker`, which an emulated bus has to let this service send.
 """

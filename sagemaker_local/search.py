@@ -1,4 +1,4 @@
-"""Search: training jobs, endpoints, model packages, experiments and their records, by any of their properties.
+"""Search: training and tuning jobs, endpoints, model packages, experiments and their records, by any property.
 
 A property is a path into the resource (`HyperParameters.epochs`, `InputDataConfig.DataSource.S3DataSource.S3Uri`);
 inside a list it is every element's. `Tags.<key>` is a tag, `Metrics.<name>` a training job's final metric. Everything
@@ -23,15 +23,19 @@ from sagemaker_local.serving import operations as endpoints
 from sagemaker_local.serving import states
 from sagemaker_local.store import Resource
 from sagemaker_local.training.runner import TRAINING
+from sagemaker_local.tuning import state as tuning
+from sagemaker_local.tuning.state import TUNING
 
 Document = dict[str, Any]
 _PAGE = 10
+_SHAPES = {"HyperParameterTuningJob": "HyperParameterTuningJobSearchEntity"}  # others are named as the resource is
 
 
 def _documents(ctx: Context) -> dict[str, tuple[str, Callable[[Resource], Document]]]:
     """Kind of row, and description, by the names of resources."""
     return {
         "TrainingJob": (TRAINING.kind, TRAINING.describe),
+        "HyperParameterTuningJob": (TUNING.kind, lambda row: tuning.description(ctx, row)),
         "Endpoint": (states.ENDPOINT, lambda row: endpoints.description(ctx, row)),
         "ModelPackage": (registry.PACKAGE, registry.package_description),
         "ModelPackageGroup": (registry.GROUP, registry.group_description),
@@ -52,7 +56,7 @@ def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     if request.get("CrossAccountFilterOption") == "CrossAccount":
         return {"Results": [], "TotalHits": {"Value": 0, "Relation": "EqualTo"}}
     word = resource if resource == "Experiment" else resource.removeprefix("Experiment")
-    shape = service_model().shape_for(word)
+    shape = service_model().shape_for(_SHAPES.get(word, word))
     matches = _expression(shape, request.get("SearchExpression") or {})
     kind, describe = known[resource]
     found = []

@@ -16,6 +16,7 @@ from sagemaker_local.context import Context
 from sagemaker_local.errors import ResourceNotFound, ServiceUnavailable, ValidationException
 from sagemaker_local.jobs import Control
 from sagemaker_local.protocol import operation_of, serialise_answer
+from sagemaker_local.search import search as find
 from sagemaker_local.store import Resource
 from sagemaker_local.training.runner import TRAINING
 from sagemaker_local.tuning import operations, runner
@@ -201,6 +202,12 @@ def test_a_tuning_job_ends_with_its_best_training_job(ctx, monkeypatch):
     )
     assert [job["TrainingJobName"] for job in listed["TrainingJobSummaries"]] == [best]
     assert listed["NextToken"]
+    ours = {
+        "Filters": [{"Name": "Tags.team", "Value": "x"}, {"Name": "BestTrainingJob.TrainingJobName", "Value": best}]
+    }
+    answer = find(ctx, {"Resource": "HyperParameterTuningJob", "SearchExpression": ours})
+    [result] = serialise_answer(operation_of("SageMaker.Search"), answer)["Results"]
+    assert result["HyperParameterTuningJob"]["HyperParameterTuningJobName"] == "t"
 
 
 def test_minimising_and_its_criteria_end_it_early(ctx, monkeypatch):
