@@ -44,6 +44,7 @@ from embedded.patches.checks import check_version
 from embedded.patches.cloudwatch import evaluate_alarms_as_aws_does
 from embedded.patches.door import guard
 from embedded.patches.eventbridge import let_sagemaker_announce
+from embedded.patches.jsonata import honour_jsonata
 from embedded.patches.lambda_task import call_lambda_as_aws_does
 from embedded.patches.lambda_workers import (
     QUEUE_SECONDS,
@@ -91,6 +92,7 @@ def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
     limit_payloads(stepfunctions)
     time_out_executions(stepfunctions)
     honour_map_paths(stepfunctions)
+    honour_jsonata(stepfunctions)
     keep_versions_on_disk(s3)
     evaluate_alarms_as_aws_does(cloudwatch)
     let_sagemaker_announce(eventbridge)

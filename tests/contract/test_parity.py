@@ -85,6 +85,12 @@ def distributed(**more: Any) -> dict[str, Any]:
     return {"M": {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": processor, "End": True, **more}}
 
 
+def test_a_variable_is_not_read_by_jsonpath(run: Ended) -> None:
+    setting = {"Type": "Pass", "Assign": {"v.$": "$.x"}, "Next": "T"}
+    ended = run({"S": setting, "T": PASS | {"Parameters": {"y.$": "$v"}}}, {"x": 1})
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+
+
 def test_a_distributed_map_does_not_batch(run: Ended) -> None:
     ended = run(distributed(ItemBatcher={"MaxItemsPerBatch": 2}), {"items": [1, 2, 3]})
     assert json.loads(ended["output"]) == [1, 2, 3], "on AWS: two batches"

@@ -133,3 +133,74 @@ def test_a_state_machine_may_have_a_limit_of_time(run: Run, aws: Callable[..., A
     assert [event["type"] for event in events if event["type"].startswith("Execution")] == [
         "ExecutionStarted", "ExecutionTimedOut",
     ]  # fmt: skip
+
+
+CHOICE = {"Type": "Choice", "Default": "Low"}
+LOW = {"Type": "Fail", "Error": "LOW", "Cause": "{% 'only ' & $string($states.input.p) %}"}
+
+
+@pytest.mark.parametrize(
+    ("states", "output"),
+    [
+        (single(Output={"n": "{% $states.input.p * 2 %}", "text": "p"}), {"n": 1.0, "text": "p"}),
+        (single(Output="{% $states.context.Execution.Input.p %}"), 0.5),
+        (
+            {"S": {"Type": "Pass", "Assign": {"v": "{% $states.input.p %}"}, "Next": "T"},
+             "T": {"Type": "Succeed", "Output": "{% $v + 1 %}"}},
+            1.5,
+        ),
+        (
+            {"S": {"Type": "Map", "Items": "{% [1, 2] %}", "End": True, "Output": "{% $sum($states.result) %}",
+                   "ItemProcessor": {"StartAt": "S", "States": single(Output="{% $states.input * 10 %}")}}},
+            30,
+        ),
+        (
+            {"S": {**CHOICE, "Choices": [{"Condition": "{% $states.input.p < 0.9 %}", "Next": "T"}]},
+             "T": {"Type": "Succeed", "Output": "{% 'low' %}"}, "Low": LOW},
+            "low",
+        ),
+    ],
+)  # fmt: skip
+def test_a_machine_may_speak_jsonata(run: Run, states: dict[str, Any], output: Any) -> None:
+    """Source: transforming-data.html."""
+    ended = run(states, {"p": 0.5}, QueryLanguage="JSONata")
+    assert json.loads(ended["output"]) == output
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "cause"),
+    [
+        (single(Output="{% $states.input.absent %}"), "States.QueryEvaluationError", ""),
+        (single(Output="{% 'a' + 1 %}"), "States.QueryEvaluationError", ""),
+        ({"S": {**CHOICE, "Choices": [{"Condition": "{% 'x' %}", "Next": "Low"}]}, "Low": LOW},
+         "States.QueryEvaluationError", "boolean"),
+        ({"S": {**CHOICE, "Choices": [{"Condition": "{% $states.input.p > 0.9 %}", "Next": "S"}]}, "Low": LOW},
+         "LOW", "only 0.5"),
+    ],
+)  # fmt: skip
+def test_jsonata_fails_with_what_went_wrong(run: Run, states: dict[str, Any], error: str, cause: str) -> None:
+    ended = run(states, {"p": 0.5}, QueryLanguage="JSONata")
+    assert (ended["status"], ended["error"]) == ("FAILED", error)
+    assert cause in ended["cause"]
+
+
+@pytest.mark.parametrize(
+    ("states", "top", "words"),
+    [
+        (single(Parameters={"a.$": "$.p"}), "JSONata", "'Parameters' is not supported"),
+        (single(Output={"a": 1}), "JSONPath", "'Output' is not supported"),
+        (single(QueryLanguage="JSONPath"), "JSONata", "can not be 'JSONPath'"),
+        (single(Output="{% $states.input + %}"), "JSONata", "INVALID_JSONATA_EXPRESSION"),
+        (
+            {"S": {"Type": "Map", "End": True, "ItemProcessor": {"StartAt": "S", "States": single(ResultPath="$.a")}}},
+            "JSONata",
+            "/States/S/ItemProcessor/States/S",
+        ),
+    ],
+)
+def test_what_belongs_to_the_other_language_is_refused(
+    run: Run, aws: Callable[..., Any], states: dict[str, Any], top: str, words: str
+) -> None:
+    with pytest.raises(aws("stepfunctions").exceptions.InvalidDefinition) as refused:
+        run(states, {}, QueryLanguage=top)
+    assert words in str(refused.value)
