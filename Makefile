@@ -16,10 +16,10 @@ CODE := dags plugins lambdas cli embedded infrastructure sagemaker_local benchma
 # The longest first, so that both processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
 # The platform reads .env itself; `make` only passes the environment on.
-export UV_COMPILE_BYTECODE := 1
 export PYTHONUTF8 := 1
-# Modules meant for another Python shall not come before the locked ones.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP
+# Modules meant for another Python shall not come before the locked ones; and each module is compiled once, when it is
+# first needed.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the commands
@@ -64,6 +64,7 @@ test-pythons: ## Run make check and make test on every supported Python that is 
 check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/uv pip check --quiet --python $(BIN)/python
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/cfn-lint infrastructure/template.yaml infrastructure/mwaa/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
@@ -150,17 +151,17 @@ endef
 
 $(VENV)/.runtime: $(BIN)/uv requirements.txt
 	@if [ ! -e $(VENV)/.dev ] || [ requirements.txt -nt $(VENV)/.dev ]; then \
-	  $(call INSTALL,requirements.txt,900 MB); fi
+	  $(call INSTALL,requirements.txt,800 MB); fi
 	@touch $@
 
 $(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
 	@echo "Installing the deployment's locked packages in $(DEPLOY)"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DEPLOY)
-	@env -u UV_COMPILE_BYTECODE $(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
+	@$(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements-dev.txt
-	@$(call INSTALL,requirements-dev.txt,1.8 GB)
+	@$(call INSTALL,requirements-dev.txt,1.7 GB) --compile-bytecode
 	@touch $@
 
 .PHONY: FORCE
