@@ -61,6 +61,16 @@ def label_map(version: str) -> str:
     return f"{dataset(version)}label_map.json"
 
 
+def recordio(version: str, channel: str) -> str:
+    """Prefix of a channel's RecordIO file, ``train`` or ``validation``."""
+    return f"{dataset(version)}recordio/{channel}/"
+
+
+def training_images(version: str) -> str:
+    """Prefix of the images that train, where they do so as PNGs."""
+    return f"{dataset(version)}train/"
+
+
 def test_images(version: str) -> str:
     """Prefix of the images that no training sees."""
     return f"{dataset(version)}test/"

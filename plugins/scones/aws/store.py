@@ -75,6 +75,15 @@ class ObjectStore:
             content: bytes = body.read()
         return content
 
+    def beginning(self, key: str, size: int) -> bytes:
+        """Return the first ``size`` bytes of an object, or all if it has fewer; none when there is no such key."""
+        answer = self._get(key)
+        if answer is None:
+            return b""
+        with answer["Body"] as body:
+            content: bytes = body.read(size)
+        return content
+
     def read_json(self, key: str) -> dict[str, Any] | None:
         """Return a JSON object, or None when there is no such key.
 

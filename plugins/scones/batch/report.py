@@ -64,8 +64,12 @@ def shown(row: Row, image: bytes | None) -> Shown:
     return {**row, "picture": thumbnail_uri(image, THUMBNAIL_PIXELS) if image else None}
 
 
-def render(summary: BatchSummary, rejected: list[Shown], failed: list[Shown]) -> str:
-    """Return the page, in the style of the monitoring report."""
+def render(summary: BatchSummary, rejected: list[Shown], failed: list[Shown], predictions: str = "") -> str:
+    """Return the page, in the style of the monitoring report.
+
+    Args:
+        predictions: address of the page of a prediction; empty when nobody serves one.
+    """
     counts = outcome_counts(summary)
     page = environment(Path(__file__).parent)
     page.filters["short_key"] = short_key
@@ -78,6 +82,7 @@ def render(summary: BatchSummary, rejected: list[Shown], failed: list[Shown]) ->
         shares=[{"name": name.replace("_", " "), "count": counts[name], "tone": tone} for name, tone in _TONES.items()],
         rejected=rejected,
         failed=failed,
+        predictions=predictions,
         without=sum(counts[outcome] for outcome in WITHOUT_ANSWER),
         costs=_costs(summary["cost"]),
         lineage=[(name, value) for name, value in _lineage(summary) if value],

@@ -102,9 +102,11 @@ def collect_results(resources: Mapping[str, str], run_id: Any = None, dag: Any =
     from scones.batch.aws import endpoint_price
     from scones.batch.store import BatchStore
     from scones.batch.summary import describe
+    from scones.jobs.links import page_url
 
     hourly, on_aws = endpoint_price(resources["EndpointName"])
-    summary = collect(BatchStore(resources["BucketName"]), batch_id_for(dag.dag_id, run_id), hourly, on_aws=on_aws)
+    store, batch_id = BatchStore(resources["BucketName"]), batch_id_for(dag.dag_id, run_id)
+    summary = collect(store, batch_id, hourly, on_aws=on_aws, predictions=page_url("predictions"))
     log.info("%s", describe(summary))
     return summary["summary_uri"]
 
@@ -137,11 +139,14 @@ def summarize_batch(
     return {name: summary[name] for name in HEADLINE}
 
 
-def collect(store: BatchStore, batch_id: str, hourly: float | None = None, *, on_aws: bool = False) -> BatchSummary:
+def collect(
+    store: BatchStore, batch_id: str, hourly: float | None = None, *, on_aws: bool = False, predictions: str = ""
+) -> BatchSummary:
     """Gather all parts of a batch, one at a time. Repeating it changes nothing.
 
     Args:
         hourly, on_aws: see :func:`scones.batch.aws.endpoint_price`.
+        predictions: see :func:`scones.batch.report.render`.
 
     Raises:
         IncompleteResultsError: an image of the plan is missing or doubled.
@@ -188,7 +193,7 @@ def collect(store: BatchStore, batch_id: str, hourly: float | None = None, *, on
         [shown(row, store.picture(row["key"], PICTURE_BYTES_MAX)) for row in rows]
         for rows in (gallery.rejected, gallery.failed)
     )
-    page = render(summary, rejects, failures)
+    page = render(summary, rejects, failures, predictions)
     store.write(layout.batch_report(batch_id), page.encode(), "text/html; charset=utf-8")
     store.write_json(layout.summary(batch_id), summary)
     return summary

@@ -12,6 +12,7 @@ written.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -51,3 +52,21 @@ def pack_record(data: bytes) -> bytes:
 def pack_image(label: int, index: int, content: bytes) -> bytes:
     """One image record: header and image file, as ``im2rec`` packs a single-label image."""
     return pack_record(_HEADER.pack(0, float(label), index, 0) + content)
+
+
+def first_images(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (label, image file) of the records at the beginning of a file, of which ``data`` may end anywhere.
+
+    A record in parts, which is rare, is passed over; what is no record ends it.
+    """
+    at = 0
+    while data[at : at + 4] == _MAGIC_BYTES and len(data) >= at + 8:
+        word = int.from_bytes(data[at + 4 : at + 8], "little")
+        length, start = word & _LENGTH_MASK, at + 8
+        if start + length > len(data):
+            return
+        if word >> 29 == 0 and length > _HEADER.size:
+            _, label, _, _ = _HEADER.unpack_from(data, start)
+            if 0 <= label < 2**24:  # false for NaN
+                yield int(label), data[start + _HEADER.size : start + length]
+        at = start + (length + 3) // 4 * 4

@@ -28,7 +28,8 @@ from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
 from scones.monitoring.index import DagRun
 from scones.ui import pages, rejects
-from scones.ui.aws import NoSuchResourceError, describe, read_trainings, store, with_costs
+from scones.ui.aws import NoSuchResourceError, describe, package_metadata, read_trainings, store, with_costs
+from scones.ui.predictions import batch_page, find, prediction_page
 from scones.ui.trainings import lineage_page, trainings_page
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'self'"
 )
-#: For stored documents: no scripts, no forms, no origin.
+#: For stored documents: no scripts, no forms, no origin. What a link opens is a page of its own, without these limits.
 DOCUMENT_POLICY = (
-    "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'"
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -78,6 +79,7 @@ def build_application(parent: Any = None) -> FastAPI:
         ("/resources/{kind}/{name:path}", resource, _may("GET", "train_and_deploy")),
         ("/trainings", trainings, _may("GET", "train_and_deploy")),
         ("/lineage/{job_name}", lineage, _may("GET", "train_and_deploy")),
+        ("/predictions", predictions, readers["batches"]),
         ("/rejects", reject_queue, readers["batches"]),
         ("/rejects/{token}", reject_picture, readers["batches"]),
     ):
@@ -189,6 +191,23 @@ def lineage(request: Request, job_name: str) -> HTMLResponse:
     if found is None:
         raise HTTPException(404, "There is no such training job among the newest.")
     return HTMLResponse(lineage_page(bucket, _base(request), found, pages.endpoints(bucket)))
+
+
+def predictions(
+    request: Request,
+    wanted: Annotated[str, Query(max_length=2048, alias="find")] = "",
+    batch_id: Annotated[str, Query(max_length=127, alias="batch")] = "",
+    offset: Annotated[int, Query(ge=0, le=10**8)] = 0,
+) -> HTMLResponse:
+    """One prediction and all it hangs on, or all of a batch."""
+    bucket, base = store(), _base(request)
+    if batch_id:
+        _checked(batch_id, "batch")
+    if batch_id and not wanted:
+        return HTMLResponse(batch_page(bucket, base, batch_id, offset))
+    reports = pages.endpoints(bucket) if wanted else []
+    found = find(bucket, wanted, batch_id, reports, package_metadata, datetime.now(UTC)) if wanted else None
+    return HTMLResponse(prediction_page(bucket, base, wanted, found))
 
 
 def reject_queue(request: Request, offset: Annotated[int, Query(ge=0, le=10**6)] = 0) -> HTMLResponse:

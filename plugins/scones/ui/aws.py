@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.aws import layout
 from scones.aws.errors import code_of
+from scones.aws.logs import read_log
 from scones.aws.resources import stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import DamagedDocumentError, ObjectStore
@@ -26,7 +27,7 @@ from scones.training.model_package import artifact_of
 from scones.training.registry import LOOK_BACK, ModelRegistryHook
 from scones.training.served import container_of
 from scones.ui.pages import Endpoint
-from scones.ui.resources import LOG_LINES, PAGES, Described, Page, endpoint_cost
+from scones.ui.resources import LOG_LINES, PAGES, Described, endpoint_cost
 from scones.ui.trainings import SHOWN_TRAININGS, Training
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ def describe(kind: str, name: str, clients: Any = client) -> Described:
             raise
         raise NoSuchResourceError(f"There is no {page.title.lower()} {name!r}.") from error
     found.pop("ResponseMetadata", None)
-    return Described(page, name, found, _log(page, name, clients("logs")) if page.log_group else [])
+    group = page.log_group.format(name=name)
+    prefix = "" if "{name}" in page.log_group else f"{name}/"
+    return Described(page, name, found, read_log(clients("logs"), group, prefix, LOG_LINES) if group else [])
 
 
 def with_costs(endpoints: Sequence[Endpoint], hook: SageMakerResourcesHook | None = None) -> list[Endpoint]:
@@ -92,6 +95,13 @@ def with_costs(endpoints: Sequence[Endpoint], hook: SageMakerResourcesHook | Non
         return endpoint_cost(endpoint, config, now, real=real) if endpoint and config else ""
 
     return [replace(one, cost=cost(one.name)) for one in endpoints]
+
+
+def package_metadata(arn: str) -> dict[str, str]:
+    """What is noted on a model package; nothing when there is none."""
+    hook = ModelRegistryHook(aws_conn_id=AWS_CONN_ID)
+    package = hook.describe("describe_model_package", ModelPackageName=arn) if arn else None
+    return (package or {}).get("CustomerMetadataProperties", {})
 
 
 def read_trainings(bucket: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
@@ -136,19 +146,3 @@ def _trials(hook: SageMakerResourcesHook) -> dict[str, list[str]]:
         one.get("Source", {}).get("SourceArn", ""): [parent["TrialName"] for parent in one.get("Parents", [])]
         for one in components
     }
-
-
-def _log(page: Page, name: str, logs: Any) -> list[str]:
-    group = page.log_group.format(name=name)
-    prefix = {} if "{name}" in page.log_group else {"logStreamNamePrefix": f"{name}/"}
-    lines: list[str] = []
-    try:
-        for stream in logs.describe_log_streams(logGroupName=group, **prefix)["logStreams"]:
-            answer = logs.get_log_events(
-                logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=LOG_LINES
-            )
-            lines += [event["message"].rstrip() for event in answer["events"]]
-    except ClientError as error:
-        if code_of(error) != "ResourceNotFoundException":
-            raise
-    return lines[-LOG_LINES:]

@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
+from scones.aws.store import ObjectStore, ObjectTooLargeError
 from scones.batch.names import batch_id_for
 from scones.batch.progress import read_live
+from scones.images.pictures import MOST_BYTES
 from scones.monitoring.index import DagRun, IndexEntry, parse_index
 from scones.report import charts
 from scones.report.formatting import environment
@@ -34,6 +35,17 @@ TRENDS: tuple[tuple[str, str, charts.Form], ...] = (
 def render(template: str, base: str, **values: Any) -> str:
     """Render a template of the pages; ``base`` is where they are mounted."""
     return environment(TEMPLATES).get_template(template).render(base=base, **values)
+
+
+def picture(bucket: ObjectStore, key: str, side: int) -> str | None:
+    """A ``data:`` URI of an image of the bucket; None when it is gone, too large, or no image."""
+    from scones.images.thumbnails import thumbnail_uri
+
+    try:
+        content = bucket.read(key, at_most=MOST_BYTES)
+    except ObjectTooLargeError:
+        return None
+    return thumbnail_uri(content, side) if content else None
 
 
 def problem(base: str, status: int, message: str) -> str:

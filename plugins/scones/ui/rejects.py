@@ -20,11 +20,10 @@ from scones.aws.naming import content_hash
 from scones.aws.store import DamagedDocumentError, ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import Rejected, accept_labels, read_accepted, read_rejected, withdraw_labels
-from scones.images.pictures import MOST_BYTES
-from scones.images.thumbnails import thumbnail_uri
 from scones.monitoring.ground_truth import REJECTED, ground_truth_line
 from scones.monitoring.index import Time, check_times
-from scones.ui.pages import render
+from scones.ui.pages import picture, render
+from scones.ui.predictions import path_of
 
 #: What a person says of an image that shows none of the classes, or that nobody can tell.
 SKIP = "skip"
@@ -252,7 +251,8 @@ def queue_page(bucket: ObjectStore, base: str, offset: int) -> str:
             "guess": one.row.guess,
             "confidence": one.row.confidence,
             "classes": batches[one.batch_id].classes,
-            "picture": _picture(bucket, one.row.key, _SMALL),
+            "picture": picture(bucket, one.row.key, _SMALL),
+            "prediction": path_of(one.batch_id, one.row.inference_id) if one.row.inference_id else "",
             "test_image": layout.test_image_behind(one.row.key, bucket.metadata(one.row.key)),
         }
 
@@ -285,12 +285,4 @@ def picture_page(bucket: ObjectStore, base: str, token: str) -> str:
     key = one.row.key if one else next((key for key in queue.last if token_of(key) == token), None)
     if key is None:
         raise NotInTheQueueError("There is no such image in the reject queue.")
-    return render("picture.html.j2", base, key=key, picture=_picture(bucket, key, _LARGE))
-
-
-def _picture(bucket: ObjectStore, key: str, side: int) -> str | None:
-    try:
-        content = bucket.read(key, at_most=MOST_BYTES)
-    except ValueError:  # too large
-        return None
-    return thumbnail_uri(content, side) if content else None
+    return render("picture.html.j2", base, key=key, picture=picture(bucket, key, _LARGE))

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from scones.aws.logs import TRAINING_LOGS
 from scones.training.costs import HOURS_PER_MONTH, monthly_cost
 from scones.training.curve import curve_chart, training_curve
 
@@ -48,7 +49,7 @@ PAGES = {
             ("Hyperparameters", "HyperParameters"),
             ("Model", "ModelArtifacts"),
         ),
-        "/aws/sagemaker/TrainingJobs",
+        TRAINING_LOGS,
     ),
     "tuning-jobs": Page(
         "Tuning job",
@@ -98,6 +99,40 @@ PAGES = {
         ),
         "/aws/sagemaker/Endpoints/{name}",
     ),
+    "endpoint-configs": Page(
+        "Endpoint config",
+        "sagemaker",
+        "describe_endpoint_config",
+        "EndpointConfigName",
+        "",
+        (
+            ("Made", "CreationTime"),
+            ("Model", "ProductionVariants[0].ModelName"),
+            ("Instances", "ProductionVariants[0].InitialInstanceCount"),
+            ("Instance", "ProductionVariants[0].InstanceType"),
+        ),
+    ),
+    "models": Page(
+        "Model",
+        "sagemaker",
+        "describe_model",
+        "ModelName",
+        "",
+        (("Made", "CreationTime"), ("Container", "PrimaryContainer")),
+    ),
+    "model-packages": Page(
+        "Model package",
+        "sagemaker",
+        "describe_model_package",
+        "ModelPackageName",
+        "ModelApprovalStatus",
+        (
+            ("Version", "ModelPackageVersion"),
+            ("Made", "CreationTime"),
+            ("Decision", "ApprovalDescription"),
+            ("Noted", "CustomerMetadataProperties"),
+        ),
+    ),
     "executions": Page(
         "Execution",
         "stepfunctions",
@@ -108,7 +143,7 @@ PAGES = {
     ),
 }
 _TONES = {
-    **dict.fromkeys(("Completed", "InService", "SUCCEEDED"), "ok"),
+    **dict.fromkeys(("Completed", "InService", "SUCCEEDED", "Approved"), "ok"),
     **dict.fromkeys(("Failed", "UpdateRollbackFailed", "FAILED", "TIMED_OUT", "ABORTED"), "violation"),
     **dict.fromkeys(("InProgress", "Stopping", "Creating", "Updating", "RUNNING"), "attention"),
 }

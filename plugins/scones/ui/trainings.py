@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from scones.aws import layout
@@ -13,10 +14,13 @@ from scones.aws.store import DamagedDocumentError, ObjectStore
 from scones.report.formatting import DASH, number, percent, when
 from scones.training.costs import job_cost
 from scones.training.model_package import APPROVED_BY
-from scones.ui.pages import Endpoint, render
+from scones.ui.pages import Endpoint, picture, render
 
 SHOWN_TRAININGS = 50
+SHOWN_IMAGES = 24
 _BATCHES_SEARCHED = 50
+# Holds that many photographs of CIFAR's size many times over.
+_BEGINNING_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,10 @@ class Link(NamedTuple):
 
 def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
-    job, version = training.name, training.dataset_version
+    job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
     manifest = _document(bucket, layout.manifest(version)) if version else {}
     images = _images(manifest.get("counts"))
+    shown = training_images(bucket, version, manifest.get("classes")) if manifest else []
     made_of = [
         Link("Dataset", f"{version or DASH} {f'({images})' if images else ''}".strip()),
         Link("Manifest, image by image", bucket.uri(layout.manifest(version)) if manifest else DASH),
@@ -153,7 +158,7 @@ def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: 
         Link("Evaluation", "on the test images", f"evaluations/{job}")
         if training.evaluation
         else Link("Evaluation", DASH),
-        Link("Model package", str(training.package.get("ModelPackageArn") or DASH)),
+        Link("Model package", package or DASH, f"resources/model-packages/{package}" if package else ""),
         Link("Decision", training.approval or DASH),
     ]
     answered = [Link("Serves now on", name, f"resources/endpoints/{name}") for name in training.live_on]
@@ -167,8 +172,23 @@ def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: 
         for entry in one.reports
         if entry.training_job_name == job
     ]
-    answered += [Link("Batch", batch_id, f"batches/{batch_id}") for batch_id in _batches(bucket, job)]
-    return render("lineage.html.j2", base, job=job, made_of=made_of, answered=answered)
+    answered += [
+        Link("Batch, image by image", batch_id, f"predictions?batch={batch_id}") for batch_id in _batches(bucket, job)
+    ]
+    return render("lineage.html.j2", base, job=job, made_of=made_of, answered=answered, images=shown)
+
+
+def training_images(bucket: ObjectStore, version: str, classes: object) -> list[tuple[str, str | None]]:
+    """Some of a dataset's training images: (class, ``data:`` URI), however it trains: as RecordIO or as PNGs."""
+    from scones.dataset.recordio import first_images
+    from scones.images.thumbnails import thumbnail_uri
+
+    names = classes if isinstance(classes, list) else []
+    for item in bucket.objects(layout.recordio(version, "train")):
+        records = islice(first_images(bucket.beginning(item["Key"], _BEGINNING_BYTES)), SHOWN_IMAGES)
+        return [(str(names[label]) if label < len(names) else str(label), thumbnail_uri(one)) for label, one in records]
+    keys = (item["Key"] for item in bucket.objects(layout.training_images(version)))
+    return [(key.rsplit("/", 1)[-1], picture(bucket, key, 96)) for key in islice(keys, SHOWN_IMAGES)]
 
 
 def _images(counts: object) -> str:
@@ -181,10 +201,15 @@ def _images(counts: object) -> str:
 
 def _batches(bucket: ObjectStore, job: str) -> list[str]:
     """The newest batches that the job's model answered."""
+    models = ((one, _document(bucket, layout.summary(one)).get("model")) for one in newest_batches(bucket))
+    return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
+
+
+def newest_batches(bucket: ObjectStore) -> list[str]:
+    """Ids of the batches that ended last."""
     listed = (item for item in bucket.objects(layout.BATCHES) if item["Key"].endswith("/summary.json"))
     newest = sorted(listed, key=lambda item: item["LastModified"], reverse=True)[:_BATCHES_SEARCHED]
-    models = ((item["Key"].split("/")[-2], _document(bucket, item["Key"]).get("model")) for item in newest)
-    return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
+    return [item["Key"].split("/")[-2] for item in newest]
 
 
 def _document(bucket: ObjectStore, key: str) -> Mapping[str, Any]:

@@ -10,10 +10,12 @@ import pytest
 
 from scones.aws import layout
 from scones.aws.store import ObjectStore
+from scones.dataset.recordio import pack_image
 from scones.monitoring.index import DagRun, IndexEntry, Window
 from scones.ui.aws import read_trainings
 from scones.ui.pages import Endpoint
 from scones.ui.trainings import Training, compared, lineage_page, trainings_page
+from tests.support.batch_world import png
 from tests.support.fake_aws import FakeS3
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -139,10 +141,25 @@ def test_the_lineage_goes_from_the_dataset_to_what_the_model_answered(bucket: Ob
         "arn:package/4",
         'href="/scones/resources/endpoints/courier"',
         'href="/scones/reports/courier/report-1"',
-        'href="/scones/batches/batch-1"',
+        'href="/scones/predictions?batch=batch-1"',
     ):
         assert wanted in page
     assert "batch-2" not in page
+    assert "Training images" not in page
+
+
+@pytest.mark.parametrize("as_recordio", [True, False])
+def test_the_lineage_shows_training_images_whichever_way_they_train(bucket: ObjectStore, as_recordio: bool) -> None:
+    bucket.write_json(layout.manifest("ds-1"), {"counts": {}, "classes": ["bicycle", HOSTILE]})
+    if as_recordio:
+        records = pack_image(1, 7, png(10)) + pack_image(0, 8, b"no image") + pack_image(0, 9, png(20))[:40]
+        bucket.write(f"{layout.recordio('ds-1', 'train')}train-00000.rec", records, "")
+    else:
+        bucket.write(f"{layout.training_images('ds-1')}a_<1>.png", png(10), "image/png")
+    page = lineage_page(bucket, "/scones", found(bucket)["one"], [])
+    assert page.count('<img src="data:image/png;base64,') == 1
+    assert f"the first {2 if as_recordio else 1}" in page
+    assert "<script" not in page
 
 
 def test_what_others_named_stays_text(bucket: ObjectStore) -> None:
