@@ -105,7 +105,7 @@ def train_and_deploy() -> None:
 
     evaluated = evaluation()
     verdict = quality.check_quality(evaluated)
-    refused = quality.refuse_model(evaluated, verdict["decision"], resources)
+    quality.refuse_model(evaluated, verdict["decision"], resources)
     registered = quality.register_model(dataset, training, evaluated, verdict["decision"])
     approved = ModelApprovalOperator(
         task_id="approve_model",
@@ -141,8 +141,8 @@ def train_and_deploy() -> None:
     )
     checked = serving.verify_endpoint(deployed.output, dataset, registered, evaluated)
     captured = serving.await_capture(deployed.output, resources, checked)
-    chain(verdict, [registered, refused])
     chain(registered, approved, candidate(), deployed, checked)
+    approved >> quality.track_run().as_teardown()
     chain(
         checked, [captured, serving.retire_superseded(deployed.output), quality.publish_threshold(evaluated, resources)]
     )

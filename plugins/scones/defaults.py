@@ -9,6 +9,8 @@ from typing import Any
 from airflow.sdk import Asset, CronTriggerTimetable, Param
 
 AWS_CONN_ID = "aws_default"
+# An MLflow server that is told of each training run, where there is such a connection (of the type HTTP).
+MLFLOW_CONN_ID = "mlflow_default"
 
 
 def at(cron: str) -> CronTriggerTimetable:

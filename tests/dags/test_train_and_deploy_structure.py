@@ -62,10 +62,19 @@ def test_the_candidate_is_torn_down_whatever_becomes_of_its_test(dag: Any) -> No
     assert "candidate.delete_candidate" not in dag.get_task("deploy_endpoint").upstream_task_ids
 
 
+def test_mlflow_is_told_whatever_was_decided_and_fails_no_run(dag: Any) -> None:
+    track = dag.get_task("track_run")
+    assert track.is_teardown  # also after a rejection: a person's skips every task after it but teardowns
+    assert track.on_failure_fail_dagrun is False
+    assert track.upstream_task_ids == {"approve_model"}
+    assert track.downstream_task_ids == set()
+
+
 def test_only_a_skipped_champion_may_be_missing_from_the_evaluation(dag: Any) -> None:
     rules = {task.task_id: task.trigger_rule.value for task in dag.tasks}
     assert rules.pop("evaluation.evaluate_model") == "none_failed"
-    rules.pop("candidate.delete_candidate")
+    for teardown in ("candidate.delete_candidate", "track_run"):
+        rules.pop(teardown)
     assert set(rules.values()) == {"all_success"}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from scones.evaluation.links import mlflow_task
 from scones.jobs.links import evaluation_task
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,29 @@ def refuse_model(evaluation: Evaluation, decision: Decision, resources: Mapping[
         f"The quality gate refused {job}: {'; '.join(decision['reasons'])}. The live endpoint was not touched. "
         f"Record: {uri}"
     )
+
+
+@mlflow_task(task_id="track_run", retries=1, execution_timeout=timedelta(minutes=5))
+def track_run(dag: Any = None, run_id: Any = None, ti: Any = None) -> str:
+    """Tell MLflow of the training and what was decided on it, if there is a connection to one.
+
+    A teardown: it comes whatever was decided, and its failure fails no run.
+    """
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from scones.evaluation.store import send_to_mlflow
+
+    dataset, training, evaluation, registration = (
+        ti.xcom_pull(task_ids=name)
+        for name in ("stage_images", "train_model", "evaluation.evaluate_model", "register_model")
+    )
+    if not training:
+        raise AirflowSkipException("Nothing was trained")
+    decision = ti.xcom_pull(task_ids="check_quality", key="decision")
+    try:
+        return send_to_mlflow((dataset, training), (evaluation, decision, registration), dag.dag_id, run_id)
+    except AirflowNotFoundException as error:
+        raise AirflowSkipException("There is no connection mlflow_default: nobody tracks this run") from error
 
 
 @task(multiple_outputs=False, task_id="publish_threshold")
