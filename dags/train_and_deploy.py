@@ -18,7 +18,7 @@ earlier job (`force_retrain` trains anyway); a retried task re-attaches to its j
 
 | the run ends as | meaning |
 |---|---|
-| success | the endpoint serves the new model, proven by its answers |
+| success | the endpoint serves the new model, proven by its answers; red at `track_run`: MLflow was not told |
 | failed at `refuse_model` | the gate refused the model: see `refused/<job>.json`; the endpoint is untouched |
 | success, skipped after `approve_model` | a person rejected the model |
 | failed at `approve_model` | nobody answered in time; the package stays PendingManualApproval |

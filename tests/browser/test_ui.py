@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -87,29 +88,49 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[WrittenReport, list[st
     page = f"<!doctype html><title>Batch</title><h1>Batch of 3 images</h1>{HOSTILE}"
     s3.put_object(Bucket=bucket, Key=f"{batch}/report.html", Body=page.encode())
     rejected = [f"photos/{HOSTILE}.png", "photos/second.png", "photos/third.png"]
-    rows = ["key,label,guess,confidence,inference_id,execution_arn"]
+    rows, results = ["key,label,guess,confidence,inference_id,execution_arn"], []
     for index, key in enumerate(rejected):
         s3.put_object(Bucket=bucket, Key=key, Body=world.png(world.vehicles(1, 50 + index)[0]))
         quoted = key.replace('"', '""')
-        rows.append(f'"{quoted}",,bicycle,0.5{index},i,e')
+        rows.append(f'"{quoted}",,bicycle,0.5{index},id-{index},e')
+        row = {"batch_id": batch.partition("/")[2], "key": key, "outcome": "rejected", "inference_id": f"id-{index}"}
+        results.append(json.dumps({**row, "predicted_class": "bicycle", "endpoint_name": HOSTILE}))
     s3.put_object(Bucket=bucket, Key=f"{batch}/rejected.csv", Body="\n".join(rows).encode())
+    s3.put_object(Bucket=bucket, Key=f"{batch}/results/part-00000.jsonl", Body="\n".join(results).encode())
     summary = {"classes": world.CLASSES, "model": {"endpoint_name": ENDPOINT}}
     s3.put_object(Bucket=bucket, Key=f"{batch}/summary.json", Body=json.dumps(summary).encode())
     return written, rejected
 
 
 @pytest.fixture(scope="module")
+def database(platform_settings: EmbeddedSettings) -> Iterator[Future[Any]]:
+    """Airflow's database with the DAGs, made while the stack is deployed."""
+
+    def make() -> None:
+        services.migrate(platform_settings)
+        services.write_passwords(platform_settings)
+        subprocess.run(
+            [services.AIRFLOW, "dags", "reserialize"],
+            env=environment.airflow_environment(platform_settings),
+            check=True,
+        )
+
+    with ThreadPoolExecutor(1) as executor:
+        yield executor.submit(make)
+
+
+@pytest.fixture(scope="module")
 def site(
-    ministack: str, stack: dict[str, str], platform_settings: EmbeddedSettings, aws: Callable[..., Any]
+    database: Future[Any],
+    ministack: str,
+    stack: dict[str, str],
+    platform_settings: EmbeddedSettings,
+    aws: Callable[..., Any],
 ) -> Iterator[Site]:
     s3 = aws("s3")
     bucket = stack["BucketName"]
     written, rejected = _fill(s3, aws("cloudwatch"), bucket)
-    services.migrate(platform_settings)
-    services.write_passwords(platform_settings)
-    subprocess.run(
-        [services.AIRFLOW, "dags", "reserialize"], env=environment.airflow_environment(platform_settings), check=True
-    )
+    database.result()
     server = next(one for one in services.airflow(platform_settings) if one.name == "airflow-api-server")
     server.start()
     try:
@@ -149,6 +170,21 @@ def browser(site: Site) -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def signed_in(browser: Any, site: Site) -> Any:
+    """What a browser keeps of a login through Airflow's own form."""
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(f"{site.url}/auth/login/")
+    tab.fill("input[name=username]", site.user)
+    tab.fill("input[name=password]", site.password)
+    tab.click("button[type=submit]")
+    tab.wait_for_url(lambda url: "/auth/login" not in url)
+    kept = context.storage_state()
+    context.close()
+    return kept
+
+
 @pytest.fixture
 def expected_errors() -> list[str]:
     """Beginnings of console errors that a test provokes."""
@@ -156,20 +192,15 @@ def expected_errors() -> list[str]:
 
 
 @pytest.fixture
-def page(browser: Any, site: Site, expected_errors: list[str]) -> Iterator[Any]:
-    """A page that is logged in through Airflow's own login form, and fails the test on any error of the console."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="light")
+def page(browser: Any, signed_in: Any, expected_errors: list[str]) -> Iterator[Any]:
+    """A page that is logged in, and fails the test on any error of the console."""
+    size = {"width": 1400, "height": 1000}
+    context = browser.new_context(viewport=size, color_scheme="light", storage_state=signed_in)
     tab = context.new_page()
     problems: list[str] = []
     tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
-    tab.goto(f"{site.url}/auth/login/")
-    tab.fill("input[name=username]", site.user)
-    tab.fill("input[name=password]", site.password)
-    tab.click("button[type=submit]")
-    tab.wait_for_url(lambda url: "/auth/login" not in url)
-    problems.clear()
     yield tab
     hacked = [frame.url for frame in tab.frames if frame.evaluate("window.hacked")]
     context.close()
@@ -298,20 +329,45 @@ def test_label_from_another_site_is_refused(site: Site, page: Any) -> None:
         assert answer.status_code == 400
 
 
-PAGES = ("/scones/", "/scones/rejects", "/scones/trainings", "/scones/nothing")
+PAGES = ("/scones/", "/scones/rejects", "/scones/predictions", "/scones/trainings", "/scones/nothing")
+BATCH_ID = batch_id_for("batch_inference", BATCH_RUN_ID)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_scrolls_sideways(site: Site, browser: Any, width: int, height: int, scheme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    context.set_extra_http_headers({"Authorization": f"Bearer {site.token}"})
+def test_no_page_scrolls_sideways(site: Site, browser: Any) -> None:
+    """At a laptop's and a phone's size, light and dark: one page that is resized, not four that are loaded."""
+    context = browser.new_context(extra_http_headers={"Authorization": f"Bearer {site.token}"})
     tab = context.new_page()
-    for path in PAGES:
+    found = f"/scones/predictions?batch={BATCH_ID}&find=id-0"
+    for path in (*PAGES, f"/scones/predictions?batch={BATCH_ID}", found):
         tab.goto(site.url + path)
-        keep(tab, f"{path.strip('/').replace('/', '-')}-{width}-{scheme}")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, path
+        for width, height in ((1366, 768), (390, 844)):
+            tab.set_viewport_size({"width": width, "height": height})
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+            for scheme in ("light", "dark"):
+                tab.emulate_media(color_scheme=scheme)
+                background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+                channels = [int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(",")]
+                assert (sum(channels) / 3 > 128) == (scheme == "light"), (path, scheme)
+                keep(tab, f"{path.partition('?')[0].strip('/').replace('/', '-')}-{width}-{scheme}")
     context.close()
+
+
+def test_a_rejected_image_leads_to_its_prediction_and_on(site: Site, page: Any) -> None:
+    page.goto(f"{site.url}/scones/rejects")
+    page.get_by_text("where it comes from").first.click()
+    page.get_by_text("What answered").wait_for()
+    assert page.locator("img").evaluate("one => one.naturalWidth") > 0
+    page.locator("a[href*='batch=']").first.click()
+    assert page.locator("tbody tr, table.fit tr").count() == 1 + len(site.rejected)
+
+
+def test_the_form_opens_with_what_people_change_and_offers_no_backfill(site: Site, page: Any) -> None:
+    page.goto(f"{site.url}/dags/train_and_deploy")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.get_by_text("Lowest accepted test accuracy").wait_for()
+    keep(page, "trigger-form")
+    assert not page.get_by_text("Validation share", exact=True).is_visible()
+    assert page.get_by_text("Backfill", exact=True).count() == 0
 
 
 def test_report_on_a_phone_does_not_scroll_sideways(site: Site, browser: Any, tmp_path: Path) -> None:

@@ -177,5 +177,8 @@ def test_the_buttons_of_a_task_lead_to_pages_that_need_a_login(live: LivePlatfor
         page = live.get(address)
         assert page.status_code == 200
         assert name in page.text
+    job = live.api.xcom(DAG, run_id, "train_model")["job_name"]
+    for path, wanted in ((f"lineage/{job}", "Training images, the first 24"), (f"trainings?a={job}&b={job}", job)):
+        assert wanted in live.get(f"{live.state['airflow_url']}/scones/{path}").text
     missing = f"{live.state['airflow_url']}/scones/resources/training-jobs/nothing"
     assert live.get(missing).status_code == 404

@@ -86,6 +86,7 @@ def test_the_first_run_ends_with_a_proven_endpoint_and_a_report(
         "evaluation.choose_champion",
         "evaluation.transform_champion",
         "publish_threshold",
+        "track_run",
     }
     deployed = value(first, "deploy_endpoint")
     endpoint = sagemaker.describe_endpoint(EndpointName=stack["EndpointName"])
