@@ -39,8 +39,9 @@ def publish_alert(
 def notify_others(event: str, subject: str, text: str) -> int:
     """Hand an alert to each notifier of ``SCONES_ALERT_NOTIFIERS``; return how many took it.
 
-    Their templated arguments see ``event``, ``subject`` and ``text``. One that fails is logged: it must neither hide
-    what the alert tells of nor keep it from the others.
+    Their templated arguments see ``alert.event``, ``alert.subject`` and ``alert.text``: below a name of its own, as
+    Airflow puts the arguments themselves among the names, where a mail's ``subject`` would stand for itself. One that
+    fails is logged: it must neither hide what the alert tells of nor keep it from the others.
     """
     from airflow.sdk.module_loading import import_string
 
@@ -52,10 +53,10 @@ def notify_others(event: str, subject: str, text: str) -> int:
             "SCONES_ALERT_NOTIFIERS is no JSON list of notifiers: the alert %r went to the topic only", subject
         )
         return 0
-    told = 0
+    told, alert = 0, {"event": event, "subject": subject, "text": text}
     for path, arguments in notifiers:
         try:
-            import_string(path)(**arguments)({"event": event, "subject": subject, "text": text})
+            import_string(path)(**arguments)({"alert": alert})
             told += 1
         except Exception:  # the arguments may hold secrets: they are not logged
             log.exception("The alert %r could not be given to %s", subject, path)

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from scones.report import svg
-from scones.report.formatting import environment
+from scones.report.formatting import environment, when
 
 _WIDTH, _HEIGHT = 440.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 12.0, 40.0
@@ -95,7 +95,7 @@ def render(document: Mapping[str, Any]) -> str:
             evaluation=document,
             title=f"Evaluation of {document.get('training_job_name', 'the model')}",
             about=f"Dataset {document.get('dataset_version', '')}: {', '.join(classes)}. "
-            f"{document.get('created_at', '')}",
+            f"{when(document.get('created_at'))}",
             drawn=(document.get("source") or {}).get("kind") == "sample",
             confusion=_confusion(metrics, len(classes)),
             per_class=metrics["per_class"],

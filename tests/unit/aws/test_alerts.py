@@ -82,7 +82,7 @@ def notifiers(monkeypatch: pytest.MonkeyPatch, *wanted: Any) -> None:
 
 
 def test_a_webhook_gets_the_alert_in_its_own_form(monkeypatch: pytest.MonkeyPatch, received: list[Any]) -> None:
-    body = {"text": "*{{ subject }}* ({{ event }})\n{{ text }}"}
+    body = {"text": "*{{ alert.subject }}* ({{ alert.event }})\n{{ alert.text }}"}
     chat = {"notifier": HTTP, "arguments": {"http_conn_id": "team_chat", "endpoint": "hook", "json": body}}
     notifiers(monkeypatch, {"notifier": "no.such.Notifier"}, chat)
     assert notify_others("run_failed", "train_and_deploy failed", "the log says why {{ 1 }}") == 1
@@ -90,7 +90,8 @@ def test_a_webhook_gets_the_alert_in_its_own_form(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_mail_is_sent_as_the_documentation_has_it(monkeypatch: pytest.MonkeyPatch, mails: list[Any]) -> None:
-    arguments = {"to": "team@example.com", "subject": "{{ subject }}", "html_content": "<pre>{{ text | e }}</pre>"}
+    body = "<pre>{{ alert.text | e }}</pre>"
+    arguments = {"to": "team@example.com", "subject": "{{ alert.subject }}", "html_content": body}
     notifiers(monkeypatch, {"notifier": SMTP, "arguments": arguments})
     assert notify_others("run_failed", "train_and_deploy failed", "1 < 2") == 1
     (mail,) = mails
@@ -99,8 +100,8 @@ def test_a_mail_is_sent_as_the_documentation_has_it(monkeypatch: pytest.MonkeyPa
         "team@example.com",
         "scones@example.com",
     )
-    (body,) = mail.get_payload()
-    assert "<pre>1 &lt; 2</pre>" in body.get_payload(decode=True).decode()
+    (html,) = mail.get_payload()
+    assert "<pre>1 &lt; 2</pre>" in html.get_payload(decode=True).decode()
 
 
 @pytest.mark.parametrize("value", ["", "[", "5", "[5]", "{}", '[{"notifier": "os.system", "arguments": {"x": 1}}]'])
