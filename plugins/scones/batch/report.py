@@ -95,7 +95,7 @@ def _costs(cost: BatchCost) -> list[tuple[str, str]]:
     rows = [(name, found[member]) for member, name in _PAID_FOR.items()]
     known = all(usd is not None for _, usd in rows)
     rows.append(("Together" if known else "Together, as far as known", cost["total"]))
-    return [(name, DASH if usd is None else f"{usd:.4f} USD") for name, usd in rows]
+    return [(name, DASH if usd is None else f"{usd:.5f} USD") for name, usd in rows]
 
 
 def short_key(key: str) -> str:

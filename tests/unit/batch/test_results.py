@@ -218,7 +218,7 @@ def test_the_report_says_whether_a_limit_was_exceeded(limit: float, status: str)
 def test_the_report_says_what_the_batch_would_cost_and_what_is_not_known() -> None:
     page = render({**summary_facts(), **summary_of([])}, [], [])  # type: ignore[typeddict-item]
     assert "What it would cost on AWS" in page
-    assert "<dt>Step Functions</dt><dd>0.0060 USD</dd>" in page
+    assert "<dt>Step Functions</dt><dd>0.00600 USD</dd>" in page
     unknown = batch_cost("executions", 1, 1.0, 1.0, None, on_aws=True)
     page = render({**summary_facts(cost=unknown), **summary_of([])}, [], [])  # type: ignore[typeddict-item]
     assert "What it cost" in page
