@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.commands import COMMANDS
+from scones.defaults import OPEN_SECTION
 from tests.dags.dag_files import load
 
 TRAIN = {
@@ -38,5 +39,7 @@ def test_a_command_runs_its_part_of_the_dag(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_its_sections_are_sections_of_the_form(name: str) -> None:
+    """Those that the form shows open are among them: no command is without them."""
     command = COMMANDS[name]
     assert set(command.sections) <= {param.schema["section"] for _, param in load(command.dag_id).params.items()}
+    assert not command.sections or OPEN_SECTION in command.sections
