@@ -24,6 +24,8 @@ from botocore.exceptions import ClientError
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
 from embedded.env_file import COMPOSE_SECRETS
 from embedded.settings import free_port
+from tests.support.chromium import needs_chromium
+from tests.support.next_door import ATTACKS, next_door, traces
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,6 +195,16 @@ def test_nobody_gets_in_without_the_secret_of_this_installation(compose: Compose
         stranger.client("sagemaker", endpoint_url=f"http://127.0.0.1:{compose.sagemaker_port}").list_endpoints()
     assert compose.client("s3").list_buckets()["Buckets"]
     assert compose.client("sagemaker").list_endpoints()["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+@needs_chromium
+def test_a_page_of_anybodys_does_nothing(compose: Compose):
+    before = traces(compose.client)
+    with next_door() as evil:
+        for attack in ATTACKS:
+            for port in (compose.aws_port, compose.sagemaker_port):
+                attack(evil, f"http://127.0.0.1:{port}")
+    assert traces(compose.client) == before
 
 
 def test_no_secret_stands_in_an_environment(compose: Compose):
