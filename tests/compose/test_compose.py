@@ -97,7 +97,7 @@ class Compose:
     def up(self, *options: str, profile: tuple[str, ...] = ()) -> float:
         """Bring everything up and return the seconds until all is healthy."""
         began = time.monotonic()
-        self(*profile, "up", "-d", "--wait", "--wait-timeout", "600", *options)
+        self(*profile, "up", "-d", "--wait", *options)
         return time.monotonic() - began
 
     def crash(self, service: str, index: int = 1) -> None:
@@ -106,20 +106,20 @@ class Compose:
         before = int(inspect(container, "{{.RestartCount}}"))
         self("exec", "-T", "--index", str(index), service, "python", "-c", CRASH, check=False)
         self._until(lambda: int(inspect(container, "{{.RestartCount}}")) > before)
-        self._until(lambda: inspect(container, "{{.State.Health.Status}}") == "healthy", 300)
+        self._until(lambda: inspect(container, "{{.State.Health.Status}}") == "healthy")
 
     def run_dag(
         self, dag_id: str, conf: dict[str, Any] | None = None, meanwhile: Callable[[], None] | None = None
     ) -> str:
         """Trigger through the REST API, as a user would, and return the run id once it succeeded."""
         run_id = f"test-{uuid.uuid4().hex[:8]}"
-        self.airflow.wait_dag(dag_id, 180)
+        self.airflow.wait_dag(dag_id, 900)
         self.airflow.trigger(dag_id, run_id, conf or {})
         if meanwhile:
             busy = {"running", "deferred"}
-            self._until(lambda: any(task["state"] in busy for task in self.airflow.task_instances(dag_id, run_id)))
+            self._until(lambda: any(state in busy for _, state, _ in self._progress(dag_id, run_id)))
             meanwhile()
-        state = self._until(lambda: self._ended(dag_id, run_id), 900)
+        state = self._until(lambda: self._ended(dag_id, run_id), 900, lambda: self._progress(dag_id, run_id))
         if state != "success":
             tasks = self.airflow.task_instances(dag_id, run_id)
             bad = [task for task in tasks if task["state"] == "failed"]
@@ -131,16 +131,25 @@ class Compose:
         state = self.airflow.run_state(dag_id, run_id)
         return state if state in TERMINAL_RUN_STATES else None
 
-    def _until(self, condition: Callable[[], Any], timeout_s: float = 180) -> Any:
-        deadline = time.monotonic() + timeout_s
+    def _progress(self, dag_id: str, run_id: str) -> list[tuple[str, str | None, int]]:
+        tasks = self.airflow.task_instances(dag_id, run_id)
+        return [(task["task_id"], task["state"], task["try_number"]) for task in tasks]
+
+    def _until(
+        self, condition: Callable[[], Any], timeout_s: float = 900, progress: Callable[[], Any] = lambda: None
+    ) -> Any:
+        """The condition's first true value; fails after `timeout_s` seconds in which `progress` stayed the same."""
+        deadline, seen = 0.0, object()
         while True:
             try:
-                value = condition()
+                value, now = condition(), progress()
             except (requests.ConnectionError, requests.Timeout, AirflowApiError):
-                value = None  # it is being started again
+                value, now = None, seen  # it is being started again
             if value:
                 return value
-            assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s"
+            if now != seen or not deadline:
+                deadline, seen = time.monotonic() + timeout_s, now
+            assert time.monotonic() < deadline, f"nothing came of it within {timeout_s:.0f} s"
             time.sleep(0.5)
 
 
