@@ -24,6 +24,7 @@ class Config:
     `stop_grace_seconds` is what SageMaker gives a stopped container between SIGTERM and SIGKILL (120 s).
     `outage_seconds` is how long a job keeps retrying S3 before it fails. `allowed_hosts` and `secret_key` are for the
     guard (`guard.Guard`): names in `Host` beside this machine's own, and the secret that requests are signed with.
+    `containers` is "docker" where images that nothing stands for run as containers of a Docker engine.
     """
 
     data_dir: Path
@@ -40,6 +41,7 @@ class Config:
     account_id: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     secret_key: str | None = None
+    containers: str = "process"
 
     @property
     def endpoints(self) -> list[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from sagemaker_local import s3
+from sagemaker_local.container import Container
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
+from sagemaker_local.images import Command
 from sagemaker_local.jobs import Control
 from sagemaker_local.logs import LineListener, LogShipper
 from sagemaker_local.mlroot import HOST, MlRoot
-from sagemaker_local.processes import Container
 from sagemaker_local.store import Resource
 
 POLL = 0.2
@@ -134,14 +135,16 @@ class ContainerRun(ABC):
             raise s3.Cancelled
         self.job = job
 
-    def spawn(self, command: list[str], environment: dict[str, str]) -> Container:
+    def spawn(self, command: Command, environment: dict[str, str]) -> Container:
         """Start the job's container. Raises `JobFailed`."""
+        command = self.root.translate(command)
         try:
-            self.container = self.ctx.processes.spawn(
-                command, env=environment, cwd=self.root.path, log=self.directory / "log"
+            self.container = self.ctx.processes.start(
+                command, env=environment, root=self.root.path, log=self.directory / "log"
             )
         except OSError as error:
-            raise JobFailed(f"AlgorithmError: the container command {command} could not be started: {error}") from error
+            words = list(command.words)
+            raise JobFailed(f"AlgorithmError: the container command {words} could not be started: {error}") from error
         return self.container
 
     @contextmanager

@@ -2,7 +2,8 @@
 
 A plain ASGI wrapper that knows nothing of what it guards, so that any emulated service can stand behind it. In order:
 
-1. `Host` must name this machine (loopback, `*.localhost`) or be allowed: a name that a page made point here is refused.
+1. `Host` must name this machine (`localhost`, `*.localhost`), be an address, which no page can make point here, or be
+   allowed: a name that a page made point here is refused.
 2. `Origin` must be the service's own and `Sec-Fetch-Site` not another's: what a browser sends from one site to another
    never reaches a handler, whether form, fetch or image, and gets no CORS header.
 3. A request must be signed (Signature Version 4, or a presigned URL), as all AWS clients do and a page cannot without a
@@ -16,6 +17,7 @@ Source: Signature Version 4 in the IAM user guide, authenticating requests in th
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -42,7 +44,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOG = logging.getLogger(__name__)
 CLOCK_SKEW = 900  # seconds that a signature may be from now, as on AWS
 MAX_SIGNED_BODY = 128 << 20  # bytes of a body that is held to verify its hash
-_LOOPBACK = frozenset({"localhost", "::1"})
 _STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _PLACES = ((0, 4), (4, 6), (6, 8), (9, 11), (11, 13), (13, 15))
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -122,7 +123,7 @@ class Guard:
             raise Refused("AccessDeniedException", "Requests that a browser sends from another site are not taken.")
 
     def _is_allowed(self, name: str) -> bool:
-        return name in _LOOPBACK or _is_loopback(name) or name in self._hosts or name.endswith(self._suffixes)
+        return name == "localhost" or _is_address(name) or name in self._hosts or name.endswith(self._suffixes)
 
     # --- signatures
 
@@ -226,9 +227,12 @@ def _hostname(host: bytes) -> str:
         return ""
 
 
-def _is_loopback(name: str) -> bool:
-    parts = name.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(part.isdecimal() and len(part) <= 3 for part in parts)
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> int:

@@ -8,6 +8,7 @@ built-in map:
                  "metric_definitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}]}
 
 `command` is what `docker run IMAGE` would be: `train` or `serve` is appended, or a ContainerEntrypoint replaces it.
+An image that nothing stands for can run as the container it is, where a Docker engine has it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,10 +32,23 @@ _IMAGE_CLASSIFICATION_METRICS = (
 
 
 @dataclass(frozen=True)
+class Command:
+    """What a container runs: a command of this machine, or the words after `docker run IMAGE`.
+
+    With `entrypoint` the first word takes the place of the image's own.
+    """
+
+    words: tuple[str, ...]
+    image: str = ""
+    entrypoint: bool = False
+
+
+@dataclass(frozen=True)
 class Image:
     """How to run one image. `metric_definitions` are SageMaker's: Name, and a Regex with one group for the number.
 
-    `builtin` marks an algorithm of SageMaker's own, whose metric definitions a training job may not replace.
+    `builtin` marks an algorithm of SageMaker's own, whose metric definitions a training job may not replace;
+    `is_container` an image that a Docker engine runs, whose `pattern` is its URI.
     """
 
     pattern: str
@@ -41,6 +56,13 @@ class Image:
     environment: dict[str, str] = field(default_factory=dict)
     metric_definitions: tuple[dict[str, str], ...] = ()
     builtin: bool = False
+    is_container: bool = False
+
+    def run(self, *arguments: str, entrypoint: Sequence[str] = ()) -> Command:
+        """As `docker run` with these arguments, or with a ContainerEntrypoint."""
+        if self.is_container:
+            return Command((*entrypoint, *arguments), self.pattern, bool(entrypoint))
+        return Command((*(entrypoint or self.command), *arguments))
 
 
 BUILTIN_IMAGES = (
@@ -63,6 +85,7 @@ class Images:
 
     def __init__(self, images: tuple[Image, ...] = BUILTIN_IMAGES) -> None:
         self._images = images
+        self.engine_has: Callable[[str], bool] | None = None  # set where a Docker engine runs what is not in the map
 
     @classmethod
     def load(cls, path: Path | None) -> Images:
@@ -81,10 +104,13 @@ class Images:
         for image in self._images:
             if fnmatchcase(uri, image.pattern):
                 return image
+        if self.engine_has is not None and self.engine_has(uri):
+            return Image(uri, (), is_container=True)
         known = ", ".join(image.pattern for image in self._images)
+        absent = "" if self.engine_has is None else ", or build or pull it: the Docker engine has no such image"
         raise ValidationException(
             f"sagemaker_local has no command for image {uri}. Known patterns: {known}. "
-            "Map it in the file given with --images."
+            f"Map it in the file given with --images{absent}."
         )
 
 

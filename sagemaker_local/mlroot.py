@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException
-from sagemaker_local.images import Image
+from sagemaker_local.images import Command, Image
 
 OPT_ML = "/opt/ml"
 HOST = "algo-1"
@@ -73,9 +73,11 @@ class MlRoot:
             )
         return self.path / inside.relative_to(OPT_ML)
 
-    def translate(self, word: str) -> str:
-        """A word of a command line with `/opt/ml` pointing here."""
-        return word.replace(OPT_ML, str(self.path))
+    def translate(self, command: Command) -> Command:
+        """A command of this machine with `/opt/ml` pointing here; an image's, where it is there, as it is."""
+        if command.image:
+            return command
+        return replace(command, words=tuple(word.replace(OPT_ML, str(self.path)) for word in command.words))
 
     def remove(self) -> None:
         """Delete everything."""

@@ -1,9 +1,8 @@
-"""Container processes: each in a session of its own, logging to a file, found again after a crash of the service."""
+"""Containers as processes: each in a session of its own, logging to a file, found again after the service crashed."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,9 @@ import psutil
 
 from sagemaker_local.box import Box, Network, python_folders
 from sagemaker_local.config import DATA_DIR_MARKER
+from sagemaker_local.container import Container
+from sagemaker_local.engine import PORT, Engine
+from sagemaker_local.images import Command
 
 PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = PACKAGE.parent
@@ -36,51 +38,29 @@ _PASSED_ON = (
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-class Container:
-    """One running container command and everything it starts (its process group)."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self.log = log
-
-    @property
-    def pid(self) -> int:
-        """The process id, which is also the id of its process group."""
-        return self.process.pid
-
-    def exit_code(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
-        return self.process.poll()
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """The exit code once it ends, or None after `timeout` seconds."""
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def signal(self, number: signal.Signals) -> None:
-        """Signal the whole process group; one that is gone already is no error."""
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return
-
-    def kill(self) -> None:
-        """SIGKILL the group and reap the process."""
-        self.signal(signal.SIGKILL)
-        self.process.wait()
-
-
 class Processes:
     """Starts containers for one service and clears away what an earlier, killed service left running.
 
-    Each runs in a box, if there is one: the directory it is given is /opt/ml there, and /tmp its own.
+    Each runs in a box, if there is one: the directory it is given is /opt/ml there, and /tmp its own. `engine` runs
+    those that are images of its own.
     """
 
-    def __init__(self, data_dir: Path, box: Box | None = None) -> None:
+    def __init__(self, data_dir: Path, box: Box | None = None, engine: Engine | None = None) -> None:
         self.box = box
+        self.engine = engine
         self._marker = str(data_dir.resolve())
+
+    def start(self, command: Command, *, env: Mapping[str, str], root: Path, log: Path) -> Container:
+        """Start a container with `root` as its /opt/ml, here or by the engine. Raises OSError."""
+        if not command.image:
+            return self.spawn(command.words, env=env, cwd=root, log=log)
+        if self.engine is None:
+            raise OSError(f"it takes --containers docker to run {command.image}")
+        return self.engine.start(command, env=env, root=root, log=log)
+
+    def port(self, command: Command) -> int:
+        """Where a model server started by this command is to listen."""
+        return PORT if command.image else self.free_port()
 
     def spawn(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Container:
         """Start `command` with the service's environment plus `env`; stdout and stderr go to the end of `log`.
@@ -106,17 +86,12 @@ class Processes:
                 cwd=cwd,
                 start_new_session=True,
             )
-        return Container(process, log)
+        return Container(process, log, self.boxed_network)
 
     @property
     def boxed_network(self) -> Network | None:
         """The network that containers have of their own, if any."""
         return self.box.network if self.box else None
-
-    def connect(self, port: int) -> socket.socket:
-        """A connection to 127.0.0.1:`port` where containers are. Raises OSError."""
-        network = self.boxed_network
-        return network.connect(port) if network else socket.create_connection(("127.0.0.1", port), timeout=5)
 
     def free_port(self) -> int:
         """A port of 127.0.0.1 that nobody listens on now, where containers are."""

@@ -7,24 +7,31 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from sagemaker_local.box import LOOPBACK, Network
+from sagemaker_local.box import LOOPBACK
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
+class Place(Protocol):
+    """Where containers are: a network of their own."""
+
+    def listen(self, port: int) -> socket.socket:
+        """A socket that listens in there. Raises OSError."""
+
+
 class Relays:
-    """Passes on what boxes send to endpoints of this machine that do not listen in their network themselves.
+    """Passes on what containers send to endpoints of this machine that do not listen in their network themselves.
 
     Args:
-        network: the boxes' own; with None there is nothing to do.
+        network: the containers' own; with None there is nothing to do.
         own_port: where the service itself listens in it.
     """
 
-    def __init__(self, network: Network | None, own_port: int) -> None:
+    def __init__(self, network: Place | None, own_port: int) -> None:
         self._network = network
         self._open = {own_port}
         self._guard = threading.Lock()

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from sagemaker_local import s3
+from sagemaker_local.container import Container
 from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
@@ -14,7 +15,6 @@ from sagemaker_local.job_kind import JobKind
 from sagemaker_local.jobs import Control
 from sagemaker_local.logs import PROCESSING_GROUP
 from sagemaker_local.mlroot import container_environment, resource_config
-from sagemaker_local.processes import Container
 
 PROCESSING = JobKind("Processing", order="Ascending")
 DEFAULT_MAX_RUNTIME = 86_400
@@ -89,7 +89,7 @@ class ProcessingRun(ContainerRun):
     def _start_container(self) -> Container:
         app = self.job.body["AppSpecification"]
         image = self.ctx.images.find(app["ImageUri"])
-        words = [*(app.get("ContainerEntrypoint") or image.command), *app.get("ContainerArguments", ())]
+        command = image.run(*app.get("ContainerArguments", ()), entrypoint=app.get("ContainerEntrypoint") or ())
         for output in self._outputs:
             folder = self.root.local(output["LocalPath"], "LocalPath")
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class ProcessingRun(ContainerRun):
                 self.syncs.append(FolderSync(self.ctx, output["S3Uri"], folder))
         own = {"PROCESSING_JOB_NAME": self.name, "PROCESSING_JOB_ARN": self.job.arn}
         environment = container_environment(self.ctx, self.root, image, own, self.job.body.get("Environment"))
-        container = self.spawn([self.root.translate(word) for word in words], environment)
+        container = self.spawn(command, environment)
         for sync in self.syncs:
             sync.start()
         return container

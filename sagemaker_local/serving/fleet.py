@@ -138,7 +138,7 @@ class VariantFleet:
         spec = ServerSpec(
             variant=self.name,
             root=root,
-            command=[*image.command, "serve"],
+            command=image.run("serve"),
             environment={**image.environment, "AWS_REGION": self._ctx.config.region, **self.spec.environment},
             startup_timeout=self.spec.startup_timeout or self._settings.startup_timeout,
             max_answer=self._max_answer,

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_local.processes import Container, Processes
+from sagemaker_local.container import Container
+from sagemaker_local.images import Command
+from sagemaker_local.processes import Processes
 from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
 from sagemaker_local.serving.settings import ServingSettings
 
@@ -49,7 +51,7 @@ class ServerSpec:
 
     variant: str
     root: Path
-    command: Sequence[str]
+    command: Command
     environment: Mapping[str, str]
     startup_timeout: float
     max_answer: int
@@ -157,7 +159,7 @@ class ModelServer:
         if not await self._ping(self._settings.ping_timeout) and container and container is self._container:
             self._note("The model server answers neither its invocation nor /ping: it is restarted.")
             self._set_healthy(False)
-            container.signal(signal.SIGKILL)
+            await asyncio.to_thread(container.signal, signal.SIGKILL)
 
     async def stop(self) -> None:
         """SIGTERM, the grace time, SIGKILL; returns when the process is gone."""
@@ -207,7 +209,7 @@ class ModelServer:
 
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
-        port = self._processes.free_port()
+        port = self._processes.port(self.spec.command)
         own = {"SM_ML_ROOT": str(self.spec.root), "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
             container = await self._spawn({**self.spec.environment, **own})
@@ -226,7 +228,8 @@ class ModelServer:
                 self._set_healthy(False)
 
         def wait() -> None:
-            code = container.process.wait()
+            code = container.wait()
+            assert code is not None
             with contextlib.suppress(RuntimeError):  # the loop ended first
                 loop.call_soon_threadsafe(report, code)
 
@@ -235,14 +238,14 @@ class ModelServer:
             port,
             max_connections=self._settings.connections_per_instance,
             max_body=self.spec.max_answer,
-            connect=self._processes.connect if self._processes.boxed_network else None,
+            connect=container.connect if container.is_apart else None,
         )
 
     async def _spawn(self, environment: dict[str, str]) -> Container:
         """Start the process in a thread: a fork would hold up every invocation. Raises OSError."""
-        spawn = self._processes.spawn
+        start, root = self._processes.start, self.spec.root
         starting = asyncio.ensure_future(
-            asyncio.to_thread(spawn, self.spec.command, env=environment, cwd=self.spec.root, log=self.spec.log)
+            asyncio.to_thread(start, self.spec.command, env=environment, root=root, log=self.spec.log)
         )
         try:
             return await asyncio.shield(starting)
@@ -309,9 +312,9 @@ class ModelServer:
         if container is None or exited is None:
             return
         if not exited.done():
-            container.signal(signal.SIGTERM)
+            await asyncio.to_thread(container.signal, signal.SIGTERM)
             await asyncio.wait({exited}, timeout=self._settings.stop_grace)
-        container.signal(signal.SIGKILL)  # also what the server left behind in its group
+        await asyncio.to_thread(container.kill)  # also what the server left behind in its group
         await asyncio.wait({exited})
 
     def _set_healthy(self, healthy: bool) -> None:

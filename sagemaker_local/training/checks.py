@@ -61,7 +61,8 @@ def _check_algorithm(ctx: Context, algorithm: dict[str, Any] | None) -> None:
 def _check_script_mode(ctx: Context, request: dict[str, Any]) -> None:
     """The SDK's drivers for SourceCode read and write the literal /opt/ml, which only a box has."""
     channels = {channel["ChannelName"] for channel in request.get("InputDataConfig", ())}
-    if "sm_drivers" in channels and ctx.processes.box is None:
+    image = ctx.images.find(request["AlgorithmSpecification"]["TrainingImage"])
+    if "sm_drivers" in channels and ctx.processes.box is None and not image.is_container:
         raise unsupported(
             "SourceCode of the SageMaker SDK",
             "script mode on this machine: its drivers need /opt/ml, which jobs have only in a box (docs/security.md). "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sagemaker_local import s3
 from sagemaker_local.artefacts import pack
+from sagemaker_local.container import Container
 from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, STOPPED, ContainerRun
 from sagemaker_local.context import Context
 from sagemaker_local.folder_sync import FolderSync
@@ -16,7 +17,6 @@ from sagemaker_local.jobs import Control
 from sagemaker_local.logs import TRAINING_GROUP
 from sagemaker_local.metrics import MetricReader
 from sagemaker_local.mlroot import container_environment, resource_config
-from sagemaker_local.processes import Container
 from sagemaker_local.store import Resource
 from sagemaker_local.training import state
 from sagemaker_local.training.channels import channel_config, download_channels
@@ -117,11 +117,10 @@ class TrainingRun(ContainerRun):
         return outcome
 
     def _start_container(self) -> Container:
-        if self._algorithm.get("ContainerEntrypoint"):
-            words = [*self._algorithm["ContainerEntrypoint"], *self._algorithm.get("ContainerArguments", [])]
-            command = [self.root.translate(word) for word in words]
+        if entrypoint := self._algorithm.get("ContainerEntrypoint"):
+            command = self._image.run(*self._algorithm.get("ContainerArguments", ()), entrypoint=entrypoint)
         else:
-            command = [*self._image.command, "train"]
+            command = self._image.run("train")
         own = {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self.job.arn}
         environment = container_environment(self.ctx, self.root, self._image, own, self.job.body.get("Environment"))
         return self.spawn(command, environment)

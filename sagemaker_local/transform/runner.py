@@ -59,7 +59,8 @@ class TransformRun(ContainerRun):
     def _start_server(self, container: dict[str, object]) -> ModelServer:
         body = self.job.body
         image = self.ctx.images.find(str(container["Image"]))
-        port = self.ctx.processes.free_port()
+        command = image.run("serve")
+        port = self.ctx.processes.port(command)
         own = {
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_BATCH": "true",
@@ -69,9 +70,9 @@ class TransformRun(ContainerRun):
         }
         given = {**container["Environment"], **body.get("Environment", {})}  # type: ignore[dict-item]
         environment = container_environment(self.ctx, self.root, image, own, given)
-        started = self.spawn([*image.command, "serve"], environment)
+        started = self.spawn(command, environment)
         timeout = (body.get("ModelClientConfig") or {}).get("InvocationsTimeoutInSeconds", DEFAULT_TIMEOUT)
-        return ModelServer(started, lambda: self.ctx.processes.connect(port), timeout)
+        return ModelServer(started, lambda: started.connect(port), timeout)
 
     def _transform_all(self, server: ModelServer, bucket: str, files: dict[str, str]) -> None:
         """A few objects move at once, but no more than MaxConcurrentTransforms are with the model."""

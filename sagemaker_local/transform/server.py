@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from sagemaker_local.container import Container
 from sagemaker_local.container_run import JobFailed, signal_text
-from sagemaker_local.processes import Container
 
 START_SECONDS = 300.0
 _POLL = 0.05

@@ -57,10 +57,11 @@ class LocalService:
 
     def start(self) -> LocalService:
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = started = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=subprocess.STDOUT
             )
-        wait_until(lambda: http_ok(f"{self.url}/health"), "the service answers")
+        wait_until(lambda: started.poll() is not None or http_ok(f"{self.url}/health"), "the service answers", 300)
+        assert started.poll() is None, self.log.read_text()[-2000:]
         return self
 
     def kill(self) -> None:
@@ -74,7 +75,7 @@ class LocalService:
             return None
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 def unique(kind: str) -> str:

@@ -9,6 +9,7 @@ sent; the variable TOY_SERVE says how it misbehaves.
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,16 +99,28 @@ def serve():
     if os.environ.get("TOY_SERVE") == "exit":
         print("cannot load the model")
         return 3
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))), Handler)
+    address = (os.environ.get("TOY_HOST", "127.0.0.1"), int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")))
+    server = ThreadingHTTPServer(address, Handler)
     print("serving", sorted(p.name for p in (ROOT / "model").iterdir()))
     server.serve_forever()
     return 0
+
+
+def connect(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError as error:
+        return type(error).__name__
+    return "connected"
 
 
 def process(arguments):
     """Concatenates the files of /opt/ml/processing/input into /opt/ml/processing/output/all.txt."""
     work = ROOT / "processing"
     print("arguments", arguments, os.environ.get("EXTRA"))
+    if "--connect" in arguments:
+        print(*(f"{address} {connect(address)}" for address in arguments[1:]), sep="\n")
     if "--fail" in arguments:
         message = ROOT / "output" / "message"
         message.parent.mkdir(parents=True, exist_ok=True)

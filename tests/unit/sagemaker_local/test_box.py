@@ -17,6 +17,7 @@ import pytest
 
 from sagemaker_local import box as boxes
 from sagemaker_local.box import Box, open_box, python_folders
+from sagemaker_local.container import Container
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.images import Images
 from sagemaker_local.processes import Processes
@@ -124,14 +125,15 @@ print("up", flush=True)
 server.accept()[0].send(b"hi")
 """
     with subprocess.Popen(
-        box.command([sys.executable, "-c", code], cwd="/", readable=python_folders()), stdout=subprocess.PIPE, text=True
+        box.command([sys.executable, "-c", code], cwd="/", readable=python_folders()), stdout=subprocess.PIPE
     ) as server:
         assert server.stdout
-        assert server.stdout.readline() == "up\n"
-        with processes.connect(port) as connection:
+        assert server.stdout.readline() == b"up\n"
+        container = Container(server, tmp_path / "log", box.network)
+        with container.connect(port) as connection:
             assert connection.recv(10) == b"hi"
     with pytest.raises(ConnectionRefusedError):
-        processes.connect(port)
+        container.connect(port)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_what_a_page_of_another_site_sends_is_refused_signed_or_not(method, head
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:4566", "localhost", "LOCALHOST:1", "[::1]:4566", "b.localhost", "127.9.8.7"]
+    "host", ["127.0.0.1:4566", "localhost", "LOCALHOST:1", "[::1]:4566", "b.localhost", "127.9.8.7", "172.18.0.1:4566"]
 )
 def test_this_machines_own_names_are_let_in(host):
     assert ask(Guard(Inner()), scope_of("POST", "http://x/", {**BROWSER, "Host": host}))[0] == 200

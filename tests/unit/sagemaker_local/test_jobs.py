@@ -13,7 +13,7 @@ import pytest
 from sagemaker_local.artefacts import pack, unpack
 from sagemaker_local.container_run import exit_status
 from sagemaker_local.errors import ValidationException
-from sagemaker_local.images import Images
+from sagemaker_local.images import Command, Images
 from sagemaker_local.input_files import parse_manifest
 from sagemaker_local.jobs import Control, JobQueue
 from sagemaker_local.metrics import MetricReader
@@ -237,7 +237,8 @@ def test_a_broken_artefact_is_refused(tmp_path):
 def test_container_paths_stay_below_opt_ml():
     root = MlRoot(Path("/jobs/j/ml"))
     assert root.local("/opt/ml/processing/in", "LocalPath") == Path("/jobs/j/ml/processing/in")
-    assert root.translate("--in=/opt/ml/input/data") == "--in=/jobs/j/ml/input/data"
+    assert root.translate(Command(("--in=/opt/ml/input/data",))) == Command(("--in=/jobs/j/ml/input/data",))
+    assert root.translate(Command(("/opt/ml/x",), "own:1")) == Command(("/opt/ml/x",), "own:1")
     for outside in ("/etc", "/opt/ml", "/opt/ml/../../etc", "relative"):
         with pytest.raises(ValidationException, match="below /opt/ml"):
             root.local(outside, "LocalPath")
