@@ -13,7 +13,7 @@ from sagemaker_local.tags import tag_dict
 from sagemaker_local.training.checks import check_request
 from sagemaker_local.tuning import state
 from sagemaker_local.tuning.ranges import grid, parse_ranges
-from sagemaker_local.tuning.runner import TuningRun, training_request
+from sagemaker_local.tuning.runner import TuningRun, definition_of, training_request
 from sagemaker_local.tuning.state import TUNING
 
 _AT_ONCE = 10  # tuning jobs; their training jobs wait for one another in their own queue
@@ -32,7 +32,9 @@ def create_hyper_parameter_tuning_job(ctx: Context, request: dict[str, Any]) -> 
     """Training jobs with Random, Grid or Bayesian values, by a metric; early stopping, completion criteria."""
     tags = tag_dict(request.get("Tags"))
     config = _checked(ctx, request)
-    job = TUNING.create(ctx, request, tags, HyperParameterTuningJobConfig=config)
+    job = TUNING.create(
+        ctx, request, tags, HyperParameterTuningJobConfig=config, TrainingJobDefinition=definition_of(request)
+    )
     ctx.use(TuningQueue).submit(job.name)
     return {"HyperParameterTuningJobArn": job.arn}
 
@@ -128,9 +130,13 @@ def _checked(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 def _check_definition(ctx: Context, request: dict[str, Any]) -> None:
     """The first training job would have to be taken, and its image would have to report the objective."""
     definition = request["TrainingJobDefinition"]
-    for member in ("TuningObjective", "HyperParameterRanges", "HyperParameterTuningResourceConfig"):
+    for member in ("TuningObjective", "HyperParameterRanges"):
         if member in definition:
-            raise unsupported(f"TrainingJobDefinition.{member}", "it; give the tuning job's own, and ResourceConfig")
+            raise unsupported(f"TrainingJobDefinition.{member}", "it; give the tuning job's own")
+    if ("ResourceConfig" in definition) == ("HyperParameterTuningResourceConfig" in definition):
+        raise ValidationException(
+            "Exactly one of ResourceConfig and HyperParameterTuningResourceConfig must be in TrainingJobDefinition."
+        )
     try:
         check_request(ctx, training_request(request, f"{request['HyperParameterTuningJobName']}-001", {}))
     except ServiceError as error:

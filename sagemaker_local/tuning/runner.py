@@ -35,17 +35,32 @@ _COPIED = (
     "RetryStrategy",
     "Environment",
 )
+_OF_A_MACHINE = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
+
+
+def definition_of(tuning: dict[str, Any]) -> dict[str, Any]:
+    """The training job definition of a tuning job's request or row, with what SageMaker adds to it.
+
+    The objective is told to the containers. Of several machines the first is taken, as AllocationStrategy Prioritized
+    has it; the SDK 2.x gives its one machine so, and looks for it in ResourceConfig.
+    """
+    definition = dict(tuning["TrainingJobDefinition"])
+    metric = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    definition["StaticHyperParameters"] = {**definition.get("StaticHyperParameters", {}), OBJECTIVE: metric}
+    if machines := definition.get("HyperParameterTuningResourceConfig"):
+        first = (machines.get("InstanceConfigs") or [machines])[0]
+        definition["ResourceConfig"] = {member: first[member] for member in _OF_A_MACHINE if member in first}
+    return definition
 
 
 def training_request(tuning: dict[str, Any], name: str, values: dict[str, str]) -> dict[str, Any]:
     """The CreateTrainingJob request of one training job of a tuning job's request or row."""
-    definition = tuning["TrainingJobDefinition"]
-    metric = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    definition = definition_of(tuning)
     request = {
         **{member: definition[member] for member in _COPIED if member in definition},
         "TrainingJobName": name,
         "AlgorithmSpecification": definition["AlgorithmSpecification"],
-        "HyperParameters": {**definition.get("StaticHyperParameters", {}), OBJECTIVE: metric, **values},
+        "HyperParameters": {**definition["StaticHyperParameters"], **values},
     }
     if checkpoints := definition.get("CheckpointConfig"):  # of each job its own, else one would go on from another's
         request["CheckpointConfig"] = {**checkpoints, "S3Uri": f"{checkpoints['S3Uri'].rstrip('/')}/{name}"}

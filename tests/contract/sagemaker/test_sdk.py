@@ -14,7 +14,34 @@ import pytest
 
 from tests.support.local_service import ROOT, TOY_IMAGE
 
-FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk_flow.py"
+FLOWS = ROOT / "tests" / "data" / "sagemaker_local"
+
+
+@pytest.fixture
+def flow(sdk_python: str, service: Any, ministack: str) -> Callable[..., dict[str, Any]]:
+    """Run one of `FLOWS`, and return what it reports."""
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": ministack,
+        "AWS_ENDPOINT_URL_SAGEMAKER": service.url,
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": service.url,
+    }
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sdk_python, str(FLOWS / script), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT "))
+        report: dict[str, Any] = json.loads(line.removeprefix("REPORT "))
+        return report
+
+    return run
 
 
 @pytest.fixture
@@ -32,21 +59,8 @@ def checked_role(ministack: str, aws: Callable[..., Any], unique: str) -> Iterat
 
 
 @pytest.mark.slow
-def test_the_sdks_classes_train_transform_and_see_failures(
-    sdk_python, service, ministack, bucket, checked_role, unique
-):
-    environment = {**os.environ, "AWS_ENDPOINT_URL": ministack, "AWS_ENDPOINT_URL_SAGEMAKER": service.url}
-    done = subprocess.run(
-        [sdk_python, str(FLOW), unique, TOY_IMAGE, checked_role, bucket],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT "))
-    report = json.loads(line.removeprefix("REPORT "))
+def test_the_sdks_classes_train_transform_and_see_failures(flow, bucket, checked_role, unique):
+    report = flow("sdk_flow.py", unique, TOY_IMAGE, checked_role, bucket)
     assert report["status"] == "Completed"
     assert report["metrics"] == {"toy:accuracy": 0.5}
     assert report["artefact"] == f"s3://{bucket}/sdk/{unique}/output/model.tar.gz"
@@ -73,26 +87,9 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "model.json").write_text(json.dumps(mod
 
 
 @pytest.mark.slow
-def test_script_mode_from_training_to_an_endpoint(
-    sdk_python, service, ministack, aws, bucket, checked_role, unique, tmp_path
-):
+def test_script_mode_from_training_to_an_endpoint(flow, aws, bucket, checked_role, unique, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sdk_python, str(FLOW.with_name("script_flow.py")), unique, TOY_IMAGE, checked_role, bucket, str(tmp_path)],
-        env={
-            **os.environ,
-            "AWS_ENDPOINT_URL": ministack,
-            "AWS_ENDPOINT_URL_SAGEMAKER": service.url,
-            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": service.url,
-        },
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT "))
-    report = json.loads(line.removeprefix("REPORT "))
+    report = flow("script_flow.py", unique, TOY_IMAGE, checked_role, bucket, str(tmp_path))
     assert (report["status"], report["answer"]) == ("Completed", "HELLO")
     key = report["artefact"].removeprefix(f"s3://{bucket}/")
     archive = io.BytesIO(aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
@@ -102,3 +99,12 @@ def test_script_mode_from_training_to_an_endpoint(
         model = json.loads(member.read())
     assert (model["epochs"], model["word"], model["home"]) == (2, "two words", ["train.py"])
     assert model["found"]
+
+
+@pytest.mark.slow
+def test_a_tuner_finds_the_best_and_its_package_is_refreshed(flow, bucket, checked_role, unique):
+    report = flow("tuner_flow.py", unique, TOY_IMAGE, checked_role, bucket)
+    assert (report["status"], report["best"]) == ("Completed", "Completed")
+    assert {"epochs", "rate", "word"} <= set(report["hyperparameters"])
+    assert report["package"].endswith(f"model-package/{unique}/1")
+    assert report["approval"] == "Approved"

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.local_service import ROOT, TRAINING, put_channels
+from tests.support.local_service import ROOT, TOY_IMAGE, TRAINING, put_channels
 
-FLOW = ROOT / "tests" / "data" / "sagemaker_local" / "sdk2_flow.py"
+FLOWS = ROOT / "tests" / "data" / "sagemaker_local"
 REQUIREMENT = "sagemaker>=2.200,<3"
 
 
@@ -38,20 +38,9 @@ def sdk2_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return python
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="the service's containers need POSIX")
-def test_the_flow_that_courses_teach_runs_unchanged(
-    sdk2_python: str,
-    service: Any,
-    ministack: str,
-    aws: Callable[..., Any],
-    bucket: str,
-    role: str,
-    unique: str,
-    tmp_path: Path,
-) -> None:
-    s3 = aws("s3")
-    labels = put_channels(s3, bucket, unique)
+@pytest.fixture
+def flow(sdk2_python: str, service: Any, ministack: str, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], str]]:
+    """Run one of `FLOWS`, and return what it reports and all that it printed."""
     # Else the SDK reports its use to its makers; these tests talk to nobody but this machine.
     defaults = tmp_path / "config.yaml"
     defaults.write_text(
@@ -65,22 +54,36 @@ def test_the_flow_that_courses_teach_runs_unchanged(
         "AWS_ENDPOINT_URL_SAGEMAKER": service.url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": service.url,
     }
-    done = subprocess.run(
-        [sdk2_python, str(FLOW), unique, role, bucket, str(TRAINING)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    # The SDK's progress marks end without a line end: the report may stand behind them.
-    report = json.loads(done.stdout.rpartition("REPORT ")[2])
+
+    def run(script: str, *arguments: str) -> tuple[dict[str, Any], str]:
+        done = subprocess.run(
+            [sdk2_python, str(FLOWS / script), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        # The SDK's progress marks end without a line end: the report may stand behind them.
+        return json.loads(done.stdout.rpartition("REPORT ")[2]), done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the service's containers need POSIX")
+def test_the_flow_that_courses_teach_runs_unchanged(
+    flow: Callable[..., tuple[dict[str, Any], str]], aws: Callable[..., Any], bucket: str, role: str, unique: str
+) -> None:
+    s3 = aws("s3")
+    labels = put_channels(s3, bucket, unique)
+    report, printed = flow("sdk2_flow.py", unique, role, bucket, str(TRAINING))
     assert report["status"] == "Completed"
     assert report["job"].startswith(unique)
     assert report["artefact"] == f"s3://{bucket}/{unique}/models/{report['job']}/output/model.tar.gz"
     assert report["metrics"] == ["train:accuracy", "validation:accuracy"]
-    assert "Validation-accuracy=" in done.stdout, "fit() shows the container's log"
+    assert "Validation-accuracy=" in printed, "fit() shows the container's log"
     assert set(report["answers"]) == set(labels)
     right = sum(int(np.argmax(report["answers"][key])) == label for key, label in labels.items())
     assert right / len(labels) >= 0.7
@@ -97,3 +100,13 @@ def test_the_flow_that_courses_teach_runs_unchanged(
     ]
     assert len(lines) == len(labels), "each prediction is captured once, flushed when the endpoint is deleted"
     assert {line["captureData"]["endpointInput"]["observedContentType"] for line in lines} == {"image/png"}
+
+
+@pytest.mark.slow
+def test_a_tuner_finds_the_best_and_deploys_it(
+    flow: Callable[..., tuple[dict[str, Any], str]], bucket: str, role: str, unique: str
+) -> None:
+    report, _ = flow("tuner2_flow.py", unique, TOY_IMAGE, role, bucket)
+    assert (report["status"], report["answer"]) == ("Completed", "HELLO")
+    assert report["best"] == report["attached"]
+    assert len(report["objectives"]) == 2

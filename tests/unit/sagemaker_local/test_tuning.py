@@ -291,6 +291,29 @@ def test_what_cannot_be_honoured_is_refused(ctx, change, words):
         operations.create_hyper_parameter_tuning_job(ctx, request)
 
 
+MACHINE = {"InstanceType": "ml.c5.large", "InstanceCount": 1, "VolumeSizeInGB": 30}
+
+
+@pytest.mark.parametrize(
+    "machines", [MACHINE, {"InstanceConfigs": [MACHINE, {**MACHINE, "InstanceType": "ml.m5.large"}]}]
+)
+def test_machines_may_be_given_for_tuning(machines):
+    """As the SDK 2.x gives them. Source: HyperParameterTuningResourceConfig in the API reference."""
+    definition = {member: value for member, value in DEFINITION.items() if member != "ResourceConfig"}
+    given = {**definition, "HyperParameterTuningResourceConfig": machines}
+    tuning = {"HyperParameterTuningJobConfig": CONFIG, "TrainingJobDefinition": given}
+    assert runner.training_request(tuning, "t-001", {})["ResourceConfig"] == MACHINE
+
+
+def test_a_tuning_job_is_described_with_what_it_tells_the_container(ctx):
+    """As HyperparameterTuner.attach of the SDK 2.x reads it."""
+    ctx.provide(operations.TuningQueue("tuning", 1, lambda *_: None, lambda *_: None))
+    request = {"HyperParameterTuningJobName": "t", "HyperParameterTuningJobConfig": CONFIG}
+    operations.create_hyper_parameter_tuning_job(ctx, {**request, "TrainingJobDefinition": DEFINITION})
+    static = described(ctx)["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert static == {"epochs": "1", "_tuning_objective_metric": "validation:accuracy"}
+
+
 def test_other_members_are_refused_too(ctx):
     request = {"HyperParameterTuningJobName": "t", "HyperParameterTuningJobConfig": CONFIG}
     for more, words in (
@@ -298,6 +321,7 @@ def test_other_members_are_refused_too(ctx):
         ({"TrainingJobDefinitions": [DEFINITION]}, "several"),
         ({}, "TrainingJobDefinition is required"),
         ({"TrainingJobDefinition": {**DEFINITION, "OutputDataConfig": {"S3OutputPath": "x"}}}, "not an S3 URI"),
+        ({"TrainingJobDefinition": {**DEFINITION, "HyperParameterTuningResourceConfig": MACHINE}}, "Exactly one"),
     ):
         with pytest.raises(ValidationException, match=words):
             operations.create_hyper_parameter_tuning_job(ctx, {**request, **more})
