@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -114,3 +115,15 @@ def job_request(bucket: str, role: str, unique: str) -> Callable[..., dict[str, 
         }
 
     return request
+
+
+@pytest.fixture
+def provider_connection(service: LocalService, ministack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One aws_default connection that routes SageMaker here and the rest to the emulator."""
+    extra = {
+        "region_name": "us-east-1",
+        "endpoint_url": ministack,
+        "service_config": {"sagemaker": {"endpoint_url": service.url}},
+    }
+    value = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(value))

@@ -3,14 +3,13 @@
 # ruff: noqa: AIR001 - these operators are executed by hand, not put into a DAG
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.support.local_service import TOY_IMAGE, LocalService, wait_training
+from tests.support.local_service import TOY_IMAGE, wait_training
 
 pytest.importorskip("airflow")
 
@@ -28,17 +27,7 @@ from airflow.providers.amazon.aws.operators.sagemaker import (
 from airflow.providers.amazon.aws.sensors.sagemaker import SageMakerTrainingSensor, SageMakerTuningSensor
 from airflow.sdk.exceptions import AirflowException
 
-
-@pytest.fixture(autouse=True)
-def connection(service: LocalService, ministack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One aws_default connection that routes SageMaker here and the rest to the emulator."""
-    extra = {
-        "region_name": "us-east-1",
-        "endpoint_url": ministack,
-        "service_config": {"sagemaker": {"endpoint_url": service.url}},
-    }
-    value = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(value))
+pytestmark = pytest.mark.usefixtures("provider_connection")
 
 
 @pytest.mark.slow  # with print_log the operator looks at the status every 30 s, whatever check_interval says
