@@ -12,6 +12,8 @@ PYTHON ?= $(or $(MADE_WITH),$(firstword $(foreach name,$(PYTHONS),$(shell $(name
 BIN := $(VENV)/bin
 # The deployment's, with the SageMaker SDK.
 DEPLOY := .venv-deploy
+# The documentation's, with Sphinx.
+DOCS := .venv-docs
 CODE := dags plugins lambdas cli embedded infrastructure sagemaker_local benchmarks tests docker
 # The longest first, so that both processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
@@ -68,7 +70,7 @@ check: $(VENV)/.dev ## Lint, type-check and validate; changes nothing
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/cfn-lint infrastructure/template.yaml infrastructure/mwaa/template.yaml
 	@$(BIN)/python -m sagemaker_local.coverage --check
-	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/project/test_secrets.py tests/unit/embedded/test_containers.py
+	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/project/test_secrets.py tests/unit/project/test_links.py tests/unit/embedded/test_containers.py
 
 .PHONY: check-asl
 check-asl: $(VENV)/.dev ## Validate the state machines with the independent npm asl-validator; needs npm
@@ -83,6 +85,11 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks (one of them: make bench ONLY=name); results in .run/bench.json
 	@PYTHONPATH=plugins $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+.PHONY: docs
+docs: $(DOCS)/.ready ## Build the documentation as a site in .run/site; a broken link fails it
+	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -c docs/site -d .run/doctrees . .run/site
+	@echo "Open .run/site/index.html"
 
 .PHONY: env
 env: ## Write .env with secrets of its own, for docker compose
@@ -121,8 +128,9 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 	@$(LOCK) pyproject.toml -c requirements.txt --group compose -o requirements-airflow.txt
 	@$(LOCK) -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
 	@$(LOCK) --group pyproject.toml:deploy -o requirements-deploy.txt
+	@$(LOCK) --group pyproject.toml:docs -o requirements-docs.txt
 	@$(BIN)/uv pip compile -q --python-version 3.12 --no-annotate --no-header --only-binary :all: -c $(MWAA_CONSTRAINTS) infrastructure/mwaa/requirements.in -o infrastructure/mwaa/constraints.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt requirements-docs.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
@@ -154,10 +162,13 @@ $(VENV)/.runtime: $(BIN)/uv requirements.txt
 	  $(call INSTALL,requirements.txt,800 MB); fi
 	@touch $@
 
-$(DEPLOY)/.ready: $(BIN)/uv requirements-deploy.txt
-	@echo "Installing the deployment's locked packages in $(DEPLOY)"
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DEPLOY)
-	@$(BIN)/uv pip install --quiet --python $(DEPLOY)/bin/python --require-hashes -r requirements-deploy.txt
+# Environments of their own, for what the runtime shall not carry or cannot live with.
+$(DEPLOY)/.ready: requirements-deploy.txt
+$(DOCS)/.ready: requirements-docs.txt
+$(DEPLOY)/.ready $(DOCS)/.ready: $(BIN)/uv
+	@echo "Installing $(filter requirements-%,$^) in $(@D)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $(filter requirements-%,$^)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements-dev.txt

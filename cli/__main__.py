@@ -58,7 +58,7 @@ def _command(name: str, words: Sequence[str], output: Output) -> int:
     parser.add_argument("--json", action="store_true", help="standard output is one JSON document, nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="the tasks' logs on standard error, not in a file")
     params = dict(dag.params.items())
-    options.add_form(parser, params, command.sections)
+    options.add_form(parser, params)
     with contextlib.redirect_stdout(output.out):
         conf = options.parse(parser, words, params)
     if target.problem:

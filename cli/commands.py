@@ -15,32 +15,26 @@ class Command:
         dag_id: the DAG, and the name of its file.
         goal: the task it is for; skipped, the answer is no (the gate refused the model, a person rejected it).
         tasks: run these and all before them; empty: the whole DAG.
-        sections: those of the DAG's form whose params these tasks read; empty: all.
     """
 
     help: str
     dag_id: str
     goal: str
     tasks: tuple[str, ...] = ()
-    sections: tuple[str, ...] = ()
 
 
-# The first is what Airflow's form shows open: the params of each stage that people change most.
-OPEN, DATA, TRAINING, GATE = "Run Parameters", "Data", "Training", "Quality gate"
 COMMANDS = {
     "stage": Command(
         "read CIFAR-100, check it, put the images of the classes into S3",
         "train_and_deploy",
         "stage_images",
         tasks=("stage_images",),
-        sections=(OPEN, DATA),
     ),
     "train": Command(
         "stage, train, evaluate, hold the model against the quality gate, register it",
         "train_and_deploy",
         "register_model",
         tasks=("register_model", "refuse_model"),
-        sections=(OPEN, DATA, TRAINING, GATE),
     ),
     "deploy": Command(
         "all of train, then deploy the model and prove that it answers; does nothing twice",

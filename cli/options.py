@@ -27,18 +27,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def add_form(parser: Parser, params: Mapping[str, Any], sections: Sequence[str]) -> None:
-    """Add an option for each param of these sections, or of all."""
+def add_form(parser: Parser, params: Mapping[str, Any]) -> None:
+    """Add an option for each param, in the form's sections."""
     groups: dict[str, Any] = {}
     for name, param in params.items():
         section = param.schema.get("section") or "params"
-        if sections and section not in sections:
-            continue
-        group = groups.setdefault(section, None) or parser.add_argument_group(section)
-        groups[section] = group
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
         option = "--" + name.replace("_", "-")
         told = f"{param.description or param.schema.get('title', '')} Default: {_shown(param.value)}."
-        group.add_argument(
+        groups[section].add_argument(
             option, dest=name, default=argparse.SUPPRESS, help=told.replace("%", "%%"), **_kind(param.schema)
         )
 

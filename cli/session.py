@@ -17,6 +17,7 @@ from typing import Any
 from airflow import settings as airflow_settings
 from airflow.listeners import hookimpl
 from airflow.sdk.listener import get_listener_manager
+from rich.markdown import Markdown
 
 from cli import commands
 from cli.execution import Run, save_pages
@@ -99,7 +100,7 @@ class Session:
             raise NobodyAnswersError
         self._watch.progress.stop()
         self._console.print(f"\n{question.subject}", style="bold", markup=False)
-        self._console.print(question.body or "", markup=False)
+        self._console.print(Markdown(question.body or ""))
         choices = {option.lower(): option for option in question.options}
         answer = ""
         while answer not in choices:

@@ -39,16 +39,20 @@ def find(settings: EmbeddedSettings, environ: Mapping[str, str]) -> Target:
     """
     own = replace(settings, run_dir=settings.run_dir / "cli")
     run_folder.prepare(own.run_dir)
-    cache = {"SCONES_CACHE_DIR": str(settings.run_dir / "cache")}
+    ours = {
+        "SCONES_CACHE_DIR": str(settings.run_dir / "cache"),
+        # Nothing else waits for this DAG to be read, on however busy a machine: 0 is for as long as it takes.
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0",
+    }
     if connection := environ.get(CONNECTION):
-        variables = _with_own_aws(own, environ) | cache | {CONNECTION: connection}
+        variables = _with_own_aws(own, environ) | ours | {CONNECTION: connection}
         elsewhere = sorted(name for name in environ if name.startswith("AWS_ENDPOINT_URL"))
         problem = f"{CONNECTION} is set, and so is {elsewhere[0]}: unset one of them" if elsewhere else ""
         return Target(f"the connection in {CONNECTION}", own, variables, problem)
     state = run_folder.read_state(settings.run_dir)
     actual = applied(own, state) if state else own
     problem = "" if state else f"no platform is up (`make up` starts one) and {CONNECTION} is not set (see docs/cli.md)"
-    return Target(f"the platform at {actual.aws_url}", actual, environment.airflow_environment(actual) | cache, problem)
+    return Target(f"the platform at {actual.aws_url}", actual, environment.airflow_environment(actual) | ours, problem)
 
 
 def _with_own_aws(own: EmbeddedSettings, environ: Mapping[str, str]) -> dict[str, str]:

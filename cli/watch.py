@@ -63,4 +63,5 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode("utf-8", "replace").splitlines()
+    lines = [one for one in lines if "::group::" not in one and "::endgroup::" not in one]
     return lines[-1].partition("] ")[2] or lines[-1] if lines else ""

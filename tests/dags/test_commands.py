@@ -1,11 +1,11 @@
-"""What each command of the command line runs of its DAG, and which params of the form it takes."""
+"""What each command of the command line runs of its DAG, and that the DAG's form makes its options."""
 
 from __future__ import annotations
 
 import pytest
 
 from cli.commands import COMMANDS
-from scones.defaults import OPEN_SECTION
+from cli.options import Parser, add_form, parse
 from tests.dags.dag_files import load
 
 TRAIN = {
@@ -38,8 +38,10 @@ def test_a_command_runs_its_part_of_the_dag(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_its_sections_are_sections_of_the_form(name: str) -> None:
-    """Those that the form shows open are among them: no command is without them."""
-    command = COMMANDS[name]
-    assert set(command.sections) <= {param.schema["section"] for _, param in load(command.dag_id).params.items()}
-    assert not command.sections or OPEN_SECTION in command.sections
+def test_every_param_of_its_form_is_an_option(name: str) -> None:
+    params = dict(load(COMMANDS[name].dag_id).params.items())
+    parser = Parser(prog="scones")
+    add_form(parser, params)
+    given = [f"--{param.replace('_', '-')}" for param in params]
+    assert set(given) <= set(parser.format_help().replace(",", " ").split())
+    assert parse(parser, [], params) == {}

@@ -22,9 +22,9 @@ FORM = {
 }
 
 
-def conf(words: str, sections: tuple[str, ...] = ()) -> dict[str, Any]:
+def conf(words: str) -> dict[str, Any]:
     parser = Parser(prog="scones train")
-    add_form(parser, FORM, sections)
+    add_form(parser, FORM)
     return parse(parser, words.split(), FORM)
 
 
@@ -65,15 +65,9 @@ def test_what_the_form_would_not_take_is_refused_by_name(words: str, said: str) 
     assert str(refused.value).startswith(said)
 
 
-def test_a_command_knows_the_sections_its_tasks_read() -> None:
-    assert conf("--classes a b", ("Data",)) == {"classes": ["a", "b"]}
-    with pytest.raises(UsageError, match="unrecognized option --share"):
-        conf("--share 1", ("Data",))
-
-
 def test_the_help_shows_the_form() -> None:
     parser = Parser(prog="scones train")
-    add_form(parser, FORM, ())
+    add_form(parser, FORM)
     text = " ".join(parser.format_help().split())
     assert "--mini-batch-size N Images (100 % of them) Default: 32." in text
     assert "--dry-run, --no-dry-run Default: yes." in text

@@ -1,4 +1,4 @@
-"""What the documents say exists: links lead somewhere, commands are targets, settings are read."""
+"""What the documents say exists: commands are targets, settings are read."""
 
 from __future__ import annotations
 
@@ -10,25 +10,13 @@ from pathlib import Path
 import pytest
 
 from embedded.settings import VARIABLES
+from tests.support.documents import DOCUMENTS
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = sorted(
-    path
-    for pattern in ("*.md", "docs/**/*.md", "sagemaker_local/**/*.md", "infrastructure/*.md", "docker/**/*.md")
-    for path in ROOT.glob(pattern)
-)
 
 
 def _targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files_that_are_there(document: Path):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text())
-    local = [link for link in links if not re.match(r"[a-z]+:", link)]
-    missing = [link for link in local if not (document.parent / link).exists()]
-    assert not missing
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
