@@ -10,10 +10,11 @@ PYTHONS := python3.13 python3.12 python3.11
 MADE_WITH := $(shell cat $(VENV)/.python 2>/dev/null)
 PYTHON ?= $(or $(MADE_WITH),$(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "" 2>/dev/null && echo $(name)))),python3)
 BIN := $(VENV)/bin
-# The deployment's, with the SageMaker SDK.
+# The deployment's, with the SageMaker SDK, and the notebook's, with Jupyter.
 DEPLOY := .venv-deploy
 # The documentation's, with Sphinx.
 DOCS := .venv-docs
+NOTEBOOK := .venv-notebook
 CODE := dags plugins lambdas cli embedded infrastructure sagemaker_local benchmarks tests docker
 # The longest first, so that both processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
@@ -47,12 +48,16 @@ status: $(VENV)/.runtime ## Say what runs and where
 aws-env: $(VENV)/.runtime ## Print what a shell needs for the AWS CLI and notebooks: eval "$$(make -s aws-env)"
 	@$(BIN)/python -m embedded aws-env
 
+.PHONY: notebook
+notebook: $(NOTEBOOK)/.ready ## Open the notebook of the whole exercise, on the AWS or platform the environment points at
+	@$(NOTEBOOK)/bin/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/scones.ipynb $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in two processes (slow ones: `make test-slow`)
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 12 -m "not slow and not compose" $(or $(ARGS),$(SUITES))
 
 .PHONY: test-slow
-test-slow: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests that take minutes: kill tests, drills, large batches
+test-slow: $(VENV)/.dev $(DEPLOY)/.ready $(NOTEBOOK)/.ready ## Run the tests that take minutes: kill tests, drills, large batches
 	@$(BIN)/pytest -m slow --timeout 1800 $(ARGS)
 
 .PHONY: test-pythons
@@ -129,8 +134,9 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 	@$(LOCK) -c requirements.txt --group pyproject.toml:platform -o requirements-platform.txt
 	@$(LOCK) --group pyproject.toml:deploy -o requirements-deploy.txt
 	@$(LOCK) --group pyproject.toml:docs -o requirements-docs.txt
+	@$(LOCK) -c requirements.txt --group pyproject.toml:notebook -o requirements-notebook.txt
 	@$(BIN)/uv pip compile -q --python-version 3.12 --no-annotate --no-header --only-binary :all: -c $(MWAA_CONSTRAINTS) infrastructure/mwaa/requirements.in -o infrastructure/mwaa/constraints.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt requirements-docs.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt requirements-docs.txt requirements-notebook.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
@@ -165,7 +171,8 @@ $(VENV)/.runtime: $(BIN)/uv requirements.txt
 # Environments of their own, for what the runtime shall not carry or cannot live with.
 $(DEPLOY)/.ready: requirements-deploy.txt
 $(DOCS)/.ready: requirements-docs.txt
-$(DEPLOY)/.ready $(DOCS)/.ready: $(BIN)/uv
+$(NOTEBOOK)/.ready: requirements-notebook.txt
+$(DEPLOY)/.ready $(DOCS)/.ready $(NOTEBOOK)/.ready: $(BIN)/uv
 	@echo "Installing $(filter requirements-%,$^) in $(@D)"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $(filter requirements-%,$^)

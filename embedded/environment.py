@@ -80,11 +80,14 @@ def platform_environment(settings: EmbeddedSettings) -> dict[str, str]:
 
 def shell_lines(settings: EmbeddedSettings) -> list[str]:
     """Shell commands after which the AWS CLI and notebooks speak with the platform: ``eval "$(make -s aws-env)"``."""
-    wanted = platform_environment(settings)
-    names = sorted(name for name in wanted if name.startswith("AWS_") or name.lower() == "no_proxy")
+    wanted = {
+        k: v for k, v in platform_environment(settings).items() if k.startswith("AWS_") or k.lower() == "no_proxy"
+    }
+    ours = {"SCONES_STACK_NAME": settings.stack_name, "CIFAR100_ARCHIVE": settings.cifar100_archive}
+    wanted |= {name: value for name, value in ours.items() if value}
     return [
         "unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN",
-        *(f"export {name}={shlex.quote(wanted[name])}" for name in names),
+        *(f"export {name}={shlex.quote(wanted[name])}" for name in sorted(wanted)),
     ]
 
 

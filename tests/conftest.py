@@ -54,13 +54,24 @@ def shared_data() -> Path:
     return folder
 
 
+def _beside(environment: str, program: str, what: str) -> str:
+    """A program of the environment that belongs to this one, e.g. that of `.venv-3.12` for `.venv-deploy-3.12`."""
+    path = ROOT / Path(sys.prefix).name.replace(".venv", environment) / "bin" / program
+    if not path.exists():
+        pytest.skip(f"{what} is not installed: `make {environment}/.ready` does it")
+    return str(path)
+
+
 @pytest.fixture(scope="session")
 def sdk_python() -> str:
     """A Python that has the SageMaker SDK: the deployment's. Airflow's has none, as both cannot live in one."""
-    python = ROOT / Path(sys.prefix).name.replace(".venv", ".venv-deploy") / "bin" / "python"
-    if not python.exists():
-        pytest.skip("the SageMaker SDK is not installed: `make .venv-deploy/.ready` does it")
-    return str(python)
+    return _beside(".venv-deploy", "python", "the SageMaker SDK")
+
+
+@pytest.fixture(scope="session")
+def jupyter() -> str:
+    """The notebook's Jupyter."""
+    return _beside(".venv-notebook", "jupyter", "Jupyter")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Names and defaults that every DAG shares. Imports nothing but Airflow's SDK: each process parses this file."""
+"""Names and defaults that every DAG shares. Light to import: each process parses this file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.sdk import Asset, CronTriggerTimetable, Param
 
-AWS_CONN_ID = "aws_default"
+from scones.settings import AWS_CONN_ID as AWS_CONN_ID
+
 # An MLflow server that is told of each training run, where there is such a connection (of the type HTTP).
 MLFLOW_CONN_ID = "mlflow_default"
 

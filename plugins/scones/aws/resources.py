@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scones.defaults import AWS_CONN_ID
-from scones.settings import Settings
+from scones.settings import AWS_CONN_ID, Settings
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook

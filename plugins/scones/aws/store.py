@@ -6,12 +6,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from scones.aws.errors import code_of, is_absent_object
-from scones.defaults import AWS_CONN_ID
+from scones.settings import AWS_CONN_ID
 
 JSON = "application/json"
 CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
@@ -19,6 +18,8 @@ UPDATE_TRIES = 20
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 
 class DamagedDocumentError(ValueError):
@@ -34,11 +35,15 @@ class ConflictError(RuntimeError):
 
 
 class ObjectStore:
-    """One bucket, through the Airflow connection."""
+    """One bucket, through the Airflow connection, or, where there is no Airflow, a client."""
 
     def __init__(self, bucket: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> None:
         self.bucket = bucket
-        self._hook = S3Hook(aws_conn_id=aws_conn_id) if client is None else None
+        self._hook: S3Hook | None = None
+        if client is None:
+            from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+            self._hook = S3Hook(aws_conn_id=aws_conn_id)
         self.client = self._hook.conn if self._hook is not None else client
 
     def presigning(self) -> tuple[Any, bool | str]:

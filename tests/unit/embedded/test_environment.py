@@ -129,7 +129,7 @@ def test_scones_host_opens_airflow_alone(tmp_path: Path):
 
 def test_a_shell_gets_what_the_platform_has(tmp_path: Path):
     """What `make aws-env` prints, run by a shell that had something else."""
-    settings = replace(EmbeddedSettings(), run_dir=tmp_path, aws_secret_key="it's mine; $HOME")
+    settings = replace(EmbeddedSettings(), run_dir=tmp_path, aws_secret_key="it's mine; $HOME", stack_name="buns")
     script = "\n".join([*shell_lines(settings), "env -0"])
     before = {"PATH": os.environ["PATH"], "AWS_PROFILE": "production", "AWS_SESSION_TOKEN": "x"}
     shown = subprocess.run(["sh", "-c", script], env=before, capture_output=True, text=True, check=True).stdout
@@ -137,5 +137,7 @@ def test_a_shell_gets_what_the_platform_has(tmp_path: Path):
     assert after["AWS_SECRET_ACCESS_KEY"] == "it's mine; $HOME"
     assert after["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
     assert after["AWS_ENDPOINT_URL_SAGEMAKER"] == "http://127.0.0.1:4580"
+    assert after["SCONES_STACK_NAME"] == "buns"
+    assert "CIFAR100_ARCHIVE" not in after
     assert "AWS_PROFILE" not in after
     assert "AWS_SESSION_TOKEN" not in after
