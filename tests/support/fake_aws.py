@@ -192,7 +192,13 @@ class FakeS3:
 
     def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         self._check(Key, "404")
-        return {"Metadata": self.metadata.get(Key, {})}
+        body = self.objects[Key]
+        return {
+            "Metadata": self.metadata.get(Key, {}),
+            "ETag": self._etag(body),
+            "ContentLength": len(body),
+            "LastModified": self.modified.get(Key, datetime(2026, 1, 1, tzinfo=UTC)),
+        }
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:
         for item in Delete["Objects"]:
@@ -213,6 +219,7 @@ class FakeS3:
                     {
                         "Key": key,
                         "Size": len(body),
+                        "ETag": self._etag(body),
                         "LastModified": self.modified.get(key, datetime(2026, 1, 1, tzinfo=UTC)),
                     }
                     for key in below

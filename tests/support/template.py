@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from infrastructure.artifacts import ROOT
+from infrastructure.deploy import template_body
 
 TEMPLATE = ROOT / "infrastructure" / "template.yaml"
 
@@ -27,7 +28,7 @@ def _short_form(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
 
 
 _Loader.add_multi_constructor("!", _short_form)
-DOCUMENT: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _Loader)
+DOCUMENT: dict[str, Any] = yaml.load(template_body(), _Loader)
 RESOURCES: dict[str, dict[str, Any]] = DOCUMENT["Resources"]
 
 

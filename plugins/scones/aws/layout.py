@@ -14,8 +14,10 @@
     ground-truth/<endpoint>/             what captured images really showed
     reports/<endpoint>/                  index.json, watermark.json and a folder for each report
     batches/<batch>/                     plan, chunks, results, report of a batch
+    arrivals/<mark>                      the batch that scores an image which arrived
     traffic/<batch>/                     changed images that a drill sent
     labels/accepted.csv                  labels people gave: extra training images
+    labels/taken.csv                     those that a training took, or was asked to take
     labels/history.jsonl                 who decided what on which rejected image, and when
 """
 
@@ -26,6 +28,7 @@ from collections.abc import Mapping
 THRESHOLD = "config/threshold.json"
 CURRENT_DATASET = "datasets/current.json"
 ACCEPTED_LABELS = "labels/accepted.csv"
+TAKEN_LABELS = "labels/taken.csv"
 LABEL_HISTORY = "labels/history.jsonl"
 
 # Metadata of an object that was made from another: that one's key.
@@ -160,6 +163,16 @@ def plan(batch_id: str) -> str:
 def chunk(batch_id: str, number: int) -> str:
     """The images of one chunk."""
     return f"{batch(batch_id)}chunks/{number:05d}.jsonl"
+
+
+def arrivals(batch_id: str) -> str:
+    """What lay in the queue when the batch took it."""
+    return f"{batch(batch_id)}arrivals.json"
+
+
+def claim(mark: str) -> str:
+    """The name of the batch whose an image is that arrived; ``mark`` stands for the image."""
+    return f"arrivals/{mark}"
 
 
 def checkpoint(batch_id: str, number: int) -> str:

@@ -119,8 +119,13 @@ class ObjectStore:
 
     def metadata(self, key: str) -> dict[str, str] | None:
         """Return what was noted on an object (``x-amz-meta-...``), or None when there is none."""
+        head = self.head(key)
+        return None if head is None else head.get("Metadata", {})
+
+    def head(self, key: str) -> dict[str, Any] | None:
+        """Return {"ETag", "ContentLength", "LastModified", ...} of an object, or None when there is none."""
         try:
-            found: dict[str, str] = self.client.head_object(Bucket=self.bucket, Key=key).get("Metadata", {})
+            found: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if is_absent_object(error):
                 return None
@@ -143,6 +148,16 @@ class ObjectStore:
         """Write an object; return its s3:// address. ``arguments`` go to PutObject."""
         self.client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type, **arguments)
         return self.uri(key)
+
+    def write_new(self, key: str, content: bytes, content_type: str) -> bool:
+        """Write an object unless there is one; return whether it was written. Of several writers one succeeds."""
+        try:
+            self.write(key, content, content_type, IfNoneMatch="*")
+        except ClientError as error:
+            if code_of(error) not in CONFLICT_CODES:
+                raise
+            return False
+        return True
 
     def write_json(self, key: str, document: Any) -> str:
         """Write a JSON document; return its s3:// address."""

@@ -1,4 +1,4 @@
-"""The forms of `batch_inference` and `generate_traffic`: what an Airflow Param is made of, as data."""
+"""The forms of the DAGs that score images: what an Airflow Param is made of, as data."""
 
 from __future__ import annotations
 
@@ -105,6 +105,25 @@ BATCH = {
         0.9, type="number", minimum=0, maximum=1, title="Rejections tolerated", section=LIMITS,
         description="The run fails when a larger share of the answers was rejected.",
     ),
+}  # fmt: skip
+
+_OF_A_BATCH = (
+    "suffixes", "classes", "fan_out", "concurrency", "starts_per_second", "defer_after_seconds", "chunk_size",
+    "execution_timeout_seconds", "threshold",
+)  # fmt: skip
+ARRIVALS = {
+    "max_messages": field(
+        10_000, type="integer", minimum=1, maximum=100_000, title="Messages per run", section=OPEN_SECTION,
+        description="How much a run takes out of the queue at most; what is left starts the next run.",
+    ),
+    "sweep": field(
+        False, type="boolean", title="Sweep", section=OPEN_SECTION,
+        description="Look through the whole prefix as well, for images that no message told of.",
+    ),
+    **{name: BATCH[name] for name in _OF_A_BATCH},
+    # A single image is a batch here, and one that is rejected is no failure of anything.
+    "max_failed_share": BATCH["max_failed_share"] | {"default": 0.5},
+    "max_rejected_share": BATCH["max_rejected_share"] | {"default": 1.0},
 }  # fmt: skip
 
 TRAFFIC = {

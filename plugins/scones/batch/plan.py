@@ -15,7 +15,7 @@ from typing import IO, Any, TypedDict
 from scones.aws import layout
 from scones.batch.inputs import BatchInputError, Candidate, parse_date
 from scones.batch.items import Threshold
-from scones.batch.sources import IMAGE_SUFFIXES, Filters, find_source
+from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
 from scones.batch.store import BatchStore, KeyLedger, was_scored
 from scones.training.served import ServedModel
 
@@ -119,9 +119,17 @@ class ChunkRequest:
 
 
 def make_plan(
-    store: BatchStore, batch_id: str, params: dict[str, Any], resources: Mapping[str, str], model: ServedModel
+    store: BatchStore,
+    batch_id: str,
+    params: dict[str, Any],
+    resources: Mapping[str, str],
+    model: ServedModel,
+    source: Source | None = None,
 ) -> Plan:
     """List, filter, sample and cut the images; write the chunks and, last, the plan. Memory does not grow with them.
+
+    Args:
+        source: where the images come from, when the params don't say so.
 
     Raises:
         BatchInputError: the params contradict each other, or no image is left.
@@ -135,7 +143,7 @@ def make_plan(
             f"The stack has no state machine for fan_out {fan_out!r}: deploy the current template with `make deploy`."
         )
     threshold = find_threshold(store, params["threshold"])
-    source = find_source(store, params, model)
+    source = source or find_source(store, params, model)
     filters = Filters(
         tuple(suffix.lower() for suffix in params["suffixes"]) or IMAGE_SUFFIXES,
         parse_date(params["modified_after"], "modified_after"),
@@ -162,8 +170,8 @@ def make_plan(
         images=images,
         chunks=chunks,
         chunk_size=size,
-        counts=counts,
-        warnings=warnings,
+        counts={**counts, **source.counts},
+        warnings=[*warnings, *source.notes],
         threshold=threshold,
         model=model,
         params=params,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
@@ -49,12 +49,17 @@ class Filters:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a batch's images come from, and what to do when nothing is there."""
+    """Where a batch's images come from, and what to do when nothing is there.
+
+    ``counts`` and ``notes`` tell what was passed over before there was a candidate.
+    """
 
     name: str
     candidates: Iterable[Candidate]
     advice: str
     near: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def nothing_left(self, counts: Mapping[str, int], filters: Filters, store: BatchStore) -> str:
         """Say why there is nothing to score, and what to do."""

@@ -1,14 +1,15 @@
-"""The tasks of `batch_inference` and `generate_traffic`, as Airflow sees them."""
+"""The tasks of the DAGs that score images, as Airflow sees them."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from scones.batch.links import batch_task
 from scones.batch.names import batch_id_for
@@ -58,6 +59,28 @@ def prepare_traffic(
     from scones.batch.traffic import make_traffic
 
     return _planned(make_traffic, resources, dict(params), batch_id_for(dag.dag_id, run_id))
+
+
+@task
+def plan_arrivals(
+    resources: Mapping[str, str], params: Any = None, run_id: Any = None, dag: Any = None
+) -> list[ChunkReference]:
+    """Take what arrived out of the queue and plan it as a batch; a retry goes on with what the first try took.
+
+    Raises:
+        AirflowSkipException: no image is new, or no endpoint answers; then the messages stay in the queue.
+        AirflowFailException: the params cannot be used.
+    """
+    from scones.batch.arrivals import NothingArrivedError, make_arrivals
+    from scones.batch.aws import ArrivalQueue, EndpointNotServingError
+
+    make = partial(make_arrivals, ArrivalQueue(resources))
+    try:
+        return _planned(make, resources, dict(params), batch_id_for(dag.dag_id, run_id))
+    except NothingArrivedError as error:
+        raise AirflowSkipException(str(error)) from error
+    except EndpointNotServingError as error:
+        raise AirflowSkipException(f"{error} What arrived stays in the queue until then.") from error
 
 
 def _planned(
