@@ -16,6 +16,9 @@ confidence, and a loss of accuracy, emit the asset `scones_drift`, which starts 
 asked to be retrained once in `retrain_cooldown_hours`. What counts as a violation is set in
 `datasets/<version>/baseline/constraints.json`.
 
+**Labels** that no training has taken, `SCONES_LABELS_TO_RETRAIN` of them (0, the default: off), emit the asset
+`scones_labels`, which starts `train_and_deploy` too.
+
 **Safe to run again**: yes. A task tried again writes the same report over the same records. A run by hand with `since`
 reports on that window and leaves the hourly reports as they are.
 
@@ -112,6 +115,7 @@ def monitor_endpoint() -> None:
     tasks.publish_metrics(resources, written)
     tasks.send_alarm(resources, written)
     tasks.report_drift(resources, written)
+    tasks.report_labels(resources, written)
 
 
 monitor_endpoint()

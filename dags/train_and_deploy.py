@@ -2,8 +2,8 @@
 ### Train the courier model and put it into service
 
 Stages CIFAR-100, trains SageMaker's image-classification algorithm, measures the model on images it never saw, and, if
-it is good enough, registers it and deploys it to the endpoint. Runs every Monday at 04:00 UTC, when drift is reported,
-or by hand.
+it is good enough, registers it and deploys it to the endpoint. Runs every Monday at 04:00 UTC, when drift or enough new
+labels are reported (the log of `resolve_resources` says which), or by hand.
 
 **Writes** `datasets/`, `training/`, `evaluations/`, `reports/` in the stack's bucket; a SageMaker model, a version in
 the model package group `scones-courier`, an endpoint config, the endpoint. The run is a trial of the SageMaker
@@ -64,7 +64,9 @@ ROLLOUT = {
 
 
 @dag(
-    schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=[defaults.DRIFT_ASSET]),
+    schedule=AssetOrTimeSchedule(
+        timetable=defaults.at("0 4 * * 1"), assets=defaults.DRIFT_ASSET | defaults.LABELS_ASSET
+    ),
     catchup=False,
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,

@@ -57,6 +57,7 @@ BATCH_POOL = "step_functions_batch"
 DATASET_ASSET = Asset(name="scones_dataset", uri="x-scones://dataset/current", group="scones")
 MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group="scones")
 DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
+LABELS_ASSET = Asset(name="scones_labels", uri="x-scones://labels/new", group="scones")
 BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
 
 TAGS = ["scones", "sagemaker"]

@@ -30,6 +30,8 @@ class Settings:
         cache_dir: folder for half-finished downloads (``SCONES_CACHE_DIR``); empty for the system's temporary one.
         alert_notifiers: Airflow notifiers that every alert goes to beside the alert topic, as a JSON list of
             ``{"notifier": class path, "arguments": {...}}`` (``SCONES_ALERT_NOTIFIERS``).
+        labels_to_retrain: new labels from which `monitor_endpoint` asks for a training (``SCONES_LABELS_TO_RETRAIN``);
+            0 for never.
     """
 
     stack_name: str = "scones"
@@ -38,10 +40,15 @@ class Settings:
     archive_urls: tuple[str, ...] = field(default=OFFICIAL_ARCHIVE_URLS)
     cache_dir: str = ""
     alert_notifiers: str = ""
+    labels_to_retrain: int = 0
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings; an empty variable counts as unset."""
+        """Read the settings; an empty variable counts as unset.
+
+        Raises:
+            ValueError: a number is none.
+        """
         env = os.environ if environ is None else environ
         mirrors = tuple(url.strip() for url in env.get("CIFAR100_MIRRORS", "").split(",") if url.strip())
         return cls(
@@ -51,4 +58,5 @@ class Settings:
             archive_urls=mirrors + OFFICIAL_ARCHIVE_URLS,
             cache_dir=env.get("SCONES_CACHE_DIR", "").strip(),
             alert_notifiers=env.get("SCONES_ALERT_NOTIFIERS", "").strip(),
+            labels_to_retrain=int(env.get("SCONES_LABELS_TO_RETRAIN") or 0),
         )

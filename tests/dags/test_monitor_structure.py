@@ -10,12 +10,20 @@ from scones.defaults import DRIFT_ASSET
 from tests.dags.dag_files import load
 
 EDGES = {
-    "resolve_resources": {"await_capture", "write_report", "publish_metrics", "send_alarm", "report_drift"},
+    "resolve_resources": {
+        "await_capture",
+        "write_report",
+        "publish_metrics",
+        "send_alarm",
+        "report_drift",
+        "report_labels",
+    },
     "await_capture": {"write_report"},
-    "write_report": {"publish_metrics", "send_alarm", "report_drift"},
+    "write_report": {"publish_metrics", "send_alarm", "report_drift", "report_labels"},
     "publish_metrics": set(),
     "send_alarm": set(),
     "report_drift": set(),
+    "report_labels": set(),
 }
 
 

@@ -85,9 +85,11 @@ def test_long_waits_are_deferred_and_paid_work_is_pooled(dag: Any) -> None:
     assert pooled == {"train_model", "evaluation.transform_test_images", "evaluation.transform_champion"}
 
 
-def test_it_runs_weekly_or_on_drift_one_at_a_time(dag: Any) -> None:
+def test_it_runs_weekly_or_on_drift_or_labels_one_at_a_time_and_never_starts_itself(dag: Any) -> None:
     assert type(dag.timetable).__name__ == "AssetOrTimeSchedule"
-    assert "scones_drift" in str(dag.timetable.asset_condition)
+    starts = {asset.name for asset in dag.timetable.asset_condition.objects}
+    assert starts == {"scones_drift", "scones_labels"}
+    assert starts.isdisjoint(outlet.name for task in dag.tasks for outlet in task.outlets)
     assert (dag.max_active_runs, dag.catchup) == (1, False)
 
 

@@ -97,6 +97,16 @@ def merge_accepted(content: bytes | None, accepted: Mapping[str, str]) -> bytes:
     return _csv({**read_accepted(content), **accepted}.items())
 
 
+def new_labels(accepted: bytes | None, taken: bytes | None, classes: Sequence[str]) -> int:
+    """Return how many labels of these classes no training has taken; a label that was changed is a new one.
+
+    Raises:
+        BatchInputError: one of the two files cannot be read.
+    """
+    before = read_accepted(taken)
+    return sum(label in classes and before.get(key) != label for key, label in read_accepted(accepted).items())
+
+
 def _csv(labels: Iterable[tuple[str, str]]) -> bytes:
     return "".join([csv_line(ACCEPTED_COLUMNS), *map(csv_line, sorted(labels))]).encode()
 

@@ -21,8 +21,10 @@ MAX_ACCEPTED_LABELS = 10_000
 _THREADS = 8
 
 
-def read_accepted_images(store: ObjectStore, classes: Sequence[str]) -> list[AcceptedImage]:
+def take_accepted_images(store: ObjectStore, classes: Sequence[str]) -> list[AcceptedImage]:
     """The images of `layout.ACCEPTED_LABELS` at the dataset's size, as the model will be shown them.
+
+    What was read is noted as `layout.TAKEN_LABELS`: those labels ask for no further training.
 
     A row whose image is gone, unreadable or made from a test image is left out with a warning: one bad label must not
     stop the training, and a test image that trains would make every figure a lie.
@@ -53,6 +55,7 @@ def read_accepted_images(store: ObjectStore, classes: Sequence[str]) -> list[Acc
         log.warning("Accepted label left out: %s", problem)
     images = [item for item in loaded if isinstance(item, AcceptedImage)]
     log.info("%d accepted labels are added to the training images", len(images))
+    store.write(layout.TAKEN_LABELS, table, "text/csv")
     return images
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from scones.aws import layout
 from scones.aws.store import JSON, DamagedDocumentError, ObjectStore
 from scones.dataset import cifar
-from scones.dataset.accepted import read_accepted_images
+from scones.dataset.accepted import take_accepted_images
 from scones.dataset.archive import get_archive
 from scones.dataset.build import Dataset, Split, build_dataset, manifest
 from scones.dataset.cifar_classes import FINE_NAMES
@@ -87,7 +87,7 @@ def stage(store: ObjectStore, request: StagingRequest, settings: Settings) -> St
         validation_share=request.validation_share,
         seed=request.seed,
         mini_batch_size=request.mini_batch_size,
-        accepted=read_accepted_images(store, request.classes),
+        accepted=take_accepted_images(store, request.classes),
     )
     log.info("\n%s", dataset.checks.table())
     dataset.checks.raise_if_fatal()

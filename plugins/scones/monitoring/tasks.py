@@ -15,7 +15,7 @@ from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from scones.aws import layout
-from scones.defaults import DRIFT_ASSET
+from scones.defaults import DRIFT_ASSET, LABELS_ASSET
 from scones.jobs.links import page_url, report_task
 
 if TYPE_CHECKING:
@@ -154,6 +154,30 @@ def report_drift(
         "reason": "; ".join(entry["description"] for entry in asking)[:1000],
     }
     outlet_events[DRIFT_ASSET].extra.update(event)
+    return event
+
+
+@task(multiple_outputs=False, task_id="report_labels", outlets=[LABELS_ASSET], execution_timeout=_SHORT)
+def report_labels(resources: Mapping[str, str], written: WrittenReport, outlet_events: Any = None) -> dict[str, Any]:
+    """Emit the asset of the labels, which starts train_and_deploy; skipped unless enough of them are new.
+
+    Labels that were asked for are not asked for again, whatever became of that training.
+    """
+    from scones.batch.labels import new_labels
+    from scones.settings import Settings
+
+    wanted = Settings.from_environ().labels_to_retrain
+    if not wanted:
+        raise AirflowSkipException("SCONES_LABELS_TO_RETRAIN is 0: labels start no training")
+    aws = _connect(resources)
+    accepted = aws.store.read(layout.ACCEPTED_LABELS)
+    classes = _report(aws, written)["classes"]
+    new = new_labels(accepted, aws.store.read(layout.TAKEN_LABELS), classes)
+    if accepted is None or new < wanted:
+        raise AirflowSkipException(f"{new} new labels of {', '.join(classes)}; {wanted} ask for a training")
+    aws.store.write(layout.TAKEN_LABELS, accepted, "text/csv")
+    event = {"new_labels": new, "reason": f"{new} labels that no training has taken; {wanted} are enough"}
+    outlet_events[LABELS_ASSET].extra.update(event)
     return event
 
 

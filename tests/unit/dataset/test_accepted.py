@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scones.dataset.accepted import parse_accepted_labels, read_accepted_images
+from scones.dataset.accepted import parse_accepted_labels, take_accepted_images
 from scones.dataset.errors import BadInputError
 from scones.images import pictures
 from tests.support.fake_aws import FakeS3, store
@@ -27,7 +27,7 @@ def accepted(**images: bytes) -> list[np.ndarray]:
     s3.objects = {f"inbox/{name}.png": body for name, body in images.items()}
     rows = "".join(f"{key},bicycle\n" for key in s3.objects)
     s3.objects["labels/accepted.csv"] = f"key,label\n{rows}".encode()
-    return [image.pixels.transpose(1, 2, 0) for image in read_accepted_images(store(client=s3), CLASSES)]
+    return [image.pixels.transpose(1, 2, 0) for image in take_accepted_images(store(client=s3), CLASSES)]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_what_shows_a_test_image_never_trains(
     s3.objects["labels/accepted.csv"] = f"key,label\n{key},bicycle\ninbox/own.png,bicycle\n".encode()
     if origin:
         s3.metadata[key] = {"scones-origin": origin}
-    assert [image.key for image in read_accepted_images(store(client=s3), CLASSES)] == ["inbox/own.png"]
+    assert [image.key for image in take_accepted_images(store(client=s3), CLASSES)] == ["inbox/own.png"]
     assert f"test image {origin or key}" in caplog.text
 
 
