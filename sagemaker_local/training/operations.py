@@ -110,6 +110,7 @@ def _initial_body(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "ModelArtifacts": {"S3ModelArtifacts": s3.join_uri(target, artefact)},
         "AlgorithmSpecification": {"EnableSageMakerMetricsTimeSeries": False, **algorithm},
+        "OutputDataConfig": {"KmsKeyId": "", **output},  # `attach` of the SDK 2.x reads the key, be there one or not
         "StoppingCondition": {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME, **request.get("StoppingCondition", {})},
         "EnableNetworkIsolation": request.get("EnableNetworkIsolation", False),
         "EnableInterContainerTrafficEncryption": request.get("EnableInterContainerTrafficEncryption", False),
