@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cli import commands, options
 from cli import target as targets
 from cli.output import Output
 from embedded import services
-from embedded.processes import ServiceError
 from embedded.settings import SettingsError, load
 
 
@@ -26,8 +26,9 @@ def main(words: Sequence[str]) -> int:
         return _command(name, words[1:], output)
     except (options.UsageError, SettingsError) as error:
         return output.refused(name, commands.WRONG_USAGE, str(error))
-    except (ServiceError, RuntimeError) as error:
-        return output.refused(name, commands.FAILED, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever broke, a program waits for its document, and people for a word
+        traceback.print_exc()  # into the log
+        return output.refused(name, commands.FAILED, str(error) or type(error).__name__)
 
 
 def _overview(words: Sequence[str]) -> int:

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from cli.commands import FAILED
+
 WIDTH_OF_A_FILE = 140
 
 
@@ -51,7 +53,8 @@ class Output:
             print(json.dumps(document, indent=2, default=str), file=self.out, flush=True)
 
     def refused(self, command: str, code: int, message: str) -> int:
-        """Say why nothing was run; return the exit code."""
+        """Say why nothing was run, or why it broke off; return the exit code."""
+        state = "broken off" if code == FAILED else "not run"
         print(f"scones {command}: {message}", file=self.err, flush=True)
-        self.document({"command": command, "state": "not run", "exit_code": code, "error": message})
+        self.document({"command": command, "state": state, "exit_code": code, "error": message})
         return code
