@@ -4,7 +4,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 # Packages are installed where a compiler may be; only the result is copied into the images.
 FROM ${BASE_IMAGE} AS builder
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_COMPILE_BYTECODE_TIMEOUT=600
 COPY requirements-setup.txt /build/
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r /build/requirements-setup.txt
 

@@ -18,7 +18,8 @@ COMPONENTS = {
     "triggerer": "latest_triggerer_heartbeat",
     "dag_processor": "latest_dag_processor_heartbeat",
 }
-REQUEST_TIMEOUT_S = 30
+# A busy server is slow, and goes on with what a client gave up: asking again would only add to it.
+REQUEST_TIMEOUT_S = 120
 
 
 class AirflowApiError(RuntimeError):

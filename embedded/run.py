@@ -137,7 +137,10 @@ class OneCommandRun:
                 return call()
             except (requests.ConnectionError, requests.Timeout):
                 if time.monotonic() > deadline:
-                    raise
+                    raise RunFailedError(
+                        f"Airflow has not answered for {UNREACHABLE_AFTER_S // 60} minutes (logs:"
+                        f" {self.settings.logs_dir}). Start the run again: what is done already is not done twice"
+                    ) from None
                 if reason := run_folder.ended_because(self.settings.run_dir):
                     raise RunFailedError(
                         f"The platform was ended while this run was at work ({reason}). Start the run again: what is"

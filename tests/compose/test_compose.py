@@ -30,6 +30,7 @@ from tests.support.next_door import ATTACKS, next_door, traces
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a-password-of-ones-own"
+PATIENCE_S = 120  # for one answer
 
 # Ends every process of the container but the init process, as a crash would: `docker kill` counts as asked for.
 CRASH = (
@@ -245,14 +246,14 @@ def test_both_dags_run_and_leave_their_results(compose: Compose):
 
 
 def test_the_pages_ask_for_airflows_login(compose: Compose):
-    assert requests.get(f"{compose.url}/scones/", timeout=30).status_code == 401
+    assert requests.get(f"{compose.url}/scones/", timeout=PATIENCE_S).status_code == 401
     login = requests.post(
         f"{compose.url}/auth/token",
         json={"username": "admin", "password": compose.airflow._login["password"]},
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     header = {"Authorization": f"Bearer {login.json()['access_token']}"}
-    page = requests.get(f"{compose.url}/scones/", headers=header, timeout=30)
+    page = requests.get(f"{compose.url}/scones/", headers=header, timeout=PATIENCE_S)
     assert page.status_code == 200
     assert "/scones/rejects" in page.text
 
