@@ -21,6 +21,7 @@ def test_every_way_to_write_an_object_below_the_prefix_is_told_once(
     s3, bucket = aws("s3"), stack["BucketName"]
     queue = ArrivalQueue(stack)
     s3.put_object(Bucket=bucket, Key=ODD, Body=b"one")
+    s3.put_object(Bucket=bucket, Key="elsewhere/incoming/2.png", Body=b"two")
     s3.copy_object(
         Bucket=bucket, Key="incoming/2.png", CopySource={"Bucket": bucket, "Key": "elsewhere/incoming/2.png"}
     )
