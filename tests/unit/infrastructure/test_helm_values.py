@@ -1,4 +1,4 @@
-"""The values files for Apache's Helm chart, held against what the chart, Airflow, the image and compose know."""
+"""The values files for Apache's Helm chart, held against what Airflow, the image and compose know."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _list_of(*required: str) -> dict[str, Any]:
 
 
 ACCOUNT = {"serviceAccount": _object(annotations=TEXTS)}
-# The keys we use, as values.schema.json of chart 1.18 has them; it refuses most others.
+# The keys we use, each looked up in the values and the documentation of a chart; not the whole schema of one release.
 CHART = _object(
     airflowVersion=TEXT,
     apiSecretKeySecretName=TEXT,
