@@ -64,9 +64,7 @@ ROLLOUT = {
 
 
 @dag(
-    schedule=AssetOrTimeSchedule(
-        timetable=defaults.at("0 4 * * 1"), assets=defaults.DRIFT_ASSET | defaults.LABELS_ASSET
-    ),
+    schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=defaults.ASKS_FOR_TRAINING),
     catchup=False,
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,

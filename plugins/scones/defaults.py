@@ -59,6 +59,7 @@ MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group=
 DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
 LABELS_ASSET = Asset(name="scones_labels", uri="x-scones://labels/new", group="scones")
 BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
+ASKS_FOR_TRAINING = DRIFT_ASSET | LABELS_ASSET
 
 TAGS = ["scones", "sagemaker"]
 
