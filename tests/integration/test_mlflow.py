@@ -21,7 +21,7 @@ from tests.support.mlflow_facts import approved, facts
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 UV = Path(sys.executable).with_name("uv")
 VERSION = "3.17.2"
-START_S = 300
+START_S = 900
 
 
 @pytest.fixture(scope="module")
