@@ -362,7 +362,10 @@ def test_a_rejected_image_leads_to_its_prediction_and_on(site: Site, page: Any) 
     assert page.locator("table.fit tr").count() == 1 + len(site.rejected)
 
 
+@pytest.mark.slow
 def test_the_form_opens_with_what_people_change_and_offers_no_backfill(site: Site, page: Any) -> None:
+    """Slow: it waits for all of Airflow's own page of a DAG. `tests/dags` holds the forms to the same without one."""
+    page.set_default_timeout(120_000)
     page.goto(f"{site.url}/dags/train_and_deploy")
     page.get_by_role("button", name="Trigger").first.click()
     page.get_by_text("Lowest accepted test accuracy").wait_for()
