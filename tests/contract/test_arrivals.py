@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from scones.aws.queue import ArrivalQueue
 from scones.batch.arrivals import Post
-from scones.batch.aws import ArrivalQueue
 
 MULTIPART_BYTES = 5 * 1024 * 1024
 ODD = "incoming/a b+ü%20.png"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.aws.errors import THROTTLING_CODES, code_of, is_transient
-from scones.aws.resources import ResourcesNotDeployedError
 from scones.batch.engine import (
     ExecutionExistsError,
     ExecutionGoneError,
@@ -27,7 +26,6 @@ from scones.batch.inputs import BatchInputError
 from scones.batch.items import DEADLINE_ERROR, RUNNING, Execution
 from scones.batch.plan import ChunkRequest, Plan
 from scones.batch.watch import Sight
-from scones.defaults import AWS_CONN_ID
 from scones.training.served import ServedClassesError, ServedModel
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ THROTTLE_CODES = THROTTLING_CODES | {"ExecutionLimitExceeded"}
 CONNECTIONS_MAX = 256
 LIST_PAGE = 1000
 HISTORY_TAIL = 25
-MESSAGES_A_CALL = 10
 
 
 @contextmanager
@@ -316,47 +313,3 @@ class EndpointEye:
             log.warning("What endpoint %s serves cannot be said: %s", known.endpoint_name, error)
             return None
         return Sight(time.time(), model, "PendingDeploymentSummary" in endpoint)
-
-
-class ArrivalQueue:
-    """The queue that tells of arrivals, as a task empties it."""
-
-    def __init__(self, outputs: Mapping[str, str]) -> None:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
-        self._url = arrivals_queue_url(outputs)
-        self._sqs = AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="sqs").conn
-
-    def receive(self, at_most: int) -> list[tuple[str, str]]:
-        """Return (receipt, body) of what lies there; nobody else gets it for the queue's visibility timeout."""
-        received: list[tuple[str, str]] = []
-        while len(received) < at_most:
-            answer = self._sqs.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=min(MESSAGES_A_CALL, at_most - len(received)),
-                WaitTimeSeconds=1,  # a call that doesn't wait asks a part of the servers only
-            )
-            if not answer.get("Messages"):
-                break
-            received += [(message["ReceiptHandle"], message["Body"]) for message in answer["Messages"]]
-        return received
-
-    def delete(self, receipts: Sequence[str]) -> None:
-        """Take messages out for good. One that stays comes again, and is known then."""
-        for first in range(0, len(receipts), MESSAGES_A_CALL):
-            some = receipts[first : first + MESSAGES_A_CALL]
-            entries = [{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(some)]
-            failed = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries).get("Failed")
-            if failed:
-                log.warning("%d messages could not be deleted and come again: %s", len(failed), failed[0])
-
-
-def arrivals_queue_url(outputs: Mapping[str, str]) -> str:
-    """Return the address of the queue of arrivals, from the stack's outputs.
-
-    Raises:
-        ResourcesNotDeployedError: the stack is older than the queue.
-    """
-    if "ArrivalsQueueUrl" not in outputs:
-        raise ResourcesNotDeployedError("The stack has no queue of arrivals: its template is older. Run `make deploy`.")
-    return outputs["ArrivalsQueueUrl"]

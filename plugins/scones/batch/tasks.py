@@ -71,8 +71,9 @@ def plan_arrivals(
         AirflowSkipException: no image is new, or no endpoint answers; then the messages stay in the queue.
         AirflowFailException: the params cannot be used.
     """
+    from scones.aws.queue import ArrivalQueue
     from scones.batch.arrivals import NothingArrivedError, make_arrivals
-    from scones.batch.aws import ArrivalQueue, EndpointNotServingError
+    from scones.batch.aws import EndpointNotServingError
 
     make = partial(make_arrivals, ArrivalQueue(resources))
     try:

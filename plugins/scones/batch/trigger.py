@@ -111,8 +111,9 @@ class ArrivalsTrigger(BaseEventTrigger):
         """Return a client that closes with ``opened``, and the call that waits for a message and leaves it there."""
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
+        from scones.aws.queue import arrivals_queue_url
         from scones.aws.resources import stack_outputs
-        from scones.batch.aws import arrivals_queue_url, async_client
+        from scones.batch.aws import async_client
 
         outputs = await asyncio.to_thread(stack_outputs, None, self.aws_conn_id)
         hook = AwsBaseHook(aws_conn_id=self.aws_conn_id, client_type="sqs")
