@@ -117,7 +117,7 @@ def test_what_the_template_promises_is_there(deployment: Deployment, session: An
     alarms = session.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{deployment.stack_name}-")["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in alarms} == {value for key, value in outputs.items() if "AlarmName" in key}
     rules = session.client("events").list_rules(NamePrefix=f"{deployment.stack_name}-")["Rules"]
-    assert len(rules) == 2
+    assert len(rules) == 3, "of arrivals, and of executions that failed or were stopped"
 
 
 def test_a_parameter_is_changed_and_kept(deployment: Deployment, said: list[str]) -> None:

@@ -286,8 +286,8 @@ class TestAcceptedLabels:
         assert caplog.text.count("test images never train") == 3
 
     def test_a_bad_table_is_an_error(self, stage: Stage, s3: Any, bucket: str) -> None:
-        self.add(s3, bucket, "labels/accepted.csv", b"\xff\xfe")
-        with pytest.raises(BadInputError, match="not UTF-8"):
+        self.add(s3, bucket, "labels/accepted.csv", b"key,label\na\xff,bicycle")
+        with pytest.raises(BadInputError, match="neither UTF-8 nor UTF-16"):
             stage()
 
 
