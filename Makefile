@@ -163,9 +163,13 @@ echo "Installing $$(grep -c '^[^ #]*==' $(1)) locked packages into $(VENV): $(2)
 $(BIN)/uv pip install $$([ -t 2 ] || echo --quiet) --python $(BIN)/python --require-hashes -r $(1)
 endef
 
+# What runs in a box of its own finds the packages read-only, and would compile them anew at each start.
+BOXED := import awslambdaric.bootstrap, boto3, numpy, onnxruntime, scipy.fft, scipy.optimize; from PIL import Image; Image.init()
+
 $(VENV)/.runtime: $(BIN)/uv requirements.txt
 	@if [ ! -e $(VENV)/.dev ] || [ requirements.txt -nt $(VENV)/.dev ]; then \
 	  $(call INSTALL,requirements.txt,800 MB); fi
+	@$(BIN)/python -c "$(BOXED)"
 	@touch $@
 
 # Environments of their own, for what the runtime shall not carry or cannot live with.
