@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronTriggerTimetable, Param
+from airflow.sdk import Asset, AssetAny, CronTriggerTimetable, Param
 
 from scones.settings import AWS_CONN_ID as AWS_CONN_ID
 
@@ -59,7 +59,7 @@ MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group=
 DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
 LABELS_ASSET = Asset(name="scones_labels", uri="x-scones://labels/new", group="scones")
 BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
-ASKS_FOR_TRAINING = DRIFT_ASSET | LABELS_ASSET
+ASKS_FOR_TRAINING = AssetAny(DRIFT_ASSET, LABELS_ASSET)
 
 TAGS = ["scones", "sagemaker"]
 
