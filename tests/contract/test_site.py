@@ -33,7 +33,17 @@ def test_the_site_holds_every_page_asks_nobody_for_anything_and_breaks_with_a_li
         ["make", "-s", ".venv-docs/.ready"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    for name in ("docs", "plugins", "sagemaker_local", "infrastructure", "docker", "dags", "lambdas", "tests"):
+    for name in (
+        "docs",
+        "notebooks",
+        "plugins",
+        "sagemaker_local",
+        "infrastructure",
+        "docker",
+        "dags",
+        "lambdas",
+        "tests",
+    ):
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in PROJECT_ROOT.iterdir():
         if path.is_file():
