@@ -26,14 +26,12 @@ with `rerun_failed_of` = the batch id. *Nothing to score*: the log of `plan_batc
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import Param, dag
 
 from scones.aws.tasks import resolve_resources
 from scones.batch import form, tasks
-from scones.batch.operator import BatchChunkOperator
-from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
+from scones.batch.operator import run_chunks
+from scones.defaults import BATCH_ASSET, DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
@@ -52,17 +50,7 @@ BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 )
 def batch_inference() -> None:
     resources = resolve_resources()
-    chunks = tasks.plan_batch(resources)
-    run_chunk = BatchChunkOperator.partial(
-        task_id="run_chunk",
-        bucket=BUCKET,
-        concurrency="{{ params.concurrency }}",
-        starts_per_second="{{ params.starts_per_second }}",
-        defer_after_s="{{ params.defer_after_seconds }}",
-        map_index_template="{{ task.chunk['title'] }}",
-        pool=BATCH_POOL,
-        execution_timeout=timedelta(hours=24),
-    ).expand(chunk=chunks)
+    run_chunk = run_chunks(tasks.plan_batch(resources), BUCKET)
     collected = tasks.collect_results(resources)
     judged = tasks.summarize_batch.override(outlets=[BATCH_ASSET])(resources)
     run_chunk >> collected >> judged

@@ -28,15 +28,13 @@ the messages stay in the queue until a model is deployed, which starts a run; af
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import Asset, AssetWatcher, Param, dag
 
 from scones.aws.tasks import resolve_resources
 from scones.batch import form, tasks
-from scones.batch.operator import BatchChunkOperator
+from scones.batch.operator import run_chunks
 from scones.batch.trigger import ArrivalsTrigger
-from scones.defaults import BATCH_ASSET, BATCH_POOL, DAG_DEFAULT_ARGS, MODEL_ASSET, RUN_TYPES, TAGS
+from scones.defaults import BATCH_ASSET, DAG_DEFAULT_ARGS, MODEL_ASSET, RUN_TYPES, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
@@ -62,16 +60,7 @@ ARRIVALS = Asset(
 )
 def score_arrivals() -> None:
     resources = resolve_resources()
-    run_chunk = BatchChunkOperator.partial(
-        task_id="run_chunk",
-        bucket=BUCKET,
-        concurrency="{{ params.concurrency }}",
-        starts_per_second="{{ params.starts_per_second }}",
-        defer_after_s="{{ params.defer_after_seconds }}",
-        map_index_template="{{ task.chunk['title'] }}",
-        pool=BATCH_POOL,
-        execution_timeout=timedelta(hours=24),
-    ).expand(chunk=tasks.plan_arrivals(resources))
+    run_chunk = run_chunks(tasks.plan_arrivals(resources), BUCKET)
     # Without a chunk there is nothing to collect.
     collected = tasks.collect_results.override(trigger_rule="all_success")(resources)
     judged = tasks.summarize_batch.override(outlets=[BATCH_ASSET])(resources)

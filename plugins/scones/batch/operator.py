@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from scones.batch.follower import ChunkFollower, ChunkReport
 from scones.batch.plan import ChunkReference, ChunkRequest
 from scones.batch.trigger import BatchChunkTrigger
-from scones.defaults import AWS_CONN_ID
+from scones.defaults import AWS_CONN_ID, BATCH_POOL
 
 
 class BatchChunkOperator(BaseOperator):
@@ -131,3 +131,22 @@ async def _follow_briefly(follower: ChunkFollower, seconds: float) -> ChunkRepor
             return await follower.run()
     except TimeoutError:
         return None
+
+
+def run_chunks(chunks: Any, bucket: str) -> Any:
+    """Return the mapped task ``run_chunk``, one for each chunk of a plan, at the pace that the run's form asks for.
+
+    Args:
+        chunks: what the planning task returns: a list of chunks.
+        bucket: bucket of the batch, or its template.
+    """
+    return BatchChunkOperator.partial(
+        task_id="run_chunk",
+        bucket=bucket,
+        concurrency="{{ params.concurrency }}",
+        starts_per_second="{{ params.starts_per_second }}",
+        defer_after_s="{{ params.defer_after_seconds }}",
+        map_index_template="{{ task.chunk['title'] }}",
+        pool=BATCH_POOL,
+        execution_timeout=timedelta(hours=24),
+    ).expand(chunk=chunks)
