@@ -79,9 +79,10 @@ class Deployment:
         stacks.show(change_set, self.stack_name, self.echo)
         if change_set is not None:
             self.cloudformation.delete_change_set(ChangeSetName=change_set.arn)
-        if stack is None:
-            # A change set of kind CREATE leaves an empty stack behind.
-            self.cloudformation.delete_stack(StackName=self.stack_name)
+        # A change set of kind CREATE leaves an empty stack behind.
+        left = stacks.describe(self.cloudformation, self.stack_name) if stack is None else None
+        if left is not None:
+            stacks.delete(self.cloudformation, left)
         return change_set
 
     def deploy(self, parameters: Mapping[str, str] | None = None) -> dict[str, str]:
