@@ -23,6 +23,7 @@ patched, each with a test in tests/contract/test_ministack_launcher.py:
   honoured.
 * With S3_PERSIST the bodies of object versions are read from disk instead of being kept in memory as well, so a
   versioned bucket may hold more than the machine's memory.
+* A CloudFormation template in YAML is read by libyaml, in a tenth of the time.
 * An alarm looks at the metric with its own dimensions, not at every metric of that name: one endpoint's 5XX errors do
   not ring the alarm of another.
 * An alarm that treats missing data as not breaching is OK again once its window holds no data.
@@ -41,6 +42,7 @@ import tempfile
 from pathlib import Path
 
 from embedded.patches.checks import check_version
+from embedded.patches.cloudformation import read_templates_in_c
 from embedded.patches.cloudwatch import evaluate_alarms_as_aws_does
 from embedded.patches.door import guard
 from embedded.patches.eventbridge import let_sagemaker_announce
@@ -78,7 +80,7 @@ def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
     check_version()
     from ministack.core import lambda_runtime
     from ministack.services import cloudwatch, eventbridge, lambda_svc, s3, stepfunctions
-    from ministack.services.cloudformation import provisioners
+    from ministack.services.cloudformation import engine, provisioners
 
     run_functions_as_lambda(lambda_runtime, lambda_svc, folder, box, relays.open)
     log_by_environment(lambda_svc)
@@ -94,6 +96,7 @@ def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
     honour_map_paths(stepfunctions)
     honour_jsonata(stepfunctions)
     keep_versions_on_disk(s3)
+    read_templates_in_c(engine)
     evaluate_alarms_as_aws_does(cloudwatch)
     let_sagemaker_announce(eventbridge)
 

@@ -18,14 +18,26 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from ministack.services.cloudformation import engine
 
 from embedded import services
 from embedded.container import LOCAL_PARAMETERS
-from embedded.patches import checks, cloudwatch, eventbridge, lambda_workers, s3, state_language, step_functions
+from embedded.patches import (
+    checks,
+    cloudformation,
+    cloudwatch,
+    eventbridge,
+    lambda_workers,
+    s3,
+    state_language,
+    step_functions,
+)
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
+from infrastructure.deploy import template_body
 
 SLOTS = 2
 
@@ -411,6 +423,7 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         step_functions.keep_aborted_executions_aborted,
         step_functions.honour_map_paths,
         s3.keep_versions_on_disk,
+        cloudformation.read_templates_in_c,
         cloudwatch.evaluate_alarms_as_aws_does,
         eventbridge.let_sagemaker_announce,
     ],
@@ -419,6 +432,14 @@ def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], 
     changed = SimpleNamespace(__name__="changed")
     with pytest.raises(checks.IncompatibleMiniStackError, match="adapt it"):
         patch(changed)
+
+
+def test_a_template_read_in_c_is_the_same_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_python = engine.CfnLoader
+    monkeypatch.setattr(engine, "CfnLoader", in_python)
+    cloudformation.read_templates_in_c(engine)
+    for text in (template_body(), "A: !GetAtt B.C.D\nE: !If [F, !Ref G, 2026-11-29]\nH: !Sub ${I}"):
+        assert yaml.load(text, engine.CfnLoader) == yaml.load(text, in_python)
 
 
 class Slots:
