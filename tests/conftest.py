@@ -14,6 +14,7 @@ import pytest
 from embedded import environment, services
 from embedded.processes import Service, end_leftovers, stop_all
 from embedded.settings import EmbeddedSettings, free_port
+from sagemaker_local.algorithms.image_classification.threads import limit_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +44,8 @@ def _clean_environment() -> None:
 
 
 _clean_environment()
+# As in the algorithm's container.
+limit_threads()
 
 
 @pytest.fixture(scope="session")
