@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -38,6 +39,14 @@ def handler(event, context):
         return os.environ["_X_AMZN_TRACE_ID"]
     print("seen", kind)
     return [type(event).__name__, event]
+"""
+
+SIZES = """
+import os
+
+def handler(event, context):
+    files = "/var/task/python/code.bin", "/opt/python/layer.bin"
+    return {name: os.path.getsize(name) for name in files}
 """
 
 
@@ -88,6 +97,39 @@ def test_an_environments_invocations_share_a_log_stream(aws: Callable[..., Any],
 def test_functions_that_call_one_another_are_counted(aws: Callable[..., Any], function: str) -> None:
     answer = aws("lambda").invoke(FunctionName=function, Payload='{"kind": "recurse"}')
     assert json.loads(answer["Payload"].read()).rstrip('"').endswith(":2")
+
+
+@pytest.mark.slow
+def test_code_and_layers_may_be_as_large_as_on_aws(ministack: str, aws: Callable[..., Any]) -> None:
+    """250 MiB unpacked, layers included (Lambda's quotas); zips over 50 MB come by S3."""
+    s3, client, name = aws("s3"), aws("lambda"), f"large-{uuid.uuid4().hex[:8]}"
+    s3.create_bucket(Bucket=name)
+    megabytes = {"code": 120, "layer": 120, "too-much": 20}
+    for what, size in megabytes.items():
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as content:
+            content.writestr(f"python/{what}.bin", random.Random(what).randbytes(size << 20))
+            content.writestr("code.py", SIZES)
+        s3.put_object(Bucket=name, Key=what, Body=archive.getvalue())
+
+    def layer(what: str) -> str:
+        content = {"S3Bucket": name, "S3Key": what}
+        return str(client.publish_layer_version(LayerName=f"{name}-{what}", Content=content)["LayerVersionArn"])
+
+    asked = {
+        "Runtime": LOCAL_PARAMETERS["FunctionRuntime"],
+        "Role": ROLE,
+        "Handler": "code.handler",
+        "Timeout": 60,
+        "Code": {"S3Bucket": name, "S3Key": "code"},
+    }
+    layers = [layer("layer")]
+    client.create_function(FunctionName=name, Layers=layers, **asked)
+    sizes = json.loads(client.invoke(FunctionName=name)["Payload"].read())
+    assert sizes == {"/var/task/python/code.bin": 120 << 20, "/opt/python/layer.bin": 120 << 20}
+    with pytest.raises(ClientError, match="must be smaller than 262144000 bytes") as refused:
+        client.create_function(FunctionName=f"{name}-2", Layers=[*layers, layer("too-much")], **asked)
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterValueException"
 
 
 def test_a_version_of_python_that_is_not_here_is_refused_at_creation(ministack: str, aws: Callable[..., Any]) -> None:

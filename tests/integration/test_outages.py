@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
+import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +26,7 @@ DAG = "train_and_deploy"
 # Small and quick, on the drawn sample.
 CONF = {"epochs": 1, "minimum_accuracy": 0.0}
 FIVE_MINUTES = 300.0
+CLOCK = Path(__file__).resolve().parents[1] / "data" / "clock.c"
 PROCESSES = (
     "ministack",
     "sagemaker_local",
@@ -114,6 +119,29 @@ def test_a_run_survives_a_database_that_is_locked_for_half_a_minute(platform: Ru
             holder.execute("ROLLBACK")
     assert platform.wait(DAG, run_id, 1800) == "success", platform.explain(DAG, run_id)
     assert _state(platform)["processes"] == before, "nothing was started anew"
+
+
+@pytest.mark.parametrize("jump_s", [8 * 3600, -90], ids=["slept-for-a-night", "set-back"])
+def test_a_run_survives_a_clock_that_jumps(checkout_factory: Callable[..., Checkout], tmp_path: Path, jump_s: int):
+    """A laptop that slept finds itself hours later, and a wrong clock is set right in the middle of a run.
+
+    Airflow looks at no run that was triggered in the future, so a run waits for as long as the clock was set back.
+    """
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not installed, which makes the clock that jumps")
+    library, offset = tmp_path / "clock.so", tmp_path / "offset"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", library, CLOCK, "-ldl"], check=True)
+    offset.write_bytes(struct.pack("q", 0))
+    checkout = checkout_factory(CIFAR100_MIRRORS="", LD_PRELOAD=str(library), CLOCK_OFFSET_FILE=str(offset))
+    done = checkout.call("up", 1200)
+    assert done.returncode == 0, done.stdout
+    platform = RunningPlatform(checkout)
+    run_id = platform.start(DAG, CONF)
+    _at_work(platform, run_id)
+    with offset.open("r+b") as file:  # the same file, as processes have it in their memory
+        file.write(struct.pack("q", jump_s))
+    assert platform.wait(DAG, run_id, 1800) == "success", platform.explain(DAG, run_id)
+    assert checkout.call("down").returncode == 0
 
 
 def test_all_processes_killed_at_once_come_back_side_by_side(platform: RunningPlatform):
