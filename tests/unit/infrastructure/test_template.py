@@ -11,8 +11,6 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
-from cfnlint.api import lint
-from cfnlint.config import ManualArgs
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
 from infrastructure.deploy import template_body
@@ -62,11 +60,6 @@ def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in RESOURCES:
         for statement in template.statements(name):
             yield name, statement
-
-
-def test_cfn_lint_finds_nothing() -> None:
-    matches = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1"]))
-    assert [str(match) for match in matches] == []
 
 
 def test_it_can_be_given_to_cloudformation_as_it_is() -> None:
@@ -151,12 +144,13 @@ def test_airflow_may_call_what_the_code_names() -> None:
     names = {"sagemaker": "sagemaker", "stepfunctions": "states", "sqs": "sqs"}
     names |= {"application-autoscaling": "application-autoscaling"}
     code = "\n".join(path.read_text() for path in (ROOT / "plugins" / "scones").rglob("*.py"))
+    words = set(re.findall(r"[.\"'](\w+)", code))
     session = botocore.session.get_session()
     named = {
         f"{prefix}:{operation}"
         for service, prefix in names.items()
         for operation in session.get_service_model(service).operation_names
-        if re.search(rf"[.\"']{xform_name(operation)}\b", code)
+        if xform_name(operation) in words
     }
     assert {"sagemaker:CreateTrainingJob", "states:StartExecution"} <= named
     allowed = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,7 @@ SHELL_WINGS = {"aws", "notifications"}
 OUTSIDE = ("airflow", "boto3", "botocore", "aiobotocore")
 
 
+@functools.cache
 def _imports(path: Path, root: Path) -> list[tuple[int, str]]:
     package = path.relative_to(root).parts[:-1]
     found = []
