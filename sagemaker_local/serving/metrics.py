@@ -1,11 +1,16 @@
-"""Endpoint metrics in CloudWatch's namespace AWS/SageMaker: gathered in memory, delivered in batches."""
+"""Endpoint metrics in CloudWatch's namespace AWS/SageMaker: gathered in memory, delivered in batches.
+
+CloudWatch counts by minutes, so each minute's invocations are delivered under a time of that minute, however late.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,17 +22,33 @@ _KEPT_BATCHES = 30
 _UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds"}
 
 
+@dataclass
+class _Minute:
+    """A variant's invocations of one minute: how often each metric had each value, and when the last one was."""
+
+    last: float = 0.0
+    values: dict[str, Counter[float]] = field(default_factory=lambda: defaultdict(Counter))
+
+
 class EndpointMetrics:
     """Counts invocations; `run` delivers them. A CloudWatch that does not answer is nobody's error: batches wait.
 
     Not thread-safe: used on one event loop.
+
+    Args:
+        put: gives data to CloudWatch.
+        period: seconds between deliveries.
+        now: the clock, in seconds since the epoch.
     """
 
-    def __init__(self, put: Callable[[list[dict[str, Any]]], None], period: float) -> None:
+    def __init__(
+        self, put: Callable[[list[dict[str, Any]]], None], period: float, now: Callable[[], float] = time.time
+    ) -> None:
         self._put = put
         self._period = period
+        self._now = now
         self.totals: Counter[tuple[str, str]] = Counter()  # invocations of each endpoint's variants since the start
-        self._values: dict[tuple[str, str], dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
+        self._minutes: dict[tuple[str, str, int], _Minute] = defaultdict(_Minute)
         self._batches: list[list[dict[str, Any]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -36,7 +57,9 @@ class EndpointMetrics:
     ) -> None:
         """Count one invocation. `model_status` is what the model server answered, 0 for no HTTP answer at all."""
         self.totals[endpoint, variant] += 1
-        values = self._values[endpoint, variant]
+        now = self._now()
+        minute = self._minutes[endpoint, variant, int(now // 60)]
+        minute.last, values = now, minute.values
         values["Invocations"][1.0] += 1
         values["Invocation4XXErrors"][float(400 <= model_status < 500)] += 1
         values["Invocation5XXErrors"][float(model_status >= 500 or model_status == 0)] += 1
@@ -57,8 +80,8 @@ class EndpointMetrics:
 
     async def deliver(self) -> bool:
         """Put everything gathered; False when CloudWatch did not take it all, which the next call tries again."""
-        self._batches.extend(_batches(self._values))
-        self._values.clear()
+        self._batches.extend(_batches(self._minutes))
+        self._minutes.clear()
         del self._batches[:-_KEPT_BATCHES]
         while self._batches:
             try:
@@ -80,12 +103,11 @@ def _microseconds(seconds: float) -> float:
     return float(f"{max(seconds, 0.0) * 1e6:.3g}")
 
 
-def _batches(gathered: dict[tuple[str, str], dict[str, Counter[float]]]) -> list[list[dict[str, Any]]]:
-    moment = datetime.now(UTC)
+def _batches(gathered: dict[tuple[str, str, int], _Minute]) -> list[list[dict[str, Any]]]:
     data = []
-    for (endpoint, variant), metrics in gathered.items():
+    for (endpoint, variant, _), minute in gathered.items():
         dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}]
-        for name, counts in metrics.items():
+        for name, counts in minute.values.items():
             pairs = sorted(counts.items())
             for start in range(0, len(pairs), _VALUES_PER_DATUM):
                 part = pairs[start : start + _VALUES_PER_DATUM]
@@ -93,7 +115,7 @@ def _batches(gathered: dict[tuple[str, str], dict[str, Counter[float]]]) -> list
                     {
                         "MetricName": name,
                         "Dimensions": dimensions,
-                        "Timestamp": moment,
+                        "Timestamp": datetime.fromtimestamp(minute.last, UTC),
                         "Values": [value for value, _ in part],
                         "Counts": [float(count) for _, count in part],
                         "Unit": _UNITS.get(name, "Count" if name == "Invocations" else "None"),

@@ -8,6 +8,7 @@ import resource
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -403,6 +404,18 @@ def test_metrics_are_batched_and_wait_for_a_cloudwatch_that_is_away():
         ]
 
     asyncio.run(run())
+
+
+def test_invocations_count_in_the_minute_they_were_in_however_late_they_are_delivered():
+    """A report that ended just after a minute counted the invocations before it once more, and missed their records."""
+    put: list[dict[str, Any]] = []
+    clock = iter([57.0, 59.9, 60.1])
+    metrics = EndpointMetrics(put.extend, period=60, now=lambda: next(clock))
+    for _ in range(3):
+        metrics.record("e", "v", 200, model_seconds=0.001, overhead_seconds=0.0005)
+    assert asyncio.run(metrics.deliver())
+    counted = [(d["Timestamp"].timestamp(), sum(d["Counts"])) for d in put if d["MetricName"] == "Invocations"]
+    assert counted == [(59.9, 2.0), (60.1, 1.0)]
 
 
 def test_a_cloudwatch_that_stays_silent_ends_the_deployment():
