@@ -1,11 +1,15 @@
 """uvicorn's HTTP protocol with a limit on how long, and how large in its head, an incomplete request may be.
 
 uvicorn waits for ever: a client that opens connections and sends nothing, or a byte now and then, would hold them all.
+What is no HTTP at all is answered as AWS answers it (MalformedHttpRequestException of the common errors), with a
+request id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -46,6 +50,16 @@ class TimedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._since, self._unread, self._headed = None, 0, False
+
+    def send_400_response(self, msg: str) -> None:
+        code = "MalformedHttpRequestException"
+        body = json.dumps({"__type": code, "message": msg}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\nconnection: close\r\n"
+            f"content-length: {len(body)}\r\nx-amzn-errortype: {code}\r\nx-amzn-requestid: {uuid.uuid4()}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _look(self) -> None:
         if self._since is not None and self.loop.time() - self._since > self.request_seconds:

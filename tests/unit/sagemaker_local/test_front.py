@@ -239,6 +239,10 @@ def test_slow_and_half_open_connections_are_ended_and_quick_ones_are_not():
                 assert await ended(port, head) == b""
                 assert await ended(port, head + b"\r\nab") == b""
                 assert await ended(port, head + b"x: " + b"y" * 400_000) == b""
+                refused, _, body = (await ended(port, b"no HTTP at all\r\n\r\n")).partition(b"\r\n\r\n")
+                assert refused.startswith(b"HTTP/1.1 400 ")
+                assert b"x-amzn-requestid: " in refused
+                assert json.loads(body)["__type"] == "MalformedHttpRequestException"
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 for _ in range(3):  # on one connection, idle for longer than a request may take
                     writer.write(head + b"\r\nabcde")
