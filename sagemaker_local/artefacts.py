@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from sagemaker_local import s3
 from sagemaker_local.context import Context
@@ -97,15 +97,17 @@ class _Allowance:
             raise DataError("The model artefact takes too long to read")
 
     def member_class(self) -> type[tarfile.TarInfo]:
-        """What `tarfile` reads headers into; there is no other place where one is seen before it is followed."""
+        """What `tarfile` reads headers into.
+
+        `_proc_member` is where a subclass may see each before it is followed, in every Python; from 3.13.5 on (and in
+        distributions' older ones) `frombuf` is no longer called.
+        """
         count = self.count_header
 
         class Counted(tarfile.TarInfo):
-            @classmethod
-            def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-                member = super().frombuf(buf, encoding, errors)
-                count(member)
-                return member
+            def _proc_member(self, tar: tarfile.TarFile) -> Self:
+                count(self)
+                return cast("Self", super()._proc_member(tar))  # type: ignore[misc]
 
         return Counted
 

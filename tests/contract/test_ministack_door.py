@@ -16,6 +16,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from embedded import services
+from embedded.container import LOCAL_PARAMETERS
 from embedded.environment import client
 from embedded.processes import end_leftovers, stop_all
 from embedded.settings import EmbeddedSettings, free_port
@@ -111,7 +112,7 @@ def test_a_function_has_the_secret_too(guarded: EmbeddedSettings) -> None:
         content.writestr("code.py", HANDLER)
     client(guarded, "lambda").create_function(
         FunctionName="writes",
-        Runtime="python3.11",
+        Runtime=LOCAL_PARAMETERS["FunctionRuntime"],
         Role=f"arn:aws:iam::{client(guarded, 'sts').get_caller_identity()['Account']}:role/unused",
         Handler="code.handler",
         Timeout=60,

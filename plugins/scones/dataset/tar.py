@@ -16,7 +16,7 @@ from scones.dataset.errors import BadInputError, CorruptArchiveError, UnsafeArch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any, Self
+    from typing import IO, Any
 
 FOLDER = "cifar-100-python"
 MEMBERS = ("train", "test", "meta")
@@ -49,15 +49,14 @@ class _BoundedReader:
 class _Header(tarfile.TarInfo):
     """A header whose extensions are small: tarfile's work on them grows with the square of their length."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        extends = header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if extends and header.size > _MAX_EXTENSION:
-            raise UnsafeArchiveError(f"The archive has an extended header of {header.size:,} bytes. {ADVICE}")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise UnsafeArchiveError(f"The archive member {header.name!r:.200} is sparse. {ADVICE}")
-        return header
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        # Not `frombuf`, which newer Pythons no longer call.
+        extends = self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if extends and self.size > _MAX_EXTENSION:
+            raise UnsafeArchiveError(f"The archive has an extended header of {self.size:,} bytes. {ADVICE}")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise UnsafeArchiveError(f"The archive member {self.name!r:.200} is sparse. {ADVICE}")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _check_member(member: tarfile.TarInfo) -> None:
