@@ -233,7 +233,7 @@ class TestBroken:
             with pytest.raises(BadInputError):
                 safe_pickle.loads(whole[:end])
 
-    @settings(deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=200))
     def test_noise_never_does_anything_else_than_raise(self, noise: bytes) -> None:
         try:
@@ -242,7 +242,7 @@ class TestBroken:
             return
         assert type(result) is dict
 
-    @settings(deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(st.integers(0, 400), st.integers(0, 255))
     def test_one_changed_byte_never_does_anything_else_than_raise_or_read(self, place: int, value: int) -> None:
         raw = bytearray(pickle_python2({**CONTENT, "data": PIXELS[:1]}))

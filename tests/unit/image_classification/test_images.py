@@ -109,7 +109,7 @@ def test_the_short_way_is_taken_by_plain_files_and_gives_what_the_long_way_gives
 
 
 @given(st.integers(0, 4000), st.binary(max_size=3))
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_damaged_file_is_seen_alike_on_the_short_way_or_refused(position: int, change: bytes) -> None:
     content = bytearray(encoded(drawn()))
     position %= len(content)

@@ -11,6 +11,8 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
 from infrastructure.deploy import template_body
@@ -60,6 +62,11 @@ def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in RESOURCES:
         for statement in template.statements(name):
             yield name, statement
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    matches = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1"]))
+    assert [str(match) for match in matches] == []
 
 
 def test_it_can_be_given_to_cloudformation_as_it_is() -> None:

@@ -171,7 +171,7 @@ def test_unknown_encoding_and_broken_base64_are_named() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_record_or_malformed_and_never_anything_else(line: bytes) -> None:
     message = ""
     try:
@@ -189,7 +189,7 @@ _json = st.recursive(
 
 
 @given(_json, st.sampled_from(["captureData", "eventMetadata", "endpointInput", "endpointOutput", "data", "encoding"]))
-@settings(deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_value_in_any_place_is_counted_and_never_fatal(value: Any, name: str) -> None:
     one = record(b"x")
     for holder in (one, one["captureData"], one["captureData"]["endpointOutput"]):
@@ -214,7 +214,7 @@ def test_quoted_lines_are_short_and_printable() -> None:
     st.integers(1, 50),
     st.integers(1, 64),
 )
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_blocks_hold_every_line_once_with_its_number(parts: list[bytes], chunk: int, block: int) -> None:
     content = b"\n".join(parts)
     chunks = [content[start : start + chunk] for start in range(0, len(content), chunk)]
@@ -248,7 +248,7 @@ def test_keys_and_prefixes() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5)), max_size=40))
-@settings(deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_each_file_is_read_once_whatever_the_order_of_arrival(arrivals: list[tuple[int, int]]) -> None:
     """Files arrive at whole seconds; after some of them a report reads. LastModified never goes back."""
     mark, listed, read, second = Watermark(), [], [], 0

@@ -248,7 +248,7 @@ def test_what_is_no_label_is_named(data: Any) -> None:
 
 
 @given(st.binary(max_size=200) | st.sampled_from([b"[" * 2000, b'{"groundTruthData":' * 2000]))
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_bytes_are_ground_truth_or_named(content: bytes) -> None:
     truth = GroundTruth()
     truth.read(content, CLASSES)

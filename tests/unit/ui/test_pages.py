@@ -86,7 +86,7 @@ _NAMES = list(json.loads(add_entry(None, "courier", entry()))["reports"][0])
 
 
 @given(st.sampled_from([*_NAMES, "reports"]), _json)
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_value_in_any_place_leaves_a_page(name: str, value: Any) -> None:
     document = json.loads(add_entry(add_entry(None, "courier", entry("a")), "courier", entry("b")))
     (document if name == "reports" else document["reports"][0])[name] = value
@@ -97,7 +97,7 @@ def test_any_value_in_any_place_leaves_a_page(name: str, value: Any) -> None:
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_bytes_are_a_list_and_a_place(content: bytes) -> None:
     assert parse_index(content) == []
     assert parse_place(content, [entry()]) == entry().place_before

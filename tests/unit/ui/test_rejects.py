@@ -138,7 +138,7 @@ def test_the_page_escapes_hides_no_picture_and_marks_test_images(bucket: ObjectS
     st.sampled_from([layout.rejected("b1"), layout.summary("b1"), layout.ACCEPTED_LABELS, layout.LABEL_HISTORY]),
     st.data(),
 )
-@settings(deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_damaged_document_costs_itself_and_never_the_page(key: str, data: st.DataObject) -> None:
     s3 = FakeS3()
     s3.objects[layout.rejected("b1")] = b"key,label,guess,confidence,inference_id\nphotos/1.png,,bicycle,0.5,id\n"
