@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Any
 
 from sagemaker_local import s3
 from sagemaker_local.context import Context
@@ -105,9 +105,9 @@ class _Allowance:
         count = self.count_header
 
         class Counted(tarfile.TarInfo):
-            def _proc_member(self, tar: tarfile.TarFile) -> Self:
+            def _proc_member(self, tar: tarfile.TarFile) -> Any:
                 count(self)
-                return cast("Self", super()._proc_member(tar))  # type: ignore[misc]
+                return super()._proc_member(tar)  # type: ignore[misc]
 
         return Counted
 
