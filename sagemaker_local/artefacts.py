@@ -20,6 +20,7 @@ MAX_RATIO = 200  # unpacked to packed, beyond the first MAX_FREE bytes; weights 
 MAX_FREE = 64 << 20
 MAX_DEPTH = 100  # folders in one another
 MAX_HEADER = 16 << 10  # bytes of an extended header: a path has 4 KiB at most
+MAX_CHAIN = 8  # extended headers for one member, which tarfile follows by calling itself
 MAX_SECONDS = 30.0  # of the processor, and one for every 10 MB packed
 _EXTENDED = (
     tarfile.XHDTYPE,
@@ -56,7 +57,7 @@ def unpack(archive: Path, target: Path) -> None:
             for member in tar:
                 allowance.count_bytes(member.size)
                 _unpack_member(tar, member, target.resolve())
-    # RuntimeError: a circle of symbolic links, or headers that follow one another without end.
+    # RuntimeError: a circle of symbolic links.
     except (tarfile.TarError, EOFError, OSError, ValueError, RuntimeError, zlib.error) as error:
         raise DataError(f"Cannot extract the model artefact: {type(error).__name__}: {error}") from error
 
@@ -78,6 +79,7 @@ class _Allowance:
     def __init__(self, packed: int) -> None:
         self._bytes = min(MAX_BYTES, MAX_FREE + MAX_RATIO * packed)
         self._members = MAX_MEMBERS
+        self._chain = 0
         self._until = time.thread_time() + MAX_SECONDS + packed / 1e7
 
     def count_bytes(self, size: int) -> None:
@@ -91,7 +93,10 @@ class _Allowance:
         self._members -= 1
         if self._members < 0:
             raise DataError(f"The model artefact has more than {MAX_MEMBERS} members")
-        if member.type in _EXTENDED and member.size > MAX_HEADER:
+        self._chain = self._chain + 1 if member.type in _EXTENDED else 0
+        if self._chain > MAX_CHAIN:
+            raise DataError(f"The model artefact has more than {MAX_CHAIN} extended headers for one member")
+        if self._chain and member.size > MAX_HEADER:
             raise DataError(f"The model artefact has a header of {member.size} bytes; {MAX_HEADER} are taken")
         if time.thread_time() > self._until:
             raise DataError("The model artefact takes too long to read")

@@ -72,7 +72,7 @@ BOMBS = {
     "600 MB of zeros in 600 kB": (zeros, "unpacks to more than it may"),
     "more members than files a model has": (many, "more than 50 members"),
     "a circle of links": (circle, "RuntimeError|OSError|FileExistsError"),
-    "2,000 chained long names": (chained_names, "more than 50 members|RecursionError"),
+    "2,000 chained long names": (chained_names, "more than 8 extended headers for one member"),
     "a header that takes quadratic time": (long_header, "a header of 40000 bytes"),
     "500 folders in one another": (deep, "nested too deeply"),
     "a size that is not there": (half, "unpacks to more than it may"),
@@ -87,11 +87,6 @@ def test_a_bomb_is_refused_by_name(what, tmp_path, monkeypatch):
         unpack(made(tmp_path / "model.tar.gz", fill), tmp_path / "out")
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert written <= 10
-
-
-def test_chained_long_names_are_refused_whatever_the_number_of_members(tmp_path):
-    with pytest.raises(DataError, match="RecursionError"):
-        unpack(made(tmp_path / "model.tar.gz", chained_names), tmp_path / "out")
 
 
 def test_an_archive_that_takes_too_long_is_let_go(tmp_path, monkeypatch):
