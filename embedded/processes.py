@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from embedded.environment import MARKER
+from sagemaker_local.ended import wait_ended
 
 POLL_SECONDS = 0.1
 # Loaded here: between fork and exec, with other threads about, a child must not wait for a lock of the loader.
@@ -185,11 +186,11 @@ def _end(processes: Sequence[psutil.Process], grace_s: float, terminate: bool) -
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=grace_s)
+    alive = wait_ended(processes, grace_s)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    wait_ended(alive, timeout_s=5)
 
 
 def _end_with_parent() -> None:

@@ -14,6 +14,7 @@ import psutil
 from sagemaker_local.box import Box, Network, python_folders
 from sagemaker_local.config import DATA_DIR_MARKER
 from sagemaker_local.container import Container
+from sagemaker_local.ended import wait_ended
 from sagemaker_local.engine import PORT, Engine
 from sagemaker_local.images import Command
 
@@ -115,15 +116,14 @@ class Processes:
         Called once at start, when the lock on the data directory proves that no other service owns them.
         """
         ended = []
-        own = os.getpid()
         for process in psutil.process_iter():
-            if process.pid == own:
+            if process.pid == os.getpid():
                 continue
             try:
                 if process.environ().get(DATA_DIR_MARKER) == self._marker:
                     process.kill()
-                    ended.append(process.pid)
+                    ended.append(process)
             except (psutil.Error, OSError):
                 continue
-        psutil.wait_procs([psutil.Process(pid) for pid in ended if psutil.pid_exists(pid)], timeout=5)
-        return ended
+        wait_ended(ended, timeout_s=5)
+        return [process.pid for process in ended]

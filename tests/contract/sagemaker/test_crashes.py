@@ -39,7 +39,7 @@ def test_a_job_killed_in_training_starts_again_and_completes(own, client_of, aws
     own.kill()
     orphans = containers(own.folder)
     own.start()
-    assert not set(orphans) & set(psutil.pids())
+    assert not set(orphans) & set(containers(own.folder))
     job = wait_training(sm, unique)
     assert job["TrainingJobStatus"] == "Completed", job
     statuses = [t["Status"] for t in job["SecondaryStatusTransitions"]]

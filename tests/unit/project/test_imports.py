@@ -23,8 +23,8 @@ FORBIDDEN = {
     "dags": ("lambdas", "sagemaker_local", "embedded", "infrastructure", "boto3", "botocore", "numpy", "PIL", "pandas"),
 }
 # What every service needs and which needs no other part: MiniStack stands behind the same guard, its functions in the
-# same box.
-SHARED = ("sagemaker_local.guard", "sagemaker_local.box")
+# same box, and every process is ended in the same way.
+SHARED = ("sagemaker_local.guard", "sagemaker_local.box", "sagemaker_local.ended")
 
 
 # The wings from the ground up: each may import those before it, never one after it.
