@@ -149,8 +149,12 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "LOGGING__BASE_LOG_FOLDER": home / "logs",
         # There is no log server to ask for the log of a running task (see services.py), which is no news each time.
         "LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",
-        # Half of what an idle platform uses is this look for work; a trigger waits half as long for it, on average.
-        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.6,
+        # A look for work is dear, so it waits until the database changes (see airflow_scheduler.py); what falls due by
+        # the clock alone, a schedule or a retry, waits for this at the most.
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 5,
+        # Signs of life are such changes too: three within the 30 s after which a process counts as dead.
+        "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": 10,
+        "TRIGGERER__JOB_HEARTBEAT_SEC": 10,
         "SCHEDULER__ENABLE_HEALTH_CHECK": False,
         # Tasks outlast an API server that is away for five minutes: their calls are tried again for longer than that
         # (75 times, with 1 to 10 s between: 390 s and 22 s of spread), and no heartbeat is missed before.

@@ -17,10 +17,10 @@ AIRFLOW = Path(sys.executable).with_name("airflow")
 # The log servers of 3.3.2 listen on every interface, and no setting changes that. Here all logs are in one folder, and
 # the API server reads them there.
 AIRFLOW_COMPONENTS = {
-    "api-server": (),
-    "scheduler": ("--skip-serve-logs",),
-    "dag-processor": (),
-    "triggerer": ("--skip-serve-logs",),
+    "api-server": [str(AIRFLOW), "api-server"],
+    "scheduler": [sys.executable, "-P", str(PROJECT_ROOT / "embedded" / "airflow_scheduler.py"), "--skip-serve-logs"],
+    "dag-processor": [str(AIRFLOW), "dag-processor"],
+    "triggerer": [str(AIRFLOW), "triggerer", "--skip-serve-logs"],
 }
 
 
@@ -137,13 +137,13 @@ def airflow(settings: EmbeddedSettings) -> list[Service]:
     return [
         Service(
             name=f"airflow-{component}",
-            command=[str(AIRFLOW), component, *options],
+            command=command,
             environment=environment.airflow_environment(settings),
             log=settings.logs_dir / f"airflow-{component}.log",
             ready=api_server_is_ready if component == "api-server" else (lambda: True),
             cwd=settings.airflow_home,
         )
-        for component, options in AIRFLOW_COMPONENTS.items()
+        for component, command in AIRFLOW_COMPONENTS.items()
     ]
 
 
