@@ -8,6 +8,7 @@ sleeps until another process has written to the SQLite database, and for that ti
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -25,17 +26,26 @@ class DatabaseWatch:
     def __init__(self, database: Path) -> None:
         self._files = [database, database.with_name(f"{database.name}-wal")]
         self._seen = self._written()
+        self._due = math.inf  # by time.monotonic()
 
     def _written(self) -> list[tuple[int, int] | None]:
         """Size in bytes and time of the last change in ns of each file."""
         return [(found.st_size, found.st_mtime_ns) if (found := _stat(file)) else None for file in self._files]
 
     def sleep(self, longest_s: float) -> None:
-        """Return after BETWEEN_LOOKS_S if something was written since the last return, else as soon as it is."""
-        until = time.monotonic() + longest_s
-        time.sleep(min(longest_s, BETWEEN_LOOKS_S))
+        """Return as soon as something was written, but after BETWEEN_LOOKS_S at the soonest.
+
+        What was written may be due "now", and SQLite's CURRENT_TIMESTAMP knows whole seconds only: with the next full
+        second one more look is due.
+        """
+        until = min(time.monotonic() + longest_s, self._due)
+        time.sleep(max(0.0, min(BETWEEN_LOOKS_S, until - time.monotonic())))
         while (written := self._written()) == self._seen and time.monotonic() < until:
             time.sleep(POLL_S)
+        if written != self._seen:
+            self._due = time.monotonic() + 1 - time.time() % 1
+        elif time.monotonic() >= self._due:
+            self._due = math.inf
         self._seen = written
 
 
@@ -48,7 +58,7 @@ def _stat(file: Path) -> os.stat_result | None:
 
 def main() -> None:
     """Run `airflow scheduler` with this process's arguments, until SIGTERM or SIGINT."""
-    from airflow.__main__ import main as airflow
+    from airflow.__main__ import main as run_airflow
     from airflow.configuration import conf
     from airflow.jobs import scheduler_job_runner
     from sqlalchemy import make_url
@@ -57,7 +67,7 @@ def main() -> None:
     # All it does with the module is to sleep between its looks.
     scheduler_job_runner.time = SimpleNamespace(sleep=DatabaseWatch(Path(str(database))).sleep)
     sys.argv[:1] = ["airflow", "scheduler"]
-    airflow()
+    run_airflow()
 
 
 if __name__ == "__main__":

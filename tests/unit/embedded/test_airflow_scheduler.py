@@ -19,6 +19,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def time(self) -> float:
+        return 1_800_000_000.25 + self.now
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         while self.at and self.at[0][0] <= self.now:
@@ -73,10 +76,15 @@ def test_a_write_during_a_look_is_seen_after_it(clock: Clock, database: Path) ->
     assert clock.now - before == pytest.approx(BETWEEN_LOOKS_S)
 
 
-def test_what_was_seen_wakes_it_once(clock: Clock, database: Path) -> None:
+def test_after_a_write_one_more_look_is_due_with_the_next_full_second(clock: Clock, database: Path) -> None:
+    """A run that is due at 12:00:00.9 is found from 12:00:01 on: SQLite's "now" has whole seconds."""
     watch = DatabaseWatch(database)
     write(database)
     watch.sleep(60)
+    assert clock.now == pytest.approx(BETWEEN_LOOKS_S)
+    watch.sleep(60)
+    assert clock.time() % 1 == pytest.approx(0, abs=0.11)
+    assert clock.now < 1
     before = clock.now
     watch.sleep(60)
     assert clock.now - before >= 60
