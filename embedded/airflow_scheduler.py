@@ -4,6 +4,8 @@
 
 By itself an idle scheduler looks every `scheduler_idle_sleep_time`: seldom is cheap, and makes a trigger wait. Here it
 sleeps until another process has written to the SQLite database, and for that time at the most.
+
+LocalExecutor forks each task from it, so what nearly all of them import is imported here, once.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ def _stat(file: Path) -> os.stat_result | None:
 
 def main() -> None:
     """Run `airflow scheduler` with this process's arguments, until SIGTERM or SIGINT."""
+    import airflow.providers.amazon.aws.hooks.base_aws  # noqa: F401 - for the tasks
     from airflow.__main__ import main as run_airflow
     from airflow.configuration import conf
     from airflow.jobs import scheduler_job_runner
