@@ -16,7 +16,7 @@ DEPLOY := .venv-deploy
 DOCS := .venv-docs
 NOTEBOOK := .venv-notebook
 CODE := dags plugins lambdas cli embedded infrastructure sagemaker_local benchmarks tests docker
-# The longest first, so that both processes end together.
+# The longest first, so that all processes end together.
 SUITES := tests/integration tests/browser tests/contract tests/dags tests/unit
 # The platform reads .env itself; `make` only passes the environment on.
 export PYTHONUTF8 := 1
@@ -53,8 +53,8 @@ notebook: $(NOTEBOOK)/.ready ## Open the notebook of the whole exercise, on the 
 	@$(NOTEBOOK)/bin/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/scones.ipynb $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in two processes (slow ones: `make test-slow`)
-	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 12 -m "not slow and not compose" $(or $(ARGS),$(SUITES))
+test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in three processes (slow ones: `make test-slow`)
+	@$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --durations 12 -m "not slow and not compose" $(or $(ARGS),$(SUITES))
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev $(DEPLOY)/.ready $(NOTEBOOK)/.ready ## Run the tests that take minutes: kill tests, drills, large batches
