@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,9 +49,11 @@ class OneCommandRun:
         Raises:
             RunFailedError: one of the DAG runs failed.
         """
+        since = datetime.now(UTC).isoformat(timespec="seconds")
         train = self._dag_run("train_and_deploy", {})
         batch = self._dag_run("batch_inference", {})
-        monitor = self._dag_run("monitor_endpoint", {})
+        # On this window, not on what is new: with the full hour the scheduled run may have reported on that already.
+        monitor = self._dag_run("monitor_endpoint", {"since": since})
         addresses = {
             "airflow": self.settings.airflow_url,
             "report_html": self._fetch(monitor.get("write_report", {}).get("html_uri"), "report.html"),
