@@ -159,6 +159,7 @@ class LivePlatform:
         words = {
             "sagemaker_local": ["-m", "sagemaker_local"],
             "ministack": ["-m", "embedded.ministack_launcher"],
+            "scheduler": ["airflow_scheduler.py"],
         }.get(component, ["airflow", component])
         # Each service leads a session of its own: its children and their children are not meant.
         return [
