@@ -89,6 +89,11 @@ def test_a_bomb_is_refused_by_name(what, tmp_path, monkeypatch):
     assert written <= 10
 
 
+def test_chained_long_names_are_refused_whatever_the_number_of_members(tmp_path):
+    with pytest.raises(DataError, match="more than 8 extended headers for one member"):
+        unpack(made(tmp_path / "model.tar.gz", chained_names), tmp_path / "out")
+
+
 def test_an_archive_that_takes_too_long_is_let_go(tmp_path, monkeypatch):
     monkeypatch.setattr(artefacts, "MAX_SECONDS", -1.0)
     with pytest.raises(DataError, match="takes too long"):
