@@ -1,4 +1,6 @@
+import ast
 import sqlite3
+import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +106,16 @@ def test_a_write_of_another_thread_ends_a_real_sleep(database: Path) -> None:
     write(database)
     asleep.join(60)
     assert not asleep.is_alive()
+
+
+def test_airflow_only_sleeps_by_the_module_that_is_replaced() -> None:
+    """Did Airflow sleep in another way, the watch would be passed by, and a trigger wait for the whole idle sleep."""
+    source = Path(sysconfig.get_path("purelib"), "airflow", "jobs", "scheduler_job_runner.py").read_text()
+    nodes = list(ast.walk(ast.parse(source)))
+    used = [
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time"
+    ]
+    assert used == ["sleep"]
+    assert [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names].count("time") == 1
