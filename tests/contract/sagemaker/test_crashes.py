@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from embedded.settings import free_port
+from sagemaker_local.ended import wait_ended
 from tests.support.local_service import LocalService, read_model, wait_training, wait_until
 from tests.support.switch import Switch
 
@@ -37,9 +38,9 @@ def test_a_job_killed_in_training_starts_again_and_completes(own, client_of, aws
     sm.create_training_job(**job_request(epochs=4, seconds=0.4))
     wait_until(lambda: containers(own.folder), "the container runs", 20)
     own.kill()
-    orphans = containers(own.folder)
+    orphans = [psutil.Process(pid) for pid in containers(own.folder)]
     own.start()
-    assert not set(orphans) & set(containers(own.folder))
+    assert wait_ended(orphans, timeout_s=0) == []
     job = wait_training(sm, unique)
     assert job["TrainingJobStatus"] == "Completed", job
     statuses = [t["Status"] for t in job["SecondaryStatusTransitions"]]

@@ -14,6 +14,7 @@ import pytest
 from embedded.environment import MARKER, base_environment
 from embedded.processes import Service, ServiceError, end_leftovers, marked_processes, stop_all
 from embedded.settings import EmbeddedSettings
+from sagemaker_local.ended import wait_ended
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -63,7 +64,7 @@ def test_stopping_ends_the_children_too_even_those_that_ignore_the_signal(tmp_pa
     child = psutil.Process(int(ready.read_text()))
     stop_all([service], grace_s=0.5)
     assert not service.running
-    _wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert wait_ended([child], timeout_s=20) == []
 
 
 def test_leftovers_are_found_by_their_mark_and_nothing_else_is_touched(tmp_path: Path):
@@ -110,4 +111,4 @@ def test_services_end_when_their_supervisor_is_killed(tmp_path: Path):
     child = psutil.Process(int(supervisor.stdout.readline()))
     supervisor.kill()
     supervisor.wait()
-    _wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert wait_ended([child], timeout_s=20) == []

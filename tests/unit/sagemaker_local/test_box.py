@@ -18,6 +18,7 @@ import pytest
 from sagemaker_local import box as boxes
 from sagemaker_local.box import Box, open_box, python_folders
 from sagemaker_local.container import Container
+from sagemaker_local.ended import wait_ended
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.images import Images
 from sagemaker_local.processes import Processes
@@ -179,8 +180,7 @@ def test_signals_reach_it_and_nothing_is_left(
     container.signal(number)
     assert container.wait(20) == ended
     assert log.read_text() == "up\n" + said
-    psutil.wait_procs(keepers, timeout=20)
-    assert not [one for one in keepers if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert wait_ended(keepers, timeout_s=20) == []
 
 
 def test_a_container_has_opt_ml_and_a_tmp_of_its_own(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
