@@ -73,6 +73,7 @@ def platform_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "AWS_ENDPOINT_URL": settings.aws_url,
         "AWS_ENDPOINT_URL_SAGEMAKER": settings.sagemaker_url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": settings.sagemaker_url,
+        "AWS_ENDPOINT_URL_SAGEMAKER_METRICS": settings.sagemaker_url,
         "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": settings.sagemaker_url,
         "PYTHONPATH": str(PROJECT_ROOT),
     }

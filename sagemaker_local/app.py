@@ -53,6 +53,7 @@ from sagemaker_local.protocol import operation_of, parse_request, serialise_answ
 
 log = logging.getLogger(__name__)
 
+_BY_PATH = {"/BatchPutMetrics": "SageMakerMetrics.BatchPutMetrics"}  # what clients call by its path, without a target
 MAX_BODY = 4 << 20  # bytes; the largest request that SageMaker's own limits allow is a few hundred KiB
 
 
@@ -124,7 +125,7 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
     table = operations(parts)
 
     async def control_plane(request: Request) -> Response:
-        target = request.headers.get("x-amz-target", "")
+        target = _BY_PATH.get(request.url.path) or request.headers.get("x-amz-target", "")
         try:
             _check_region(ctx.config.region, request.headers.get("authorization", ""))
             result = await answer(ctx, table, target, await _body(request))
@@ -145,6 +146,7 @@ def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlet
         ctx.close()
 
     routes: list[BaseRoute] = [Route("/health", _health), Route("/", control_plane, methods=["POST"])]
+    routes += [Route(path, control_plane, methods=["PUT"]) for path in _BY_PATH]
     for module in parts:
         if hasattr(module, "routes"):
             routes.extend(module.routes(ctx))

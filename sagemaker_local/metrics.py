@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -35,27 +35,25 @@ def compile_definitions(definitions: list[dict[str, str]]) -> list[tuple[str, re
     return compiled
 
 
-@dataclass
-class _Seen:
-    """What is kept of one metric's values."""
+def summary_with(before: Mapping[str, Any] | None, value: float, at: float) -> dict[str, Any]:
+    """What a trial component says of a metric, with one more value of `at` seconds since the epoch.
 
-    last: float = 0.0
-    at: float = 0.0
-    count: int = 0
-    least: float = math.inf
-    most: float = -math.inf
-    mean: float = 0.0
-    squares: float = 0.0  # of the distances from the mean, summed (Welford)
-    curve: list[float] = field(default_factory=list)  # the first _CURVE values
-
-    def add(self, value: float, at: float) -> None:
-        self.last, self.at, self.count = value, at, self.count + 1
-        if len(self.curve) < _CURVE:
-            self.curve.append(value)
-        self.least, self.most = min(self.least, value), max(self.most, value)
-        distance = value - self.mean
-        self.mean += distance / self.count
-        self.squares += distance * (value - self.mean)
+    Its last value, extremes, mean and spread (by Welford's way, so that no value need be kept).
+    """
+    if before is None:
+        return {"TimeStamp": at, "Max": value, "Min": value, "Last": value, "Count": 1, "Avg": value, "StdDev": 0.0}
+    count, distance = before["Count"] + 1, value - before["Avg"]
+    mean = before["Avg"] + distance / count
+    squares = before["StdDev"] ** 2 * before["Count"] + distance * (value - mean)
+    return {
+        "TimeStamp": at,
+        "Max": max(before["Max"], value),
+        "Min": min(before["Min"], value),
+        "Last": value,
+        "Count": count,
+        "Avg": mean,
+        "StdDev": math.sqrt(squares / count),
+    }
 
 
 class MetricReader:
@@ -63,7 +61,8 @@ class MetricReader:
 
     def __init__(self, definitions: list[dict[str, str]]) -> None:
         self._definitions = compile_definitions(definitions)
-        self._seen: dict[str, _Seen] = defaultdict(_Seen)
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._curves: dict[str, list[float]] = defaultdict(list)  # the first _CURVE values
         self._unpublished: list[dict[str, Any]] = []
         self._guard = threading.Lock()
 
@@ -80,36 +79,26 @@ class MetricReader:
             if not math.isfinite(value):
                 continue
             with self._guard:
-                self._seen[name].add(value, seconds)
+                self._seen[name] = summary_with(self._seen.get(name), value, seconds)
+                if len(self._curves[name]) < _CURVE:
+                    self._curves[name].append(value)
                 self._unpublished.append({"MetricName": name, "Value": value, "Timestamp": seconds})
 
     def final(self) -> list[dict[str, Any]]:
         """FinalMetricDataList: the last value of each metric, at most 40."""
         with self._guard:
-            rows = sorted((name, seen.last, seen.at) for name, seen in self._seen.items())
+            rows = sorted((name, seen["Last"], seen["TimeStamp"]) for name, seen in self._seen.items())
         return [{"MetricName": name, "Value": value, "Timestamp": at} for name, value, at in rows][:40]
 
     def summaries(self) -> list[dict[str, Any]]:
-        """What a trial component says of each metric: its last value, extremes, mean and spread."""
+        """What a trial component says of each metric."""
         with self._guard:
-            return [
-                {
-                    "MetricName": name,
-                    "TimeStamp": seen.at,
-                    "Max": seen.most,
-                    "Min": seen.least,
-                    "Last": seen.last,
-                    "Count": seen.count,
-                    "Avg": seen.mean,
-                    "StdDev": math.sqrt(seen.squares / seen.count),
-                }
-                for name, seen in sorted(self._seen.items())
-            ]
+            return [{"MetricName": name, **seen} for name, seen in sorted(self._seen.items())]
 
     def curves(self) -> dict[str, list[float]]:
         """The values of each metric as they came, the first few hundred."""
         with self._guard:
-            return {name: list(seen.curve) for name, seen in self._seen.items()}
+            return {name: list(curve) for name, curve in self._curves.items()}
 
     def publish(self, ctx: Context, job_name: str) -> None:
         """Send what was read to CloudWatch, as SageMaker does. An outage costs the points, never the job."""

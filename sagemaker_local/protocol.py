@@ -22,7 +22,11 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 from sagemaker_local.errors import SerializationException, UnknownOperationException, ValidationException
 
 # Prefixes of X-Amz-Target, and the services that botocore knows by another name.
-SERVICES = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "application-autoscaling"}
+SERVICES = {
+    "SageMaker": "sagemaker",
+    "AnyScaleFrontendService": "application-autoscaling",
+    "SageMakerMetrics": "sagemaker-metrics",
+}
 _WHOLE = {"integer": 1 << 31, "long": 1 << 63}
 # Required by the model, and not answered by AWS: a version of a group has no name of its own.
 _LEFT_OUT = {"DescribeModelPackageOutput": ["ModelPackageName"]}

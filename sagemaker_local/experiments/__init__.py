@@ -1,5 +1,7 @@
 """Experiments, trials and trial components: records of what was run, filled by jobs with an ExperimentConfig."""
 
-from sagemaker_local.experiments.operations import OPERATIONS
+from sagemaker_local.experiments import operations, run_metrics
+
+OPERATIONS = {**operations.OPERATIONS, **run_metrics.OPERATIONS}
 
 __all__ = ["OPERATIONS"]

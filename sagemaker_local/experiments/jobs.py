@@ -35,7 +35,12 @@ def follow(ctx: Context, word: str, job: Resource) -> None:
     name = f"{job.name}-aws-{word.lower()}-job"
     metrics = [{**summary, "SourceArn": job.arn} for summary in job.internal.get("metrics", ())]
     known = {**_common(word, job), **_artefacts(job.body), "Parameters": _parameters(job.body), "Metrics": metrics}
-    if ctx.store.update(COMPONENT.kind, name, lambda row: row.body.update(known)) is not None:
+
+    def change(row: Resource) -> None:
+        logged = [one for one in row.body.get("Metrics") or () if one["SourceArn"] != job.arn]
+        row.body |= {**known, "Metrics": [*metrics, *logged]}
+
+    if ctx.store.update(COMPONENT.kind, name, change) is not None:
         return
     body = {"TrialComponentName": name, "DisplayName": config.get("TrialComponentDisplayName", name), **known}
     trial = config.get("TrialName") or _default_trial(ctx, config.get("ExperimentName"))

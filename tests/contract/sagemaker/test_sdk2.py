@@ -53,6 +53,7 @@ def flow(sdk2_python: str, service: Any, ministack: str, tmp_path: Path) -> Call
         "AWS_ENDPOINT_URL": ministack,
         "AWS_ENDPOINT_URL_SAGEMAKER": service.url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": service.url,
+        "AWS_ENDPOINT_URL_SAGEMAKER_METRICS": service.url,
     }
 
     def run(script: str, *arguments: str) -> tuple[dict[str, Any], str]:
@@ -110,3 +111,15 @@ def test_a_tuner_finds_the_best_and_deploys_it(
     assert (report["status"], report["answer"]) == ("Completed", "HELLO")
     assert report["best"] == report["attached"]
     assert len(report["objectives"]) == 2
+
+
+@pytest.mark.slow
+def test_a_run_logs_parameters_and_metrics(
+    flow: Callable[..., tuple[dict[str, Any], str]], bucket: str, unique: str
+) -> None:
+    report, _ = flow("run2_flow.py", unique, bucket)
+    assert (report["runs"], report["status"]) == (["first"], "Completed")
+    assert report["parameters"] == {"epochs": {"NumberValue": 3.0}, "optimizer": {"StringValue": "sgd"}}
+    loss = {"Count": 4, "Min": 0.1, "Max": 0.9, "Avg": pytest.approx(0.45), "Last": 0.3}
+    assert report["metrics"]["loss"] == loss
+    assert report["metrics"]["accuracy"]["Last"] == 0.75

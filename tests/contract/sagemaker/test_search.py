@@ -6,9 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.support.local_service import refusal, wait_training
+from tests.support.local_service import LocalService, refusal, wait_training
 
 IMAGE = "registry.example/toy:1"
 
@@ -129,3 +131,27 @@ def test_what_it_cannot_answer_is_refused(sm: Any, request_: dict[str, Any], wor
     code, message = refusal(search, **request_)
     assert code == "ValidationException"
     assert words in message
+
+
+def test_metrics_logged_to_a_component_by_their_own_client_are_found(
+    service: LocalService, sm: Any, unique: str
+) -> None:
+    sm.create_trial_component(TrialComponentName=unique)
+    metrics = boto3.client("sagemaker-metrics", endpoint_url=service.url, region_name="us-east-1")
+    now = datetime.now(UTC)
+    data = [{"MetricName": "loss", "Value": value, "Timestamp": now, "Step": 1} for value in (3.0, 1.0)]
+    assert "Errors" not in metrics.batch_put_metrics(TrialComponentName=unique, MetricData=data)
+    [kept] = sm.describe_trial_component(TrialComponentName=unique)["Metrics"]
+    assert (kept["MetricName"], kept["Count"], kept["Avg"], kept["Last"]) == ("loss", 2, 2.0, 1.0)
+    named = {"Filters": [{"Name": "TrialComponentName", "Operator": "Equals", "Value": unique}]}
+    [row] = sm.search(Resource="ExperimentTrialComponent", SearchExpression=named)["Results"]
+    assert row["TrialComponent"]["Metrics"] == [kept]
+
+    refused = metrics.batch_put_metrics(TrialComponentName=f"{unique}-x", MetricData=data[:1])
+    assert refused["Errors"] == [{"Code": "VALIDATION_ERROR", "MetricIndex": 0}]
+    with pytest.raises(ClientError) as error:
+        metrics.batch_put_metrics(TrialComponentName="Not-A-Name", MetricData=data)
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+    elsewhere = boto3.client("sagemaker-metrics", endpoint_url=service.url, region_name="eu-west-1")
+    with pytest.raises(ClientError, match="region us-east-1"):
+        elsewhere.batch_put_metrics(TrialComponentName=unique, MetricData=data)

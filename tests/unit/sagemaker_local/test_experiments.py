@@ -159,6 +159,39 @@ def test_a_job_fills_its_component_and_search_finds_it(world):
     assert len(trial["Trial"]["TrialComponentSummaries"]) == 2
 
 
+def put(ctx: Context, component: str, *points: tuple[str, float, float]) -> dict[str, Any]:
+    """BatchPutMetrics of (name, value, seconds)."""
+    data = [{"MetricName": name, "Value": value, "Timestamp": at} for name, value, at in points]
+    return TABLE["BatchPutMetrics"](ctx, {"TrialComponentName": component, "MetricData": data})  # type: ignore[return-value]
+
+
+def test_logged_metrics_are_summed_up_the_newest_by_its_time(world):
+    assert put(world, "1", ("loss", 4.0, 10.0), ("loss", 1.0, 30.0), ("accuracy", 0.5, 30.0)) == {}
+    assert put(world, "1", ("loss", 2.5, 20.0)) == {}
+    found = call(world, "DescribeTrialComponent", TrialComponentName="1")
+    loss, accuracy = found["Metrics"]
+    assert {one["SourceArn"] for one in (loss, accuracy)} == {found["TrialComponentArn"]}
+    told = ("Count", "Min", "Max", "Avg", "Last", "TimeStamp")
+    assert [loss[name] for name in told] == [3, 1.0, 4.0, 2.5, 1.0, 30.0]
+    assert loss["StdDev"] == pytest.approx(statistics.pstdev([4, 1, 2.5]))
+    assert (accuracy["Count"], accuracy["Last"]) == (1, 0.5)
+
+
+def test_what_is_logged_beside_a_jobs_metrics_stays_when_the_job_goes_on(world):
+    jobs.follow(world, "Training", job(world, {}))
+    put(world, "j-aws-training-job", ("mine", 1.0, 1.0))
+    reader = MetricReader([{"Name": "loss", "Regex": "loss=([0-9.]+)"}])
+    reader.observe("loss=3", 1_700_000_000.0)
+    jobs.follow(world, "Training", job(world, {}, "Completed", metrics=reader.summaries()))
+    found = call(world, "DescribeTrialComponent", TrialComponentName="j-aws-training-job")
+    assert sorted(one["MetricName"] for one in found["Metrics"]) == ["loss", "mine"]
+
+
+def test_metrics_of_no_component_are_refused_each(world):
+    errors = [{"Code": "VALIDATION_ERROR", "MetricIndex": index} for index in (0, 1)]
+    assert put(world, "nothing", ("a", 1.0, 1.0), ("b", 1.0, 1.0)) == {"Errors": errors}
+
+
 def test_a_job_that_names_its_experiment_only_is_in_the_default_trial(world):
     jobs.follow(world, "Training", job(world, {"ExperimentName": "e", "TrialComponentDisplayName": "mine"}))
     assert names(call(world, "ListTrialComponents", TrialName="Default-Run-Group-e")) == ["mine"]
