@@ -1,9 +1,9 @@
-"""Starts Airflow's scheduler so that it looks for work when its database has changed, not by the clock alone.
+"""Starts Airflow's scheduler so that it looks for work when there is some, not by the clock alone.
 
     python -P embedded/airflow_scheduler.py --skip-serve-logs
 
 By itself an idle scheduler looks every `scheduler_idle_sleep_time`: seldom is cheap, and makes a trigger wait. Here it
-sleeps until another process has written to the SQLite database, and for that time at the most.
+sleeps until another process has written to the SQLite database and a run is active, and for that time at the most.
 
 LocalExecutor forks each task from it, so what nearly all of them import is imported here, once.
 """
@@ -12,20 +12,29 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 # While there is work, the database changes all the time.
 BETWEEN_LOOKS_S = 0.5
 POLL_S = 0.1
+# What can't wait for the clock; all but a sign of life ends here. Each answer is in an index.
+WORK = """
+    SELECT EXISTS (SELECT 1 FROM dag_run WHERE state = 'running')
+        OR EXISTS (SELECT 1 FROM dag_run WHERE state = 'queued')
+        OR EXISTS (SELECT 1 FROM asset_dag_run_queue)
+"""
 
 
 class DatabaseWatch:
-    """Sleeps as long as nobody writes to a SQLite database."""
+    """Sleeps as long as a SQLite database of Airflow's doesn't change, or holds no work."""
 
     def __init__(self, database: Path) -> None:
+        self._database = database
         self._files = [database, database.with_name(f"{database.name}-wal")]
         self._seen = self._written()
         self._due = math.inf  # by time.monotonic()
@@ -34,21 +43,33 @@ class DatabaseWatch:
         """Size in bytes and time of the last change in ns of each file."""
         return [(found.st_size, found.st_mtime_ns) if (found := _stat(file)) else None for file in self._files]
 
+    def _work(self) -> bool:
+        """Whether there is work; what can't be read is left to the scheduler."""
+        try:
+            with closing(sqlite3.connect(f"{self._database.as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+                return bool(connection.execute(WORK).fetchone()[0])
+        except sqlite3.Error:
+            return True
+
     def sleep(self, longest_s: float) -> None:
-        """Return as soon as something was written, but after BETWEEN_LOOKS_S at the soonest.
+        """Return as soon as something was written and there is work, but after BETWEEN_LOOKS_S at the soonest.
 
         What was written may be due "now", and SQLite's CURRENT_TIMESTAMP knows whole seconds only: with the next full
         second one more look is due.
         """
         until = min(time.monotonic() + longest_s, self._due)
         time.sleep(max(0.0, min(BETWEEN_LOOKS_S, until - time.monotonic())))
-        while (written := self._written()) == self._seen and time.monotonic() < until:
+        changed = False
+        while time.monotonic() < until:
+            # One that is at it may be seen before its last byte: what changed is asked at the next poll too.
+            before, self._seen = self._seen, self._written()
+            asked, changed = changed, self._seen != before
+            if (asked or changed) and self._work():
+                self._due = time.monotonic() + 1 - time.time() % 1
+                return
             time.sleep(POLL_S)
-        if written != self._seen:
-            self._due = time.monotonic() + 1 - time.time() % 1
-        elif time.monotonic() >= self._due:
+        if time.monotonic() >= self._due:
             self._due = math.inf
-        self._seen = written
 
 
 def _stat(file: Path) -> os.stat_result | None:

@@ -3,12 +3,16 @@ import sqlite3
 import sysconfig
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from airflow.utils.state import State
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from embedded import airflow_scheduler
-from embedded.airflow_scheduler import BETWEEN_LOOKS_S, DatabaseWatch
+from embedded.airflow_scheduler import BETWEEN_LOOKS_S, WORK, DatabaseWatch
 
 
 class Clock:
@@ -37,9 +41,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def write(database: Path) -> None:
+def write(database: Path, statement: str = "INSERT INTO dag_run VALUES ('queued')") -> None:
     with sqlite3.connect(database) as connection:
-        connection.execute("INSERT INTO dag_run VALUES ('triggered')")
+        connection.execute(statement)
 
 
 @pytest.fixture(params=["WAL", "DELETE"])
@@ -49,6 +53,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA journal_mode={request.param}")
     connection.execute("CREATE TABLE dag_run (state TEXT)")
+    connection.execute("CREATE TABLE asset_dag_run_queue (target_dag_id TEXT)")
+    connection.execute("CREATE TABLE job (latest_heartbeat TEXT)")
+    connection.execute("INSERT INTO dag_run VALUES ('success')")
     connection.commit()
     yield path
     connection.close()
@@ -59,6 +66,63 @@ def test_it_sleeps_until_somebody_writes(clock: Clock, database: Path) -> None:
     clock.at = [(3.0, lambda: write(database))]
     watch.sleep(60)
     assert 3.0 <= clock.now < 3.2
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "INSERT INTO dag_run VALUES ('queued')",
+        "UPDATE dag_run SET state = 'running'",
+        "INSERT INTO asset_dag_run_queue VALUES ('train_and_deploy')",
+    ],
+)
+def test_signs_of_life_are_no_work(clock: Clock, database: Path, work: str) -> None:
+    alive = "INSERT INTO job VALUES ('now')"
+    watch = DatabaseWatch(database)
+    clock.at = [(at, lambda: write(database, alive)) for at in (2.0, 3.0, 4.0)]
+    clock.at += [(10.0, lambda: write(database, work)), (20.0, lambda: write(database, alive))]
+    watch.sleep(60)
+    assert 10.0 <= clock.now < 10.2
+    watch.sleep(60)  # with the next full second
+    assert clock.now < 11
+    watch.sleep(60)
+    assert 20.0 <= clock.now < 20.2, "there is still work, and something was written"
+
+
+def test_a_write_that_is_seen_before_it_is_done_is_not_missed(
+    clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files' times are coarser than a write: its first and its last byte may bear the same."""
+    watch = DatabaseWatch(database)
+    times = iter([0, 0, 1, *[1] * 1000])
+    monkeypatch.setattr(watch, "_written", lambda: next(times))
+    clock.at = [(BETWEEN_LOOKS_S + 0.25, lambda: write(database))]
+    watch.sleep(60)
+    assert clock.now < 1
+
+
+def test_what_cannot_be_read_is_left_to_the_scheduler(clock: Clock, database: Path) -> None:
+    watch = DatabaseWatch(database)
+    clock.at = [(3.0, lambda: write(database, "DROP TABLE asset_dag_run_queue"))]
+    watch.sleep(60)
+    assert 3.0 <= clock.now < 3.2
+
+
+def test_the_question_for_work_is_answered_by_airflows_own_tables_out_of_an_index() -> None:
+    from airflow.models import import_all_models
+    from airflow.models.asset import AssetDagRunQueue
+    from airflow.models.dagrun import DagRun
+
+    import_all_models()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for table in (DagRun.__table__, AssetDagRunQueue.__table__):
+            connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+            for index in table.indexes:
+                connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
+        steps = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {WORK}")]
+    assert any("idx_dag_run_running_dags" in step for step in steps), steps
+    assert any("idx_dag_run_queued_dags" in step for step in steps), steps
+    assert {str(state) for state in State.unfinished_dr_states} == {"queued", "running"}
 
 
 def test_without_a_write_it_sleeps_its_time(clock: Clock, database: Path) -> None:
