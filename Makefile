@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 # The Python that the environment was made with, else the newest of these that is here; PYTHON= names another.
-PYTHONS := python3.13 python3.12 python3.11
+PYTHONS := python3.14 python3.13 python3.12 python3.11
 MADE_WITH := $(shell cat $(VENV)/.python 2>/dev/null)
 PYTHON ?= $(or $(MADE_WITH),$(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "" 2>/dev/null && echo $(name)))),python3)
 BIN := $(VENV)/bin
@@ -136,7 +136,7 @@ lock: $(VENV)/.dev ## Choose versions anew and write the requirements files
 	@$(LOCK) --group pyproject.toml:docs -o requirements-docs.txt
 	@$(LOCK) -c requirements.txt --group pyproject.toml:notebook -o requirements-notebook.txt
 	@$(BIN)/uv pip compile -q --python-version 3.12 --no-annotate --no-header --only-binary :all: -c $(MWAA_CONSTRAINTS) infrastructure/mwaa/requirements.in -o infrastructure/mwaa/constraints.txt
-	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.13.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt requirements-docs.txt requirements-notebook.txt
+	@sed -i '1i # Locked by `make lock` from pyproject.toml, for Python 3.11 to 3.14.' requirements.txt requirements-dev.txt requirements-airflow.txt requirements-platform.txt requirements-deploy.txt requirements-docs.txt requirements-notebook.txt
 
 .PHONY: clean
 clean: down ## End everything and remove what was made here: data, models, logs, the virtual environment
@@ -145,12 +145,12 @@ clean: down ## End everything and remove what was made here: data, models, logs,
 
 # Made anew when another Python is named than the one it was made with.
 $(BIN)/uv: requirements-setup.txt $(if $(filter-out $(MADE_WITH),$(PYTHON)),FORCE)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
-	  echo "No Python 3.11, 3.12 or 3.13 was found (looked for $(PYTHON))."; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null || { \
+	  echo "No Python 3.11 to 3.14 was found (looked for $(PYTHON))."; \
 	  echo "  Debian, Ubuntu:  sudo apt-get install python3 python3-venv"; \
-	  echo "  Fedora:          sudo dnf install python3.13"; \
-	  echo "  macOS:           brew install python@3.13"; \
-	  echo "  elsewhere:       name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13"; exit 1; }
+	  echo "  Fedora:          sudo dnf install python3"; \
+	  echo "  macOS:           brew install python@3.14"; \
+	  echo "  elsewhere:       name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.14"; exit 1; }
 	@echo "Setting up $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	@echo $(PYTHON) > $(VENV)/.python
