@@ -154,7 +154,7 @@ def test_what_a_company_asks_for_is_deployed_and_taken_back(deployment: Deployme
 
 def test_tags_are_kept_and_added(session: Any, deployment: Deployment) -> None:
     def tags(**given: str) -> dict[str, str]:
-        Deployment(session, deployment.stack_name, tags=given).deploy()
+        Deployment(session, deployment.stack_name, tags=given).deploy(RUNTIME)
         stack = stacks.describe(deployment.cloudformation, deployment.stack_name)
         assert stack is not None
         return {item["Key"]: item["Value"] for item in stack["Tags"]}
