@@ -165,7 +165,7 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         # A changed file is seen at the next look into the folder. Without a change it is parsed for its imports alone:
         # doing so every 30 s, as Airflow has it, was most of what an idle platform used.
         "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 600,
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 300,
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
         # A stale "success" of a deferred task's first half must not outrun its resumption (apache/airflow#71580).
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
