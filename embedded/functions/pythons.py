@@ -56,9 +56,17 @@ def _candidates(runtime: str) -> Iterator[Path]:
     home = os.environ.get("HOME")
     pyenv = os.environ.get("PYENV_ROOT") or (home and f"{home}/.pyenv")
     if pyenv:
-        yield from sorted(Path(pyenv).glob(f"versions/{runtime.removeprefix('python')}.*/bin/{runtime}"))
+        yield from _below(pyenv, f"versions/{runtime.removeprefix('python')}.*/bin/{runtime}")
     if home:
-        yield from sorted(Path(home).glob(f".local/share/uv/python/c{runtime.replace('n', 'n-', 1)}.*/bin/{runtime}"))
+        yield from _below(home, f".local/share/uv/python/c{runtime.replace('n', 'n-', 1)}.*/bin/{runtime}")
+
+
+def _below(folder: str, pattern: str) -> list[Path]:
+    """What lies below a folder; nothing below one that may not be looked into, as another user's is."""
+    try:
+        return sorted(Path(folder).glob(pattern))
+    except OSError:
+        return []
 
 
 def _examine(candidate: Path, version: str) -> Python | None:

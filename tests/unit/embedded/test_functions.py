@@ -323,3 +323,8 @@ def test_another_version_that_is_here_is_the_one_that_runs(function: Function, r
 @pytest.mark.parametrize("runtime", ["python3.99", "python2", "python3", "python3.11x", "../python3.11", ""])
 def test_a_version_that_is_not_here_is_not_found(runtime: str) -> None:
     assert pythons.find(runtime) is None
+
+
+def test_a_place_that_may_not_be_looked_into_holds_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYENV_ROOT", f"/{300 * 'a'}")  # an error to everyone; another user's folder is none to root
+    assert pythons.find("python3.98") is None
