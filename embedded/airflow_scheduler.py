@@ -22,7 +22,7 @@ from types import SimpleNamespace
 # While there is work, the database changes all the time.
 BETWEEN_LOOKS_S = 0.5
 POLL_S = 0.1
-# What can't wait for the clock; all but a sign of life ends here. Each answer is in an index.
+# What must not wait for the clock; whatever else is written, signs of life above all, may. An index has each answer.
 WORK = """
     SELECT EXISTS (SELECT 1 FROM dag_run WHERE state = 'running')
         OR EXISTS (SELECT 1 FROM dag_run WHERE state = 'queued')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
@@ -44,16 +45,21 @@ def summary_with(before: Mapping[str, Any] | None, value: float, at: float) -> d
         return {"TimeStamp": at, "Max": value, "Min": value, "Last": value, "Count": 1, "Avg": value, "StdDev": 0.0}
     count, distance = before["Count"] + 1, value - before["Avg"]
     mean = before["Avg"] + distance / count
-    squares = before["StdDev"] ** 2 * before["Count"] + distance * (value - mean)
+    squares = before["StdDev"] * before["StdDev"] * before["Count"] + distance * (value - mean)
     return {
         "TimeStamp": at,
         "Max": max(before["Max"], value),
         "Min": min(before["Min"], value),
         "Last": value,
         "Count": count,
-        "Avg": mean,
-        "StdDev": math.sqrt(squares / count),
+        "Avg": _finite(mean),
+        "StdDev": _finite(math.sqrt(squares / count)),
     }
+
+
+def _finite(number: float) -> float:
+    """The number, or the largest there is: JSON has no infinity, and a loss may run away."""
+    return number if math.isfinite(number) else math.copysign(sys.float_info.max, number)
 
 
 class MetricReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -175,6 +176,14 @@ def test_logged_metrics_are_summed_up_the_newest_by_its_time(world):
     assert [loss[name] for name in told] == [3, 1.0, 4.0, 2.5, 1.0, 30.0]
     assert loss["StdDev"] == pytest.approx(statistics.pstdev([4, 1, 2.5]))
     assert (accuracy["Count"], accuracy["Last"]) == (1, 0.5)
+
+
+def test_a_loss_that_runs_away_has_a_summary_in_json(world):
+    for value in (1e200, 1.7e308, -1.7e308, 1.0, 1e308):
+        assert put(world, "1", ("loss", value, 10.0)) == {}
+    [loss] = call(world, "DescribeTrialComponent", TrialComponentName="1")["Metrics"]
+    json.dumps(loss, allow_nan=False)
+    assert (loss["Count"], loss["Max"], loss["Min"]) == (5, 1.7e308, -1.7e308)
 
 
 def test_what_is_logged_beside_a_jobs_metrics_stays_when_the_job_goes_on(world):
