@@ -43,23 +43,18 @@ def summary_with(before: Mapping[str, Any] | None, value: float, at: float) -> d
     """
     if before is None:
         return {"TimeStamp": at, "Max": value, "Min": value, "Last": value, "Count": 1, "Avg": value, "StdDev": 0.0}
-    count, distance = before["Count"] + 1, value - before["Avg"]
-    mean = before["Avg"] + distance / count
-    squares = before["StdDev"] * before["StdDev"] * before["Count"] + distance * (value - mean)
+    kept, count, distance = before["Count"], before["Count"] + 1, value - before["Avg"]
+    # In an order in which a loss that runs away overflows nowhere but in the spread; JSON has no infinity.
+    squares = before["StdDev"] * before["StdDev"] * kept + distance * distance * (kept / count)
     return {
         "TimeStamp": at,
         "Max": max(before["Max"], value),
         "Min": min(before["Min"], value),
         "Last": value,
         "Count": count,
-        "Avg": _finite(mean),
-        "StdDev": _finite(math.sqrt(squares / count)),
+        "Avg": before["Avg"] + (value / count - before["Avg"] / count),
+        "StdDev": min(math.sqrt(squares / count), sys.float_info.max),
     }
-
-
-def _finite(number: float) -> float:
-    """The number, or the largest there is: JSON has no infinity, and a loss may run away."""
-    return number if math.isfinite(number) else math.copysign(sys.float_info.max, number)
 
 
 class MetricReader:

@@ -184,6 +184,14 @@ def test_a_loss_that_runs_away_has_a_summary_in_json(world):
     [loss] = call(world, "DescribeTrialComponent", TrialComponentName="1")["Metrics"]
     json.dumps(loss, allow_nan=False)
     assert (loss["Count"], loss["Max"], loss["Min"]) == (5, 1.7e308, -1.7e308)
+    assert loss["StdDev"] > 0
+
+
+def test_extremes_of_both_signs_have_a_mean_between_them(world):
+    put(world, "1", ("loss", -1.7e308, 1.0), ("loss", 1.7e308, 2.0))
+    [loss] = call(world, "DescribeTrialComponent", TrialComponentName="1")["Metrics"]
+    assert (loss["Avg"], loss["Last"]) == (0.0, 1.7e308)
+    assert loss["StdDev"] > 1e308
 
 
 def test_what_is_logged_beside_a_jobs_metrics_stays_when_the_job_goes_on(world):
