@@ -13,10 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy.engine import make_url
 
 from embedded.environment import airflow_environment, base_environment, platform_environment, shell_lines
 from embedded.settings import EmbeddedSettings
+from sagemaker_local.protocol import SERVICES, service_model
 
 ROOT = Path(__file__).resolve().parents[3]
 CALL = """
@@ -125,6 +127,16 @@ def test_scones_host_opens_airflow_alone(tmp_path: Path):
     settings = EmbeddedSettings(run_dir=tmp_path, host="192.0.2.7", password="of my own")
     assert (settings.aws_url, settings.sagemaker_url) == ("http://127.0.0.1:4566", "http://127.0.0.1:4580")
     assert airflow_environment(settings)["AIRFLOW__API__HOST"] == "192.0.2.7"
+
+
+def test_every_service_that_sagemaker_local_answers_for_is_sent_there():
+    settings = EmbeddedSettings()
+    # As botocore spells them.
+    names = [service_model(one).service_id for one in (*SERVICES.values(), "sagemaker-runtime")]
+    wanted = {f"AWS_ENDPOINT_URL_{name.upper().replace(' ', '_')}" for name in names}
+    sent = {name for name, url in platform_environment(settings).items() if url == settings.sagemaker_url}
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["x-aws-env"]
+    assert sent == {name for name, url in compose.items() if url == "http://sagemaker-local:4580"} == wanted
 
 
 def test_a_shell_gets_what_the_platform_has(tmp_path: Path):
