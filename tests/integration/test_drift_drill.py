@@ -25,10 +25,10 @@ from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from embedded.settings import VARIABLES, EmbeddedSettings
 from scones.dataset.sample import draw_images
 from scones.images.transformations import transform
-from scones.ui.rejects import token_of
 from tests.support import pictures
 from tests.support.checkout import Checkout
 from tests.support.picture_files import encoded
+from tests.support.running_platform import give_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]
 
@@ -185,16 +185,7 @@ def _label_night_photographs(platform: Platform) -> int:
     conf = {"prefix": "photos/night/", "threshold": 1.0, "max_rejected_share": 1.0, "max_failed_share": 0.0}
     run_id = platform.run("batch_inference", conf)
     batch = platform.api.xcom("batch_inference", run_id, "summarize_batch")
-    session = requests.Session()
-    session.trust_env = False
-    login = {"username": platform.settings.user, "password": platform.settings.password}
-    token = session.post(f"{platform.settings.airflow_url}/auth/token", json=login, timeout=30).json()["access_token"]
-    answer = session.post(
-        f"{platform.settings.airflow_url}/scones/rejects",
-        data={token_of(key): label for key, label in shown.items()},
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=60,
-    )
+    answer = give_labels(platform.settings, shown)
     said = re.sub(r"<style.*?</style>|<[^>]+>|\s+", " ", answer.text, flags=re.DOTALL)
     assert answer.status_code == 200, (batch, said[:500])
     return len(shown)

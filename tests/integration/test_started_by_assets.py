@@ -11,15 +11,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-import requests
 
 from embedded.airflow_api import TERMINAL_RUN_STATES
 from embedded.processes import end_leftovers
 from scones.dataset.sample import draw_images
-from scones.ui.rejects import token_of
 from tests.support.checkout import make_checkout
 from tests.support.picture_files import encoded
-from tests.support.running_platform import RunningPlatform, patiently
+from tests.support.running_platform import RunningPlatform, give_labels, patiently
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -67,15 +65,7 @@ def run(platform: RunningPlatform, dag_id: str, conf: dict[str, Any]) -> str:
 
 
 def label(platform: RunningPlatform, labels: dict[str, str]) -> None:
-    """Give labels through the form of the reject queue, as a person who is logged in."""
-    settings = platform.settings
-    login = {"username": settings.user, "password": settings.password}
-    with requests.Session() as session:
-        session.trust_env = False
-        token = session.post(f"{settings.airflow_url}/auth/token", json=login, timeout=30).json()["access_token"]
-        form = {token_of(key): name for key, name in labels.items()}
-        headers = {"Authorization": f"Bearer {token}"}
-        answer = session.post(f"{settings.airflow_url}/scones/rejects", data=form, headers=headers, timeout=60)
+    answer = give_labels(platform.settings, labels)
     assert answer.status_code == 200, answer.text[-1000:]
 
 

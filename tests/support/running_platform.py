@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,8 @@ import requests
 
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
 from embedded.run_folder import read_state
-from embedded.settings import load
+from embedded.settings import EmbeddedSettings, load
+from scones.ui.rejects import token_of
 from tests.support.checkout import Checkout
 
 T = TypeVar("T")
@@ -155,6 +156,20 @@ class RunningPlatform:
         pages = self.client("stepfunctions").get_paginator("list_executions")
         pages = pages.paginate(stateMachineArn=self.outputs["StateMachineArn"], **filters)
         return [one for page in pages for one in page["executions"] if one["name"].startswith(batch_id)]
+
+
+def give_labels(settings: EmbeddedSettings, labels: Mapping[str, str]) -> requests.Response:
+    """Send the form of the reject queue, key -> class name, as a person who is logged in; return the answer."""
+    login = {"username": settings.user, "password": settings.password}
+    with requests.Session() as session:
+        session.trust_env = False
+        token = session.post(f"{settings.airflow_url}/auth/token", json=login, timeout=30).json()["access_token"]
+        return session.post(
+            f"{settings.airflow_url}/scones/rejects",
+            data={token_of(key): label for key, label in labels.items()},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+        )
 
 
 def patiently(call: Callable[[], T], timeout_s: float = 60) -> T:
