@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -11,6 +11,17 @@ from botocore.exceptions import ClientError
 from scones.aws.errors import already_there, is_absent, not_found
 from scones.aws.lineage import tags
 from scones.defaults import AWS_CONN_ID
+
+
+def models_of(config: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of the models of a described endpoint config, those of shadow variants last.
+
+    A variant of somebody else's may have none: its models come as inference components.
+    """
+    variants = [
+        one for kind in ("ProductionVariants", "ShadowProductionVariants") for one in (config or {}).get(kind, [])
+    ]
+    return [variant["ModelName"] for variant in variants if variant.get("ModelName")]
 
 
 class SageMakerResourcesHook(AwsBaseHook):
@@ -116,8 +127,8 @@ class SageMakerResourcesHook(AwsBaseHook):
         endpoint = self.endpoint(endpoint_name)
         if endpoint is None or not endpoint.get("EndpointConfigName"):
             return None
-        config = self.endpoint_config(endpoint["EndpointConfigName"])
-        return None if config is None else self.model(config["ProductionVariants"][0]["ModelName"])
+        names = models_of(self.endpoint_config(endpoint["EndpointConfigName"]))
+        return self.model(names[0]) if names else None
 
     def pages(self, operation: str, member: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """Yield every item of a list operation, over all its pages."""
@@ -143,6 +154,5 @@ class SageMakerResourcesHook(AwsBaseHook):
         for summary in self.pages("list_endpoint_configs", "EndpointConfigs"):
             if summary["EndpointConfigName"] == without_config:
                 continue
-            config = self.endpoint_config(summary["EndpointConfigName"])
-            used.update(variant["ModelName"] for variant in (config or {}).get("ProductionVariants", []))
+            used.update(models_of(self.endpoint_config(summary["EndpointConfigName"])))
         return used

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from scones.aws import layout
 from scones.aws.lineage import PROJECT_TAG
+from scones.aws.sagemaker import models_of
 from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
@@ -128,7 +129,7 @@ def take_inventory(
         configs=[
             Config(
                 name,
-                tuple(variant["ModelName"] for variant in config["ProductionVariants"]),
+                tuple(models_of(config)),
                 config["CreationTime"],
                 is_ours(hook, config.get("EndpointConfigArn")),
             )

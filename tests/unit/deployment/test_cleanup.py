@@ -207,6 +207,28 @@ def test_the_production_endpoint_ends_only_by_its_typed_name(sagemaker: FakeSage
     assert ("endpoint", "forgotten") in sagemaker.things
 
 
+def test_endpoints_of_others_may_bring_their_models_by_other_ways(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    """By inference components, which the config does not name, or in the shadow of another variant."""
+    components = {"VariantName": "v", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    shadow = {**components, "ModelName": "m-forgotten"}
+    sagemaker.create_endpoint_config(EndpointConfigName="c-components", ProductionVariants=[components])
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="c-shadow", ProductionVariants=[components], ShadowProductionVariants=[shadow]
+    )
+    for name in ("components", "shadow"):
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=f"c-{name}")
+        sagemaker.finish_deployment(name)
+    ours, theirs = sagemaker.list_tags, {"arn:components", "arn:shadow"}
+    sagemaker.__dict__["list_tags"] = lambda ResourceArn: {"Tags": []} if ResourceArn in theirs else ours(ResourceArn)
+    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
+    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
+    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    assert {"endpoint forgotten", "endpoint config c-forgotten"} <= set(done["deleted"])
+    assert not {"model m-forgotten", "endpoint components", "endpoint config c-shadow"} & set(done["deleted"])
+    assert fakes["hook"].served_model("components") is None
+    assert "m-forgotten" in fakes["hook"].models_in_use()
+
+
 def test_an_endpoint_with_requests_stays(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     inventory = take_inventory(
         "b",
