@@ -17,9 +17,9 @@ def test_every_fan_out_gives_what_executions_give(trained_platform: RunningPlatf
     folder = f"fan-out/{fan_out}/"
     keys = platform.copy_test_images(folder, 60)
 
-    def answers(mode: str) -> dict[str, tuple[Any, ...]]:
-        summary = platform.run("batch_inference", {"prefix": folder, "fan_out": mode})
-        assert summary["mode"] == mode
+    def answers(fan_out: str) -> dict[str, tuple[Any, ...]]:
+        summary = platform.run("batch_inference", {"prefix": folder, "fan_out": fan_out})
+        assert summary["fan_out"] == fan_out
         rows = platform.rows(summary["batch_id"])
         assert sorted(row["key"] for row in rows) == keys
         return {
