@@ -13,6 +13,7 @@ import pytest
 from botocore import xform_name
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
 from infrastructure.deploy import template_body
@@ -56,6 +57,16 @@ WITHOUT_RESOURCE = {
     "ec2:DescribeSecurityGroups",
 }
 
+# What says whether something is in use, and whose it is: anybody's endpoint may serve a model of ours.
+ABOUT_ANYBODYS = {
+    "sagemaker:DescribeEndpoint",
+    "sagemaker:DescribeEndpointConfig",
+    "sagemaker:DescribeModel",
+    "sagemaker:DescribeTrainingJob",
+    "sagemaker:ListTags",
+    "cloudwatch:DescribeAlarms",
+}
+
 
 def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every policy statement of the template."""
@@ -83,10 +94,10 @@ def test_no_allowed_action_is_a_wildcard() -> None:
                 assert re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action), f"{name}: {action}"
 
 
-def test_only_actions_without_a_resource_name_are_allowed_on_all() -> None:
+def test_only_actions_without_a_resource_name_and_descriptions_are_allowed_on_all() -> None:
     for name, statement in all_statements():
         if statement["Effect"] == "Allow" and "*" in as_list(statement["Resource"]):
-            assert set(as_list(statement["Action"])) <= WITHOUT_RESOURCE, name
+            assert set(as_list(statement["Action"])) <= WITHOUT_RESOURCE | ABOUT_ANYBODYS, name
     metrics = [item for _, item in all_statements() if "cloudwatch:PutMetricData" in as_list(item["Action"])]
     assert metrics
     assert all("cloudwatch:namespace" in json.dumps(item["Condition"]) for item in metrics)
@@ -186,13 +197,16 @@ def test_a_workflow_may_call_the_functions_it_calls_and_no_others(machine: str, 
     assert sorted(map(str, called["Resource"])) == sorted(map(str, given))
 
 
-def test_a_managed_policy_fits_its_limit() -> None:
-    longest = {"AWS::Partition": "aws-us-gov", "AWS::Region": "ap-southeast-2", "AWS::AccountId": "0" * 12}
-    text = json.dumps(RESOURCES["AirflowPolicy"]["Properties"]["PolicyDocument"], separators=(",", ":"))
-    for name, value in longest.items():
-        text = text.replace("${" + name + "}", value)
-    text = re.sub(r"\$\{\w+\}", "x" * 20, text)
-    assert len(text) < 6144
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+def test_the_managed_policies_fit_their_limit_with_the_longest_names(partition: str) -> None:
+    key = f"arn:{partition}:kms:ap-southeast-2:{'0' * 12}:key/{'0' * 36}"
+    longest = {"ProjectName": "x" * 20, "EndpointName": "x" * 53, "KmsKeyArn": key}
+    stack = template.Stack(partition, "ap-southeast-2", given=longest)
+    policies = [name for name, item in RESOURCES.items() if item["Type"] == "AWS::IAM::ManagedPolicy"]
+    assert "AirflowPolicy" in policies
+    for name in policies:
+        document = {"Version": "2012-10-17", "Statement": stack.policy(name)}
+        assert len(json.dumps(document, separators=(",", ":"))) <= 6144, name
 
 
 def test_what_a_company_asks_for_reaches_every_resource_it_concerns() -> None:
@@ -236,6 +250,30 @@ def test_a_budget_tells_the_alert_address_and_needs_one() -> None:
     assert "HasAlertEmail" in json.dumps(DOCUMENT["Conditions"]["HasBudget"])
     told = RESOURCES["Budget"]["Properties"]["NotificationsWithSubscribers"]
     assert [item["Subscribers"][0]["Address"] for item in told] == [{"!Ref": "AlertEmail"}] * 2
+
+
+def test_what_a_parameter_changes_by_making_it_anew_has_no_name_of_its_own() -> None:
+    """CloudFormation makes the new one first: two cannot have the same name."""
+    found = set()
+    for name, resource in RESOURCES.items():
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource["Type"]).schema
+        fixed = [path.removeprefix("/properties/").split("/") for path in schema.get("createOnlyProperties", [])]
+        set_here = {path[-1]: value for path in fixed if (value := value_at(resource["Properties"], path)) is not None}
+        varies = {
+            key
+            for key, value in set_here.items()
+            if set(re.findall(r'"!Ref": "(\w+)"', json.dumps(value))) & set(DOCUMENT["Parameters"]) - {"ProjectName"}
+        }
+        found |= {(name, key) for key in varies}
+        assert not varies or not [key for key in set_here if key.endswith("Name")], (name, varies)
+    assert ("Budget", "NotificationsWithSubscribers") in found
+
+
+def value_at(properties: Any, path: list[str]) -> Any:
+    """A nested property, None where it is not set."""
+    for key in path:
+        properties = properties.get(key) if isinstance(properties, dict) else None
+    return properties
 
 
 def test_an_event_that_is_not_delivered_is_kept_and_told() -> None:
