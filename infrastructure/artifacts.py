@@ -70,13 +70,17 @@ def definitions() -> dict[str, tuple[str, str]]:
     }
 
 
-def artifacts() -> Iterator[Artifact]:
-    """Every artifact of the working tree, its key made of its content."""
+def artifacts(partition: str = "aws") -> Iterator[Artifact]:
+    """Every artifact of the working tree, its key made of its content.
+
+    Args:
+        partition: AWS's part of the world, by which the services are named that a workflow calls: ``aws-cn``, ...
+    """
     for parameter, name in FUNCTIONS.items():
         content = zip_function(name)
         yield Artifact(parameter, f"code/{name}-{_digest(content)}.zip", content)
     for parameter, (name, text) in definitions().items():
-        content = text.encode()
+        content = text.replace("arn:aws:states:::", f"arn:{partition}:states:::").encode()
         yield Artifact(parameter, f"definitions/{name}-{_digest(content)}.json", content)
 
 
@@ -125,7 +129,7 @@ def ensure_bucket(s3: Any, bucket: str, region: str) -> None:
         },
     )
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    arn = f"arn:{_partition(region)}:s3:::{bucket}"
+    arn = f"arn:{s3.meta.partition}:s3:::{bucket}"
     s3.put_bucket_policy(
         Bucket=bucket,
         Policy=json.dumps(
@@ -144,10 +148,6 @@ def ensure_bucket(s3: Any, bucket: str, region: str) -> None:
             }
         ),
     )
-
-
-def _partition(region: str) -> str:
-    return {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region.rsplit("-", 2)[0], "aws")
 
 
 def upload(s3: Any, bucket: str, artifact: Artifact) -> bool:

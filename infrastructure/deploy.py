@@ -96,7 +96,7 @@ class Deployment:
         """
         stack = self._settled()
         ensure_bucket(self.s3, self.artifacts_bucket, self.region)
-        for artifact in artifacts():
+        for artifact in artifacts(self.s3.meta.partition):
             if upload(self.s3, self.artifacts_bucket, artifact):
                 self.echo(f"Uploaded {artifact.key} ({len(artifact.content)} bytes).")
         if stack is None and bucket_exists(self.s3, self.data_bucket):
@@ -118,13 +118,16 @@ class Deployment:
         """Delete the stack and the artifacts. The data bucket stays unless `delete_data`.
 
         Raises:
-            DeploymentError: the endpoint still exists and `leave_endpoint` is false, or the deletion failed.
+            DeploymentError: the endpoint still exists and `leave_endpoint` is false, somebody still has the policy for
+                Airflow, or the deletion failed.
         """
         stack = stacks.describe(self.cloudformation, self.stack_name)
         if stack is not None:
-            endpoint_name = stacks.outputs(stack).get("EndpointName")
-            if endpoint_name and not leave_endpoint:
+            outputs = stacks.outputs(stack)
+            if (endpoint_name := outputs.get("EndpointName")) and not leave_endpoint:
                 self._refuse_with_endpoint(endpoint_name)
+            if policy := outputs.get("AirflowPolicyArn"):
+                self._refuse_with_attached(policy)
             stacks.delete(self.cloudformation, stack)
             self.echo(f"Deleted stack {self.stack_name}.")
         self._delete_bucket(self.artifacts_bucket)
@@ -159,7 +162,7 @@ class Deployment:
         return stack
 
     def _change_set(self, stack: dict[str, Any] | None, parameters: Mapping[str, str]) -> stacks.ChangeSet | None:
-        given = {artifact.parameter: artifact.key for artifact in artifacts()}
+        given = {artifact.parameter: artifact.key for artifact in artifacts(self.s3.meta.partition)}
         given |= {"ProjectName": self.stack_name, "ArtifactsBucket": self.artifacts_bucket, **parameters}
         template = template_body()
         declared = {
@@ -228,6 +231,27 @@ class Deployment:
             f"The endpoint {endpoint_name!r} is {status} and costs money; it is not part of the stack. Trigger the DAG "
             f"`cleanup` with dry_run off and end_production {endpoint_name!r}, or pass --leave-endpoint."
         )
+
+    def _refuse_with_attached(self, policy_arn: str) -> None:
+        """Raise DeploymentError while anybody has the policy: CloudFormation would fail on it half-way.
+
+        Who may not look goes on: CloudFormation refuses by itself, only later.
+        """
+        try:
+            pages = self.session.client("iam").get_paginator("list_entities_for_policy").paginate(PolicyArn=policy_arn)
+            found = [
+                f"{kind} {one[f'{kind.title()}Name']}"
+                for page in pages
+                for kind in ("role", "user", "group")
+                for one in page[f"Policy{kind.title()}s"]
+            ]
+        except ClientError:
+            return
+        if found:
+            raise DeploymentError(
+                f"The policy {policy_arn} is still attached to {', '.join(found)}: detach it there first. The role of "
+                "an MWAA environment goes with its stack: aws cloudformation delete-stack --stack-name scones-mwaa."
+            )
 
     def _delete_bucket(self, bucket: str) -> None:
         if bucket_exists(self.s3, bucket):

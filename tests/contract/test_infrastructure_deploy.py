@@ -283,6 +283,20 @@ def test_it_is_destroyed_once_the_endpoint_has_been_ended(deployment: Deployment
     assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
 
 
+def test_it_is_destroyed_once_nobody_has_airflows_policy(deployment: Deployment, session: Any) -> None:
+    policy, iam = deployment.deploy()["AirflowPolicyArn"], session.client("iam")
+    role = f"{deployment.stack_name}-workers"
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}))
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    with pytest.raises(DeploymentError, match=f"still attached to role {role}: detach it"):
+        deployment.destroy(leave_endpoint=True)
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is not None
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+    iam.delete_role(RoleName=role)
+    deployment.destroy(leave_endpoint=True)
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
+
+
 def test_the_command_line_plans_deploys_and_destroys(
     ministack: str, platform_settings: EmbeddedSettings, deployment: Deployment, sdk_python: str
 ) -> None:

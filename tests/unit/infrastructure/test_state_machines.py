@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from infrastructure.artifacts import ROOT, definitions
+from infrastructure.artifacts import ROOT, artifacts, definitions
 from lambdas import common
 
 DEFINITIONS = {name: json.loads(text) for name, text in definitions().values()}
@@ -33,6 +34,14 @@ SERVICE_ERRORS = {
     "Sandbox.Timedout",
     "States.Timeout",
 }
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+def test_the_services_a_workflow_calls_are_those_of_its_partition(partition: str) -> None:
+    texts = [one.content.decode() for one in artifacts(partition) if one.parameter.endswith("DefinitionKey")]
+    called = {found for text in texts for found in re.findall(r'"arn:([\w-]+):states:::', text)}
+    assert len(texts) == len(DEFINITIONS)
+    assert called == {partition}
 
 
 def states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
