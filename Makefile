@@ -50,7 +50,7 @@ aws-env: $(VENV)/.runtime ## Print what a shell needs for the AWS CLI and notebo
 
 .PHONY: notebook
 notebook: $(NOTEBOOK)/.ready ## Open the notebook of the whole exercise, on the AWS or platform the environment points at
-	@$(NOTEBOOK)/bin/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/scones.ipynb $(ARGS)
+	@$(NOTEBOOK)/bin/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/scones.ipynb $(ARGS)
 
 .PHONY: test
 test: $(VENV)/.dev $(DEPLOY)/.ready ## Run the tests, in three processes (slow ones: `make test-slow`)
