@@ -8,7 +8,6 @@ from typing import Any
 
 from airflow.sdk import task
 
-JsonDict = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
