@@ -124,8 +124,7 @@ def make_traffic(
     classes = list(model.classes) or dataset["classes"]
     count = request_count(params["mode"], params["images"], params["rate_per_second"], params["duration_seconds"])
     shots = draw_shots(
-        # The manifest lists the split's other files as well, such as test.lst.
-        [file for file in dataset["files"] if file["split"] == "test" and file["key"].startswith("test/")],
+        layout.test_files(dataset),
         classes,
         count,
         class_mix=parse_class_mix(params["class_mix"] or "", classes),

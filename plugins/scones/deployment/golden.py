@@ -48,10 +48,8 @@ def golden_keys(manifest: Mapping[str, Any], per_class: int = 4) -> list[str]:
         ValueError: the manifest lists no test image.
     """
     by_label: dict[int, list[str]] = {}
-    for file in sorted(manifest["files"], key=lambda f: f["key"]):
-        # The split also holds test.lst, which is no image.
-        if file["split"] == "test" and file["key"].startswith("test/"):
-            by_label.setdefault(file["label"], []).append(file["key"])
+    for file in sorted(layout.test_files(manifest), key=lambda f: f["key"]):
+        by_label.setdefault(file["label"], []).append(file["key"])
     keys = [key for label in sorted(by_label) for key in by_label[label][:per_class]]
     if not keys:
         raise ValueError(f"The manifest of {manifest.get('dataset_version')} lists no test image to try an endpoint on")

@@ -93,11 +93,7 @@ def evaluate_model(
 
 def labels_of_test_images(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Class index of each test image by file name. Raises EvaluationError when the manifest has none."""
-    labels = {
-        item["key"].removeprefix("test/"): int(item["label"])
-        for item in manifest.get("files", [])
-        if item["split"] == "test" and item["key"].startswith("test/")
-    }
+    labels = {file["key"].removeprefix("test/"): int(file["label"]) for file in layout.test_files(manifest)}
     if not labels:
         raise EvaluationError("The manifest lists no test images. Stage the dataset again.")
     return labels
