@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # The Airflow connection that says which AWS, or which platform, all of the project talks to.
@@ -43,13 +42,13 @@ class Settings:
     labels_to_retrain: int = 0
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
+    def from_environ(cls) -> Settings:
         """Read the settings; an empty variable counts as unset.
 
         Raises:
             ValueError: a number is none.
         """
-        env = os.environ if environ is None else environ
+        env = os.environ
         mirrors = tuple(url.strip() for url in env.get("CIFAR100_MIRRORS", "").split(",") if url.strip())
         return cls(
             stack_name=env.get("SCONES_STACK_NAME") or "scones",

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scones.settings import AWS_CONN_ID, Settings
-
-if TYPE_CHECKING:
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
 REQUIRED_OUTPUTS = (
     "BucketName",
@@ -55,9 +52,7 @@ def vpc_config(stack: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     return {"VpcConfig": {"Subnets": stack["SubnetIds"].split(","), "SecurityGroupIds": groups}}
 
 
-def stack_outputs(
-    stack_name: str | None = None, aws_conn_id: str = AWS_CONN_ID, hook: AwsBaseHook | None = None
-) -> dict[str, str]:
+def stack_outputs(aws_conn_id: str = AWS_CONN_ID) -> dict[str, str]:
     """Return the outputs of the project's stack, e.g. ``{"BucketName": ..., "StateMachineArn": ...}``.
 
     Raises:
@@ -66,8 +61,8 @@ def stack_outputs(
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.exceptions import ClientError
 
-    name = stack_name or Settings.from_environ().stack_name
-    hook = hook or AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudformation")
+    name = Settings.from_environ().stack_name
+    hook = AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudformation")
     try:
         stacks = hook.conn.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:

@@ -276,9 +276,9 @@ def sample_lines(lines: Iterable[str], total: int, size: int, seed: int) -> Iter
             yield line
 
 
-def chunk_size_for(images: int, wanted: int, max_chunks: int = MAX_CHUNKS) -> int:
-    """Return the images per chunk: ``wanted``, or more where that would make more than ``max_chunks`` mapped tasks."""
-    return max(1, wanted, -(-images // max_chunks))
+def chunk_size_for(images: int, wanted: int) -> int:
+    """Return the images per chunk: ``wanted``, or more where that would make more than `MAX_CHUNKS` mapped tasks."""
+    return max(1, wanted, -(-images // MAX_CHUNKS))
 
 
 def cut(lines: Iterable[str], size: int) -> Iterator[list[str]]:

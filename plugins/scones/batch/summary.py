@@ -151,11 +151,11 @@ class Summary:
             self._seconds += seconds
             self._timed += 1
 
-    def most_frequent_causes(self, number: int = CAUSES_NAMED) -> list[Cause]:
+    def most_frequent_causes(self) -> list[Cause]:
         """Return the causes of what got no answer, most frequent first; same error with differing text counts apart."""
         return [
             {"error": error, "message": message, "images": count}
-            for (error, message), count in self.causes.most_common(number)
+            for (error, message), count in self.causes.most_common(CAUSES_NAMED)
         ]
 
     def figures(self) -> Figures:

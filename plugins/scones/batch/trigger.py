@@ -115,7 +115,7 @@ class ArrivalsTrigger(BaseEventTrigger):
         from scones.aws.resources import stack_outputs
         from scones.batch.aws import async_client
 
-        outputs = await asyncio.to_thread(stack_outputs, None, self.aws_conn_id)
+        outputs = await asyncio.to_thread(stack_outputs, self.aws_conn_id)
         hook = AwsBaseHook(aws_conn_id=self.aws_conn_id, client_type="sqs")
         sqs = await opened.enter_async_context(async_client(hook))
         return sqs, {

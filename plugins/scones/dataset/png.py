@@ -27,7 +27,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-def encode_pngs(images: np.ndarray, level: int = _ZLIB_LEVEL) -> Iterator[bytes]:
+def encode_pngs(images: np.ndarray) -> Iterator[bytes]:
     """PNG files of uint8 RGB images (N, H, W, 3), in order. Works through batches, so memory does not grow with N.
 
     Raises ValueError for another shape or type.
@@ -44,6 +44,6 @@ def encode_pngs(images: np.ndarray, level: int = _ZLIB_LEVEL) -> Iterator[bytes]
         filtered[:, 0, 1:] = rows[:, 0]
         np.subtract(rows[:, 1:], rows[:, :-1], out=filtered[:, 1:, 1:])
         for scanlines in filtered:
-            packed = zlib.compress(scanlines, level)
+            packed = zlib.compress(scanlines, _ZLIB_LEVEL)
             crc = zlib.crc32(packed, start_crc)
             yield b"".join((header, struct.pack(">I", len(packed)), b"IDAT", packed, struct.pack(">I", crc), _IEND))

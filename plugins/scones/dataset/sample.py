@@ -14,7 +14,7 @@ import os
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,16 +121,12 @@ def write_sample_archive(
     seed: int = 0,
     train_per_class: int = TRAIN_PER_CLASS,
     test_per_class: int = TEST_PER_CLASS,
-    compress_level: int = 1,
-    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Draw ``classes`` (CIFAR-100 names) and write ``cifar-100-python.tar.gz`` at ``path``; the same bytes for the same
     arguments. Raises UnknownClassError."""
     class_ids(classes, FINE_NAMES)
     members = {"meta": pickle.dumps({b"fine_label_names": [n.encode() for n in FINE_NAMES]}, protocol=4)}
     for split, per_class in (("test", test_per_class), ("train", train_per_class)):
-        if progress:
-            progress(f"drawing {per_class} {split} images of each of {len(classes)} classes")
         data, labels, names = _draw_split(classes, per_class, seed, split)
         members[split] = pickle.dumps(
             {
@@ -146,7 +142,7 @@ def write_sample_archive(
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs on one machine may draw the same sample
     with (
         part.open("wb") as raw,
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=compress_level, mtime=0) as packed,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
     ):
         for name, content in members.items():

@@ -6,7 +6,7 @@ from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID
 
 
-def open_store(bucket: str, threads: int, aws_conn_id: str = AWS_CONN_ID) -> ObjectStore:
+def open_store(bucket: str, threads: int) -> ObjectStore:
     """Return the bucket through the Airflow connection, with a connection for each thread and retries with backoff."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
@@ -16,4 +16,4 @@ def open_store(bucket: str, threads: int, aws_conn_id: str = AWS_CONN_ID) -> Obj
         retries={"mode": "standard", "max_attempts": 6},
         signature_version="s3v4",
     )
-    return ObjectStore(bucket, client=S3Hook(aws_conn_id=aws_conn_id, config=config).get_conn())
+    return ObjectStore(bucket, client=S3Hook(aws_conn_id=AWS_CONN_ID, config=config).get_conn())

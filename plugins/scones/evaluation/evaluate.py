@@ -30,16 +30,13 @@ _NAMED = 10
 _MOST_MISTAKES = 50
 
 
-def evaluate_model(
-    store: ObjectStore, dataset_version: str, model: Candidate, target_accuracy: float = 0.95
-) -> Evaluation:
+def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -> Evaluation:
     """Evaluate a model's answers, and the champion's to the same images; write ``evaluation.json`` and its page.
 
     Args:
         store: the project's bucket.
         dataset_version: whose test images were answered.
         model: what is evaluated, with its champion.
-        target_accuracy: of accepted images; the recommended threshold follows from it.
 
     Raises:
         EvaluationError: images without an answer, or answers that are no probabilities.
@@ -56,7 +53,7 @@ def evaluate_model(
     champion = model["champion"]
     against = _compare(store, champion, classes, names, (truth, answers)) if champion else None
     document = {
-        **evaluate(truth, answers, classes, target_accuracy=target_accuracy),
+        **evaluate(truth, answers, classes),
         "dataset_version": dataset_version,
         "training_job_name": job,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -180,7 +177,7 @@ def _mistakes(
     return sorted(wrong, key=lambda item: -float(item["confidence"]))[:_MOST_MISTAKES]
 
 
-def publish_threshold(store: ObjectStore, threshold: float, why: Why, now: datetime | None = None) -> Threshold:
+def publish_threshold(store: ObjectStore, threshold: float, why: Why) -> Threshold:
     """Put a threshold into force: `layout.THRESHOLD` with the next version. The same value changes nothing.
 
     Raises:
@@ -193,7 +190,7 @@ def publish_threshold(store: ObjectStore, threshold: float, why: Why, now: datet
     def change(body: bytes | None) -> bytes | None:
         nonlocal in_force
         current = None if body is None else parse(body)
-        in_force = bump(current, threshold, why, now or datetime.now(UTC))
+        in_force = bump(current, threshold, why, datetime.now(UTC))
         return None if in_force is current else in_force.dumps()
 
     store.update(layout.THRESHOLD, change, JSON)

@@ -31,6 +31,7 @@ STATISTICS: dict[str, str] = {
 }
 #: Quantiles kept for a numeric feature: 0, 0.005, ... 1.
 QUANTILES = 201
+_BUCKETS = 20
 #: Pixels worked on at one time: few enough that their copies stay in a processor's cache.
 _CHUNK_PIXELS = 1 << 15
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -121,7 +122,7 @@ def size_label(width: int, height: int) -> str:
     return f"{width}x{height}"
 
 
-def numerical_feature(name: str, values: NDArray[Any], *, buckets: int = 20) -> dict[str, Any]:
+def numerical_feature(name: str, values: NDArray[Any]) -> dict[str, Any]:
     """Describe a numeric feature in Model Monitor's form, with 201 quantiles beside it.
 
     Values that are not finite count as missing. An empty feature has null moments and no buckets.
@@ -140,7 +141,7 @@ def numerical_feature(name: str, values: NDArray[Any], *, buckets: int = 20) -> 
     feature = {"name": name, "inferred_type": "Fractional", "numerical_statistics": statistics}
     if present.size == 0:
         return {**feature, "quantiles": []}
-    counts, edges = np.histogram(present, bins=buckets)
+    counts, edges = np.histogram(present, bins=_BUCKETS)
     statistics.update(
         mean=_round(present.mean()),
         sum=_round(present.sum()),

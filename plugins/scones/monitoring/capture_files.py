@@ -18,6 +18,8 @@ from scones.monitoring.capture import MAX_LINE_BYTES
 _KEY = re.compile(
     r"(?P<variant>[^/]+)/(?P<hour>\d{4}/\d\d/\d\d/\d\d)/(?P<minute>\d\d)-(?P<second>\d\d)-(?P<milli>\d{3})-[^/]+\.jsonl$"
 )
+#: Hours that are listed one by one; of more, everything is listed.
+MAX_HOURS = 96
 #: Bytes kept of a line that is too long, to quote it.
 _KEPT = 320
 
@@ -60,10 +62,10 @@ def endpoint_prefix(destination_s3_uri: str, endpoint_name: str) -> tuple[str, s
     return match[1], "/".join([*parts, endpoint_name, ""])
 
 
-def hour_prefixes(since: datetime, until: datetime, limit: int = 96) -> list[str] | None:
-    """``yyyy/mm/dd/HH/`` of every hour that touches ``[since, until]``; None when there are more than ``limit``."""
+def hour_prefixes(since: datetime, until: datetime) -> list[str] | None:
+    """``yyyy/mm/dd/HH/`` of every hour that touches ``[since, until]``; None when there are more than `MAX_HOURS`."""
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    if (until - hour) / timedelta(hours=1) > limit:
+    if (until - hour) / timedelta(hours=1) > MAX_HOURS:
         return None
     prefixes: list[str] = []
     while hour <= until:

@@ -19,12 +19,11 @@ def _time(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%d %b %H:%M")
 
 
-def _y_axis(ticks: Sequence[float], y: Any, unit: str = "", share: bool = False) -> list[Markup]:
+def _y_axis(ticks: Sequence[float], y: Any) -> list[Markup]:
     parts = []
     for tick in ticks:
-        label = f"{tick:.0%}" if share else svg.short(tick) + unit
         parts.append(svg.line(_LEFT, y(tick), _WIDTH - _RIGHT, y(tick), "grid"))
-        parts.append(svg.text(_LEFT - 6, y(tick) + 4, label, "end"))
+        parts.append(svg.text(_LEFT - 6, y(tick) + 4, svg.short(tick), "end"))
     return parts
 
 

@@ -25,7 +25,7 @@ class UnknownVersionError(ValueError):
 
 
 def model_request(
-    image: str, model_data_url: str, stack: Mapping[str, str], tags: list[dict[str, str]], prefix: str = "scones"
+    image: str, model_data_url: str, stack: Mapping[str, str], tags: list[dict[str, str]]
 ) -> dict[str, Any]:
     """Return a CreateModel request whose name is a hash of what runs, and in which network: the same has one name.
 
@@ -35,7 +35,7 @@ def model_request(
     network = vpc_config(stack)
     digest = content_hash([image, model_data_url, *([network] if network else [])])
     return {
-        "ModelName": sagemaker_name(prefix, digest),
+        "ModelName": sagemaker_name("scones", digest),
         "PrimaryContainer": {"Image": image, "ModelDataUrl": model_data_url},
         "ExecutionRoleArn": stack["SageMakerRoleArn"],
         "Tags": tags,

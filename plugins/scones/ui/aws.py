@@ -79,9 +79,9 @@ def describe(kind: str, name: str, clients: Any = client) -> Described:
     return Described(page, name, found, read_log(clients("logs"), group, prefix, LOG_LINES) if group else [])
 
 
-def with_costs(endpoints: Sequence[Endpoint], hook: SageMakerResourcesHook | None = None) -> list[Endpoint]:
+def with_costs(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     """Add what each endpoint costs, or would cost on AWS."""
-    hook = hook or SageMakerResourcesHook(aws_conn_id=AWS_CONN_ID)
+    hook = SageMakerResourcesHook(aws_conn_id=AWS_CONN_ID)
     real = has_console(hook.conn_client_meta.endpoint_url)
     now = datetime.now(UTC)
 
