@@ -119,9 +119,9 @@ class Service(Starlette):
         await super().__call__(scope, receive, send)
 
 
-def create_app(ctx: Context, modules: list[ModuleType] | None = None) -> Starlette:
+def create_app(ctx: Context) -> Starlette:
     """The ASGI application of one service. Its lifespan starts and stops the areas, then closes the context."""
-    parts = areas() if modules is None else modules
+    parts = areas()
     table = operations(parts)
 
     async def control_plane(request: Request) -> Response:

@@ -22,13 +22,13 @@ Part = TypeVar("Part")
 class Context:
     """Store, settings, clients, images, processes and clock, plus the parts that areas add (`provide`, `use`)."""
 
-    def __init__(self, config: Config, *, clock: Clock = wall_clock, images: Images | None = None) -> None:
+    def __init__(self, config: Config, *, clock: Clock = wall_clock) -> None:
         self.config = config
         self.now = clock
         self.store = Store(config.data_dir / "state.sqlite", clock)
         self.clients = Clients(config)
         self.events = Publisher(self.clients, self.store, clock)
-        self.images = images or Images.load(config.images_file)
+        self.images = Images.load(config.images_file)
         self.processes = Processes(config.data_dir)
         self._parts: dict[type, Any] = {}
 

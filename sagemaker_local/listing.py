@@ -30,13 +30,12 @@ def list_resources(
     among: Collection[str] | None = None,
     default_sort: str = "CreationTime",
     default_order: str = "Descending",
-    limit: int = DEFAULT_PAGE,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """One page of summaries, of names `among` these if given, and the NextToken of the next one, or None."""
     sort_by = request.get("SortBy", default_sort)
     if sort_by not in SORT_COLUMNS:
         raise ValidationException(f"sagemaker_local cannot sort by {sort_by}; it can by {', '.join(SORT_COLUMNS)}.")
-    size = request.get("MaxResults", limit)
+    size = request.get("MaxResults", DEFAULT_PAGE)
     filters = {key: value for key, value in sorted(request.items()) if key not in _PAGING}
     after = _open_token(request.get("NextToken"), filters)
     query = Query(

@@ -46,9 +46,9 @@ class Processes:
     those that are images of its own.
     """
 
-    def __init__(self, data_dir: Path, box: Box | None = None, engine: Engine | None = None) -> None:
+    def __init__(self, data_dir: Path, box: Box | None = None) -> None:
         self.box = box
-        self.engine = engine
+        self.engine: Engine | None = None
         self._marker = str(data_dir.resolve())
 
     def start(self, command: Command, *, env: Mapping[str, str], root: Path, log: Path) -> Container:

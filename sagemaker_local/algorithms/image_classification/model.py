@@ -116,9 +116,9 @@ class Model:
         """Class probabilities (images, classes) of pictures (height, width, 3)."""
         return self.probabilities(look(pictures, self.network))
 
-    def predict(self, content: bytes, name: str = "the request body") -> list[float]:
+    def predict(self, content: bytes) -> list[float]:
         """Class probabilities of one PNG or JPEG; AlgorithmError when it is not one."""
-        return [float(value) for value in self.judge([decode_image(content, self.geometry, name)])[0]]
+        return [float(value) for value in self.judge([decode_image(content, self.geometry, "the request body")])[0]]
 
     def warm_up(self) -> None:
         """Pay for first-time set-up (FFT plans, memory) before the first request."""
