@@ -11,7 +11,6 @@ from lambdas.common import NotAnImageError
 
 # A state's payload is at most 256 KiB (Step Functions quota). Base64 makes 4 bytes of 3, and key, bucket and the
 # invocation's metadata need room beside it. Larger images go by reference.
-STATE_PAYLOAD_BYTES = 256 * 1024
 MAX_INLINE_BYTES = 180 * 1024
 
 PASSED_THROUGH = ("threshold", "threshold_version", "inference_id")

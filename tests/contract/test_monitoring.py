@@ -292,7 +292,7 @@ def test_what_a_report_has_counted_is_not_waited_for_again(place: World) -> None
     assert place.write("run-1")["captured_records"] == 8
     ended = (place.start + timedelta(minutes=29)).replace(second=30)
     key = f"reports/{place.endpoint}/watermark.json"
-    place.aws.store.update_json(key, lambda mark: {**mark, "until": ended.isoformat()})
+    place.aws.store.write_json(key, {**(place.aws.store.read_json(key) or {}), "until": ended.isoformat()})
     waited = tasks.await_capture.function(place.resources, params={"capture_timeout_s": 0.1})
     assert (waited["expected"], waited["captured"], waited["complete"]) == (0, 0, True)
     # Nor are they missing from the next report.

@@ -96,7 +96,15 @@ class ObjectStore:
             DamagedDocumentError: what is stored is no JSON object.
         """
         body = self.read(key)
-        return None if body is None else self._parsed(key, body)
+        if body is None:
+            return None
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise DamagedDocumentError(f"{self.uri(key)} is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise DamagedDocumentError(f"{self.uri(key)} holds a {type(document).__name__}, not an object")
+        return document
 
     def lines(self, key: str) -> Iterator[bytes] | None:
         """Return the lines of an object as they arrive, without their ends, or None when there is no such key."""
@@ -200,23 +208,6 @@ class ObjectStore:
                 return
         raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
 
-    def update_json(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Change a JSON document as :meth:`update` does; an absent one is empty. Return the new document.
-
-        Raises:
-            ConflictError: others changed it at every try.
-            DamagedDocumentError: what is stored is no JSON object.
-        """
-        document: dict[str, Any] = {}
-
-        def changed(body: bytes | None) -> bytes:
-            nonlocal document
-            document = change({} if body is None else self._parsed(key, body))
-            return dumps(document)
-
-        self.update(key, changed, JSON)
-        return document
-
     def _get(self, key: str) -> dict[str, Any] | None:
         try:
             answer: dict[str, Any] = self.client.get_object(Bucket=self.bucket, Key=key)
@@ -228,15 +219,6 @@ class ObjectStore:
 
     def _pages(self, **arguments: str) -> Iterator[dict[str, Any]]:
         return iter(self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **arguments))
-
-    def _parsed(self, key: str, body: bytes) -> dict[str, Any]:
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise DamagedDocumentError(f"{self.uri(key)} is not JSON: {error}") from error
-        if not isinstance(document, dict):
-            raise DamagedDocumentError(f"{self.uri(key)} holds a {type(document).__name__}, not an object")
-        return document
 
     @staticmethod
     def _lines(body: Any) -> Iterator[bytes]:

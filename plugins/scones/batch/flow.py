@@ -47,7 +47,6 @@ class FlowControl:
         self.window = float(min(concurrency, INITIAL_WINDOW))
         self.rate = self.max_rate
         self.in_use = 0
-        self.throttled = 0
         self._slow_start_until = float(concurrency)
         self._clock, self._sleep, self._rng = clock, sleep, rng or random.Random()  # noqa: S311 jitter, no secret
         self._turn = asyncio.Lock()
@@ -97,7 +96,6 @@ class FlowControl:
 
     def refused(self, operation: str) -> None:
         """The service throttled ``operation``: starts slow the rate, everything else narrows the window."""
-        self.throttled += 1
         what, now = ("rate" if operation == "start" else "window"), self._clock()
         since = now - self._last_cut[what]
         if since < COOL_DOWN_S:
