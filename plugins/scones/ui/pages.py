@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.aws.store import DamagedDocumentError, ObjectStore, ObjectTooLargeError
 from scones.batch.names import batch_id_for
 from scones.batch.progress import read_live
 from scones.images.pictures import MOST_BYTES
@@ -46,6 +48,20 @@ def picture(bucket: ObjectStore, key: str, side: int) -> str | None:
     except ObjectTooLargeError:
         return None
     return thumbnail_uri(content, side) if content else None
+
+
+def document(bucket: ObjectStore, key: str) -> Mapping[str, Any]:
+    """A stored document; empty when it is absent or damaged."""
+    try:
+        return bucket.read_json(key) or {}
+    except DamagedDocumentError:
+        return {}
+
+
+def newest_of_batches(bucket: ObjectStore, name: str, most: int) -> list[dict[str, Any]]:
+    """The objects of this name that batches wrote last, as S3 lists them, the newest first."""
+    listed = (item for item in bucket.objects(layout.BATCHES) if item["Key"].endswith(f"/{name}"))
+    return nlargest(most, listed, key=itemgetter("LastModified"))
 
 
 def problem(base: str, status: int, message: str) -> str:

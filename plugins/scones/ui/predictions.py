@@ -17,11 +17,11 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 
 from scones.aws import layout
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import ObjectStore
 from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, parse_line
 from scones.monitoring.capture_files import hour_prefixes
 from scones.report.formatting import DASH, number, when
-from scones.ui.pages import Endpoint, picture, render
+from scones.ui.pages import Endpoint, document, picture, render
 from scones.ui.trainings import Link, newest_batches
 
 SHOWN_ROWS = 100
@@ -125,11 +125,7 @@ def find(
 
 
 def _of_row(bucket: ObjectStore, row: Row, metadata: Metadata) -> Prediction:
-    try:
-        summary = bucket.read_json(layout.summary(row.batch_id)) or {}
-    except DamagedDocumentError:
-        summary = {}
-    model = summary.get("model")
+    model = document(bucket, layout.summary(row.batch_id)).get("model")
     planned: Mapping[str, object] = model if isinstance(model, Mapping) else {}
     # The endpoint may have changed under the batch: then this row's own model package tells.
     same = planned.get("package_arn") == row.model_package

@@ -17,12 +17,12 @@ import msgspec
 
 from scones.aws import layout
 from scones.aws.naming import content_hash
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import Rejected, accept_labels, read_accepted, read_rejected, withdraw_labels
 from scones.monitoring.ground_truth import REJECTED, ground_truth_line
 from scones.monitoring.index import Time, check_times
-from scones.ui.pages import picture, render
+from scones.ui.pages import document, newest_of_batches, picture, render
 from scones.ui.predictions import path_of
 
 #: What a person says of an image that shows none of the classes, or that nobody can tell.
@@ -101,15 +101,9 @@ class NotInTheQueueError(ValueError):
 
 def read_queue(bucket: ObjectStore) -> Queue:
     """Read the newest batches' rejected images, the labels and the history. What is damaged costs itself."""
-    newest = sorted(
-        (item for item in bucket.objects(layout.BATCHES) if item["Key"].endswith("/rejected.csv")),
-        key=lambda item: item["LastModified"],
-        reverse=True,
-    )
+    newest = newest_of_batches(bucket, "rejected.csv", _BATCHES_SEARCHED)
     with ThreadPoolExecutor(8) as executor:
-        parts = executor.map(
-            lambda item: _rejected(bucket, item["Key"], item.get("ETag", "")), newest[:_BATCHES_SEARCHED]
-        )
+        parts = executor.map(lambda item: _rejected(bucket, item["Key"], item.get("ETag", "")), newest)
     try:
         labelled = read_accepted(bucket.read(layout.ACCEPTED_LABELS))
     except BatchInputError:
@@ -154,10 +148,7 @@ def parse_history(content: bytes | None) -> list[Decision]:
 
 def read_batch(bucket: ObjectStore, batch_id: str) -> Batch:
     """Read what labels need of a batch: the classes of the model that answered, its endpoint, and when."""
-    try:
-        summary = bucket.read_json(layout.summary(batch_id)) or {}
-    except DamagedDocumentError:
-        summary = {}
+    summary = document(bucket, layout.summary(batch_id))
     model, classes = summary.get("model"), summary.get("classes")
     endpoint = model.get("endpoint_name") if isinstance(model, Mapping) else ""
     return Batch(

@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from scones.aws import layout
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import ObjectStore
 from scones.report.formatting import DASH, number, percent, when
 from scones.training.costs import job_cost
 from scones.training.model_package import APPROVED_BY
-from scones.ui.pages import Endpoint, picture, render
+from scones.ui.pages import Endpoint, document, newest_of_batches, picture, render
 
 SHOWN_TRAININGS = 50
 SHOWN_IMAGES = 24
@@ -146,7 +146,7 @@ class Link(NamedTuple):
 def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
     job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
-    manifest = _document(bucket, layout.manifest(version)) if version else {}
+    manifest = document(bucket, layout.manifest(version)) if version else {}
     images = _images(manifest.get("counts"))
     shown = training_images(bucket, version, manifest.get("classes")) if manifest else []
     made_of = [
@@ -201,19 +201,10 @@ def _images(counts: object) -> str:
 
 def _batches(bucket: ObjectStore, job: str) -> list[str]:
     """The newest batches that the job's model answered."""
-    models = ((one, _document(bucket, layout.summary(one)).get("model")) for one in newest_batches(bucket))
+    models = ((one, document(bucket, layout.summary(one)).get("model")) for one in newest_batches(bucket))
     return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
 
 
 def newest_batches(bucket: ObjectStore) -> list[str]:
     """Ids of the batches that ended last."""
-    listed = (item for item in bucket.objects(layout.BATCHES) if item["Key"].endswith("/summary.json"))
-    newest = sorted(listed, key=lambda item: item["LastModified"], reverse=True)[:_BATCHES_SEARCHED]
-    return [item["Key"].split("/")[-2] for item in newest]
-
-
-def _document(bucket: ObjectStore, key: str) -> Mapping[str, Any]:
-    try:
-        return bucket.read_json(key) or {}
-    except DamagedDocumentError:
-        return {}
+    return [item["Key"].split("/")[-2] for item in newest_of_batches(bucket, "summary.json", _BATCHES_SEARCHED)]
