@@ -25,6 +25,12 @@ def test_make_commands_are_targets(document: Path):
     assert said <= _targets(), said - _targets()
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_are_named_are_there(document: Path):
+    named = set(re.findall(r"`(tests/[\w/]+(?:\.py)?)", document.read_text()))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
 def test_every_target_people_may_call_is_in_the_help():
     shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("run", "up", "down", "test", "check", "bench", "clean"):
