@@ -234,10 +234,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything about one model on one set of images, ready for JSON.
 
-    :param labels: N class indices. :param probabilities: (N, K), column = class index.
-    :param target_accuracy: what accepted images should reach; the recommended threshold follows from it.
-    :param confidence: one-sided confidence of the lower bounds, in (0, 1).
-    :raises EvaluationError: the input is not labels and probabilities, or a parameter is out of range.
+    Args:
+        labels: N class indices.
+        probabilities: (N, K), column = class index.
+        target_accuracy: what accepted images should reach; the recommended threshold follows from it.
+        confidence: one-sided confidence of the lower bounds, in [0.5, 1).
+
+    Raises:
+        EvaluationError: the input is not labels and probabilities, or a parameter is out of range.
     """
     if not 0 < target_accuracy < 1 or not 0.5 <= confidence < 1:
         raise EvaluationError(f"target_accuracy {target_accuracy} or confidence {confidence} is out of range.")
