@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from operator import ge, gt, le, lt
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -17,7 +18,7 @@ from sagemaker_local import registry
 from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ValidationException, unsupported
 from sagemaker_local.experiments.records import COMPONENT, EXPERIMENT, TRIAL, component_document, trial_document
-from sagemaker_local.listing import page_of
+from sagemaker_local.listing import DEFAULT_PAGE, page_of
 from sagemaker_local.protocol import service_model
 from sagemaker_local.serving import operations as endpoints
 from sagemaker_local.serving import states
@@ -27,7 +28,6 @@ from sagemaker_local.tuning import state as tuning
 from sagemaker_local.tuning.state import TUNING
 
 Document = dict[str, Any]
-_PAGE = 10
 _SHAPES = {"HyperParameterTuningJob": "HyperParameterTuningJobSearchEntity"}  # others are named as the resource is
 
 
@@ -68,7 +68,7 @@ def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     sort_by = request.get("SortBy", "LastModifiedTime" if "LastModifiedTime" in shape.members else "CreationTime")
     _check_property(shape, sort_by)
     found.sort(key=lambda document: _order(_values(document, sort_by)), reverse=request.get("SortOrder") != "Ascending")
-    page, token = page_of(found, request.get("NextToken"), request.get("MaxResults", _PAGE))
+    page, token = page_of(found, request.get("NextToken"), request.get("MaxResults", DEFAULT_PAGE))
     return {
         "Results": [{word: document} for document in page],
         "NextToken": token,
@@ -151,10 +151,10 @@ _OPERATORS: dict[str, Callable[[Any, str], bool]] = {
     "NotEquals": _equals,
     "Contains": lambda value, given: given.lower() in str(value).lower(),
     "In": lambda value, given: any(_equals(value, one.strip()) for one in given.split(",")),
-    "GreaterThan": _compares(lambda left, right: left > right),
-    "GreaterThanOrEqualTo": _compares(lambda left, right: left >= right),
-    "LessThan": _compares(lambda left, right: left < right),
-    "LessThanOrEqualTo": _compares(lambda left, right: left <= right),
+    "GreaterThan": _compares(gt),
+    "GreaterThanOrEqualTo": _compares(ge),
+    "LessThan": _compares(lt),
+    "LessThanOrEqualTo": _compares(le),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow.providers.standard.decorators.python import _PythonDecoratedOperator
 from airflow.sdk import BaseOperatorLink
@@ -88,8 +88,7 @@ class EndpointLink(ResourceLink):
 
 def has_console(endpoint_url: str) -> bool:
     """Return whether the service behind the URL is AWS's own."""
-    host = endpoint_url.partition("//")[2].split("/")[0].split(":")[0]
-    return host.endswith(_AWS_HOSTS)
+    return (urlsplit(endpoint_url).hostname or "").endswith(_AWS_HOSTS)
 
 
 def resource_url(link: type[ResourceLink], endpoint_url: str, region: str, name: str) -> str:
