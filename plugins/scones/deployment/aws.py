@@ -45,11 +45,9 @@ def runtime_client() -> Any:
     return AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="sagemaker-runtime").conn
 
 
-def register(
-    endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None
-) -> None:
+def register(endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None) -> None:
     """Register the variant and its policy; repeating it changes nothing."""
-    client = client or _client(aws_conn_id)
+    client = _client(aws_conn_id)
     target = _target(endpoint_name)
     client.register_scalable_target(**target, MinCapacity=policy.min_capacity, MaxCapacity=policy.max_capacity)
     client.put_scaling_policy(

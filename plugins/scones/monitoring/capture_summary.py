@@ -78,7 +78,6 @@ class CaptureSummary:
 
     Attributes:
         records: well-formed lines in the window.
-        outside_window: well-formed lines that were left out.
         malformed: lines that are no capture record; the first few are quoted in ``malformed_examples``.
         unusable_outputs: records without class probabilities.
         undecodable: records whose input is no image.
@@ -89,7 +88,6 @@ class CaptureSummary:
     """
 
     records: int = 0
-    outside_window: int = 0
     malformed: int = 0
     malformed_examples: list[str] = field(default_factory=list)
     unusable_outputs: int = 0
@@ -118,7 +116,7 @@ class CaptureSummary:
 
     def add(self, other: CaptureSummary, shown: int) -> None:
         """Add what another block held."""
-        for name in ("records", "outside_window", "malformed", "unusable_outputs", "undecodable", "rejected"):
+        for name in ("records", "malformed", "unusable_outputs", "undecodable", "rejected"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bytes_read += other.bytes_read
         for name in ("malformed_examples", "output_examples", "undecodable_examples"):
@@ -200,7 +198,6 @@ def _rows(blocks: Iterable[Block], settings: ReadSettings, summary: CaptureSumma
                 _note(summary.malformed_examples, key, number, error)
                 continue
             if not _in_window(record.inference_time, settings):
-                summary.outside_window += 1
                 continue
             summary.records += 1
             yield _read(record, key, number, settings, summary)
