@@ -71,7 +71,7 @@ class ObjectStore:
         Raises:
             ObjectTooLargeError: it has more than ``at_most`` bytes.
         """
-        answer = self._get(key)
+        answer = self._ask("get_object", key)
         if answer is None:
             return None
         with answer["Body"] as body:
@@ -82,7 +82,7 @@ class ObjectStore:
 
     def beginning(self, key: str, size: int) -> bytes:
         """Return the first ``size`` bytes of an object, or all if it has fewer; none when there is no such key."""
-        answer = self._get(key)
+        answer = self._ask("get_object", key)
         if answer is None:
             return b""
         with answer["Body"] as body:
@@ -108,7 +108,7 @@ class ObjectStore:
 
     def lines(self, key: str) -> Iterator[bytes] | None:
         """Return the lines of an object as they arrive, without their ends, or None when there is no such key."""
-        answer = self._get(key)
+        answer = self._ask("get_object", key)
         return None if answer is None else self._lines(answer["Body"])
 
     def download(self, key: str, path: str) -> bool:
@@ -132,13 +132,7 @@ class ObjectStore:
 
     def head(self, key: str) -> dict[str, Any] | None:
         """Return {"ETag", "ContentLength", "LastModified", ...} of an object, or None when there is none."""
-        try:
-            found: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=key)
-        except ClientError as error:
-            if is_absent_object(error):
-                return None
-            raise
-        return found
+        return self._ask("head_object", key)
 
     def objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Yield {"Key", "Size", "ETag", "LastModified", ...} under a prefix, over all pages."""
@@ -192,7 +186,7 @@ class ObjectStore:
             ConflictError: others changed it at every try.
         """
         for attempt in range(UPDATE_TRIES):
-            answer = self._get(key)
+            answer = self._ask("get_object", key)
             changed = change(None if answer is None else answer["Body"].read())
             if changed is None:
                 return
@@ -208,9 +202,9 @@ class ObjectStore:
                 return
         raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
 
-    def _get(self, key: str) -> dict[str, Any] | None:
+    def _ask(self, operation: str, key: str) -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = self.client.get_object(Bucket=self.bucket, Key=key)
+            answer: dict[str, Any] = getattr(self.client, operation)(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if is_absent_object(error):
                 return None

@@ -25,7 +25,7 @@ class BatchStore(ObjectStore):
         Raises:
             BatchInputError: while they are read: the file is damaged, or in another encoding.
         """
-        answer = self._get(key)
+        answer = self._ask("get_object", key)
         return None if answer is None else text_lines(open_text(answer["Body"], self.uri(key)), self.uri(key))
 
     def listed(self, prefix: str, labels: Mapping[str, int]) -> Iterator[Candidate]:
