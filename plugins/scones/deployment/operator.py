@@ -12,7 +12,6 @@ from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 
 from scones.aws.lineage import tags
-from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.deployment.aws import deregister, register
 from scones.deployment.data import Deployment
 from scones.deployment.endpoint import (
@@ -97,7 +96,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
 
     def execute(self, context: Context) -> Deployment:
         """Take the first step."""
-        hook = self._hook()
+        hook = self._resources_hook()
         request = self._config_request(context)
         # Contradicting settings are found before anything is created.
         update_policy = self._deployment_config()
@@ -125,7 +124,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
     def on_kill(self) -> None:
         """Delete a short-lived endpoint; a real one keeps serving, whatever becomes of the task."""
         if self.delete_on_failure:
-            self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
+            self._resources_hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
 
     def _previous(self, context: Context, description: Mapping[str, Any] | None, config_name: str) -> str:
         """Return the config that served before this task touched the endpoint; an earlier try may have done so."""
@@ -141,7 +140,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         return serving
 
     def _advance(self, context: Context, progress: dict[str, Any]) -> Deployment:
-        hook = self._hook()
+        hook = self._resources_hook()
         description = hook.endpoint(self.endpoint_name)
         step, why = next_step(description, progress["config_name"], submitted=progress["submitted"])
         self.log.info("Next: %s, because %s", step.value, why)
@@ -186,7 +185,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         return result
 
     def _finish(self, progress: Mapping[str, Any]) -> Deployment:
-        hook = self._hook()
+        hook = self._resources_hook()
         endpoint = hook.endpoint(self.endpoint_name) or {}
         config = hook.endpoint_config(progress["config_name"]) or {"ProductionVariants": [{}]}
         model = hook.model(self.model["model_name"]) or {}
@@ -223,7 +222,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
     def _give_up(self, why: str) -> Never:
         if self.delete_on_failure:
             try:
-                self._hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
+                self._resources_hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
             except ClientError as error:
                 # SageMaker refuses while the endpoint is being created; the cleanup DAG finds it. The reason matters
                 # more.
@@ -257,8 +256,3 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
 
     def _tags(self, context: Context) -> list[dict[str, str]]:
         return tags({"dag_id": context["ti"].dag_id, "run_id": context["run_id"]})
-
-    def _hook(self) -> SageMakerResourcesHook:
-        return SageMakerResourcesHook(
-            aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
-        )

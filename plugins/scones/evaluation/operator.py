@@ -13,7 +13,6 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
 from scones.aws.naming import content_hash, sagemaker_name, trial_name
-from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.defaults import EXPERIMENT
 from scones.evaluation.verdict import question
@@ -154,11 +153,6 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
                 "InstanceCount": as_int("instance_count", self.instance_count),
             },
         }
-
-    def _resources_hook(self) -> SageMakerResourcesHook:
-        return SageMakerResourcesHook(
-            aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
-        )
 
     def _create(self, request: dict[str, Any]) -> None:
         self.log.info("Creating transform job %s over %s", request["TransformJobName"], self.dataset["test_uri"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 
 
@@ -56,6 +57,11 @@ class WaitingMixin:
             "verify": self.verify,
             "botocore_config": self.botocore_config,
         }
+
+    def _resources_hook(self) -> SageMakerResourcesHook:
+        return SageMakerResourcesHook(
+            aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
+        )
 
     def wait_with(self, trigger: SageMakerWaitTrigger, method_name: str, context: Any) -> Any:
         """Wait until the trigger fires, then go on in ``method_name(context, event)``."""

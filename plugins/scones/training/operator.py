@@ -13,7 +13,6 @@ from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
 from scones.aws.naming import trial_name
 from scones.aws.resources import vpc_config
-from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
 from scones.defaults import EXPERIMENT
 from scones.jobs.links import TrainingJobLink, TuningJobLink, has_console, persist_link
@@ -232,11 +231,6 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
                 "dataset_version": plan.spec.dataset["dataset_version"],
                 "fingerprint": plan.mark,
             }
-        )
-
-    def _resources_hook(self) -> SageMakerResourcesHook:
-        return SageMakerResourcesHook(
-            aws_conn_id=self.aws_conn_id, region_name=self.region_name, verify=self.verify, config=self.botocore_config
         )
 
     def _described(self, kind: str, name: str) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ def operator(sagemaker: FakeSageMaker, **changes: Any) -> EndpointDeployOperator
     arguments: dict[str, Any] = {"task_id": "deploy_endpoint", "endpoint_name": "courier", "model": MODEL}
     task = EndpointDeployOperator(**{**arguments, "capture": {"uri": "s3://b/capture"}, **changes})
     task.__dict__["hook"] = StockHook(sagemaker)
-    task._hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
+    task._resources_hook = lambda: FakeRegistryHook(sagemaker)  # type: ignore[method-assign]
     return task
 
 
