@@ -219,7 +219,9 @@ def test_endpoints_of_others_may_bring_their_models_by_other_ways(sagemaker: Fak
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=f"c-{name}")
         sagemaker.finish_deployment(name)
     ours, theirs = sagemaker.list_tags, {"arn:components", "arn:shadow"}
-    sagemaker.__dict__["list_tags"] = lambda ResourceArn: {"Tags": []} if ResourceArn in theirs else ours(ResourceArn)
+    sagemaker.__dict__["list_tags"] = lambda ResourceArn: (
+        {"Tags": []} if ResourceArn in theirs else ours(ResourceArn=ResourceArn)
+    )
     fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
     made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
     done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
