@@ -12,12 +12,11 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from typing import IO, Any
 
-from scones.batch.items import Item
+from scones.batch.items import Candidate, Item
 
 KEY_BYTES_MAX = 1024
 LINE_CHARACTERS_MAX = 1_000_000
@@ -29,16 +28,6 @@ _WHOLE = re.compile(r"[+-]?\d{1,9}(?:\.0*)?")
 
 class BatchInputError(ValueError):
     """The input of a batch cannot be used; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An image that may become an item. Date, bytes and storage class are known when it was listed."""
-
-    item: Item
-    modified: datetime | None = None
-    size: int | None = None
-    storage_class: str = ""
 
 
 # ---- single values of the form

@@ -99,6 +99,16 @@ class Item:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image that may become an item. Date, bytes and storage class are known when it was listed."""
+
+    item: Item
+    modified: datetime | None = None
+    size: int | None = None
+    storage_class: str = ""
+
+
 def read_items(lines: Iterable[str]) -> Iterator[Item]:
     """Read a chunk file."""
     return (Item.from_json(line) for line in lines if line.strip())

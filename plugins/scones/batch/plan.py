@@ -13,8 +13,8 @@ from itertools import islice
 from typing import IO, Any, TypedDict
 
 from scones.aws import layout
-from scones.batch.inputs import BatchInputError, Candidate, parse_date
-from scones.batch.items import Threshold
+from scones.batch.inputs import BatchInputError, parse_date
+from scones.batch.items import Candidate, Threshold
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
 from scones.batch.store import BatchStore, KeyLedger, was_scored
 from scones.training.served import ServedModel

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from scones.aws import layout
-from scones.batch.inputs import BatchInputError, Candidate, candidate_of, folder_prefix, object_key, parse_manifest
-from scones.batch.items import WITHOUT_ANSWER, Item, Row
+from scones.batch.inputs import BatchInputError, candidate_of, folder_prefix, object_key, parse_manifest
+from scones.batch.items import WITHOUT_ANSWER, Candidate, Item, Row
 from scones.batch.names import check_batch_id
 from scones.batch.store import BatchStore
 from scones.training.served import ServedModel

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from scones.aws import layout
 from scones.aws.store import ObjectStore, ObjectTooLargeError
-from scones.batch.inputs import BatchInputError, Candidate, open_text, text_lines
-from scones.batch.items import Item, Row
+from scones.batch.inputs import BatchInputError, open_text, text_lines
+from scones.batch.items import Candidate, Item, Row
 
 
 class BatchStore(ObjectStore):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scones.batch.aws import execution_arn
-from scones.batch.inputs import BatchInputError, Candidate, folder_prefix, parse_date, parse_manifest
-from scones.batch.items import Item, Threshold, execution_name, inference_id, read_items, workflow_input
+from scones.batch.inputs import BatchInputError, folder_prefix, parse_date, parse_manifest
+from scones.batch.items import Candidate, Item, Threshold, execution_name, inference_id, read_items, workflow_input
 from scones.batch.names import batch_id_for, check_batch_id
 from scones.batch.plan import chunk_size_for, cut, sample_lines, spool
 from scones.batch.sources import Filters
