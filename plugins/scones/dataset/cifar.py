@@ -80,7 +80,7 @@ def _names(value: Any) -> list[str] | None:
 def _class_names(meta: dict[str, Any]) -> list[str]:
     names = _names(meta.get("fine_label_names"))
     if not names or len(set(names)) != len(names):
-        raise CorruptArchiveError(f"meta: fine_label_names is missing, empty or has doubles. {ADVICE}")
+        raise CorruptArchiveError(f"meta: fine_label_names is missing, empty or has duplicates. {ADVICE}")
     return names
 
 
