@@ -28,7 +28,7 @@ from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
 from scones.monitoring.index import DagRun
 from scones.ui import pages, rejects
-from scones.ui.aws import NoSuchResourceError, describe, package_metadata, read_trainings, store, with_costs
+from scones.ui.aws import NoSuchResourceError, describe, open_store, package_metadata, read_trainings, with_costs
 from scones.ui.predictions import batch_page, find, prediction_page
 from scones.ui.trainings import lineage_page, trainings_page
 
@@ -123,7 +123,7 @@ def _checked(name: str, what: str) -> str:
 
 
 def _document(key: str, what: str) -> HTMLResponse:
-    content = store().read(key)
+    content = open_store().read(key)
     if content is None:
         raise HTTPException(404, f"There is no such {what}.")
     return HTMLResponse(content, headers={"Content-Security-Policy": DOCUMENT_POLICY})
@@ -145,7 +145,7 @@ def same_origin(request: Request) -> None:
 
 def overview(request: Request) -> HTMLResponse:
     """The state of each endpoint, its trends and its reports."""
-    return HTMLResponse(pages.overview(_base(request), with_costs(pages.endpoints(store()))))
+    return HTMLResponse(pages.overview(_base(request), with_costs(pages.endpoints(open_store()))))
 
 
 def report(endpoint_name: str, report_id: str) -> HTMLResponse:
@@ -166,7 +166,7 @@ def evaluation(job_name: str) -> HTMLResponse:
 
 def run(request: Request, dag_id: str, run_id: str, show: Annotated[int, Query(ge=0, le=99)] = 0) -> HTMLResponse:
     """What a DAG run wrote, for the tab of the run."""
-    return HTMLResponse(pages.run_documents(store(), _base(request), DagRun(dag_id, run_id), show))
+    return HTMLResponse(pages.run_documents(open_store(), _base(request), DagRun(dag_id, run_id), show))
 
 
 def resource(request: Request, kind: str, name: str) -> HTMLResponse:
@@ -181,16 +181,16 @@ def trainings(
     request: Request, a: Annotated[str, Query(max_length=63)] = "", b: Annotated[str, Query(max_length=63)] = ""
 ) -> HTMLResponse:
     """All training runs, two of them side by side."""
-    return HTMLResponse(trainings_page(_base(request), read_trainings(store()), a, b))
+    return HTMLResponse(trainings_page(_base(request), read_trainings(open_store()), a, b))
 
 
 def lineage(request: Request, job_name: str) -> HTMLResponse:
     """What a model was made of, and what it answered."""
-    bucket = store()
-    found = next((one for one in read_trainings(bucket) if one.name == job_name), None)
+    store = open_store()
+    found = next((one for one in read_trainings(store) if one.name == job_name), None)
     if found is None:
         raise HTTPException(404, "There is no such training job among the newest.")
-    return HTMLResponse(lineage_page(bucket, _base(request), found, pages.endpoints(bucket)))
+    return HTMLResponse(lineage_page(store, _base(request), found, pages.endpoints(store)))
 
 
 def predictions(
@@ -200,25 +200,25 @@ def predictions(
     offset: Annotated[int, Query(ge=0, le=10**8)] = 0,
 ) -> HTMLResponse:
     """One prediction and all it hangs on, or all of a batch."""
-    bucket, base = store(), _base(request)
+    store, base = open_store(), _base(request)
     if batch_id:
         _checked(batch_id, "batch")
     if batch_id and not wanted:
-        return HTMLResponse(batch_page(bucket, base, batch_id, offset))
-    reports = pages.endpoints(bucket) if wanted else []
-    found = find(bucket, wanted, batch_id, reports, package_metadata, datetime.now(UTC)) if wanted else None
-    return HTMLResponse(prediction_page(bucket, base, wanted, found))
+        return HTMLResponse(batch_page(store, base, batch_id, offset))
+    reports = pages.endpoints(store) if wanted else []
+    found = find(store, wanted, batch_id, reports, package_metadata, datetime.now(UTC)) if wanted else None
+    return HTMLResponse(prediction_page(store, base, wanted, found))
 
 
 def reject_queue(request: Request, offset: Annotated[int, Query(ge=0, le=10**6)] = 0) -> HTMLResponse:
     """The reject queue."""
-    return HTMLResponse(rejects.queue_page(store(), _base(request), offset))
+    return HTMLResponse(rejects.queue_page(open_store(), _base(request), offset))
 
 
 def reject_picture(request: Request, token: str) -> HTMLResponse:
     """One image of the queue, large."""
     try:
-        return HTMLResponse(rejects.picture_page(store(), _base(request), token))
+        return HTMLResponse(rejects.picture_page(open_store(), _base(request), token))
     except rejects.NotInTheQueueError as error:
         raise HTTPException(404, str(error)) from error
 
@@ -236,9 +236,9 @@ async def decide(request: Request, user: GetUserDep) -> RedirectResponse:
         offset, undone = form.pop("offset", "0"), form.pop("undo", "")
         arguments = (user.get_name(), datetime.now(UTC))
         if undone:
-            await run_in_threadpool(rejects.take_back, store(), undone, *arguments)
+            await run_in_threadpool(rejects.take_back, open_store(), undone, *arguments)
         elif form:
-            await run_in_threadpool(rejects.decide, store(), form, *arguments)
+            await run_in_threadpool(rejects.decide, open_store(), form, *arguments)
         else:
             raise HTTPException(400, "Nothing was chosen: choose what an image shows, then save.")
     except ValueError as error:

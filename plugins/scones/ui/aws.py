@@ -45,7 +45,7 @@ class NoSuchResourceError(LookupError):
     """There is no resource of that kind and name."""
 
 
-def store() -> ObjectStore:
+def open_store() -> ObjectStore:
     """The project's bucket; looked up again after a minute, as the stack may be deployed anew."""
     with _lock:
         if not _stores or time.monotonic() - _stores[0][0] > _KEEP_S:
@@ -104,7 +104,7 @@ def package_metadata(arn: str) -> dict[str, str]:
     return (package or {}).get("CustomerMetadataProperties", {})
 
 
-def read_trainings(bucket: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
+def read_trainings(store: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
     """The newest training jobs, each with its version, its evaluation, and where it is live."""
     hook = hook or ModelRegistryHook(aws_conn_id=AWS_CONN_ID)
     real = has_console(hook.conn_client_meta.endpoint_url)
@@ -120,11 +120,11 @@ def read_trainings(bucket: ObjectStore, hook: ModelRegistryHook | None = None) -
         job = hook.training_job(name) or {"TrainingJobName": name}
         artifact = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
         try:
-            evaluation = bucket.read_json(layout.evaluation(name, "evaluation.json")) or {}
+            evaluation = store.read_json(layout.evaluation(name, "evaluation.json")) or {}
         except DamagedDocumentError as error:
             log.warning("%s: the figures of %s are not shown", error, name)
             evaluation = {}
-        refused, endpoints = bucket.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
+        refused, endpoints = store.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
         runs = trials.get(job.get("TrainingJobArn", ""), [])
         return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, runs, real=real)
 

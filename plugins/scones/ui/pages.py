@@ -39,28 +39,28 @@ def render(template: str, base: str, **values: Any) -> str:
     return environment(TEMPLATES).get_template(template).render(base=base, **values)
 
 
-def picture(bucket: ObjectStore, key: str, side: int) -> str | None:
+def picture(store: ObjectStore, key: str, side: int) -> str | None:
     """A ``data:`` URI of an image of the bucket; None when it is gone, too large, or no image."""
     from scones.images.thumbnails import thumbnail_uri
 
     try:
-        content = bucket.read(key, at_most=MOST_BYTES)
+        content = store.read(key, at_most=MOST_BYTES)
     except ObjectTooLargeError:
         return None
     return thumbnail_uri(content, side) if content else None
 
 
-def document(bucket: ObjectStore, key: str) -> Mapping[str, Any]:
+def document(store: ObjectStore, key: str) -> Mapping[str, Any]:
     """A stored document; empty when it is absent or damaged."""
     try:
-        return bucket.read_json(key) or {}
+        return store.read_json(key) or {}
     except DamagedDocumentError:
         return {}
 
 
-def newest_of_batches(bucket: ObjectStore, name: str, most: int) -> list[dict[str, Any]]:
+def newest_of_batches(store: ObjectStore, name: str, most: int) -> list[dict[str, Any]]:
     """The objects of this name that batches wrote last, as S3 lists them, the newest first."""
-    listed = (item for item in bucket.objects(layout.BATCHES) if item["Key"].endswith(f"/{name}"))
+    listed = (item for item in store.objects(layout.BATCHES) if item["Key"].endswith(f"/{name}"))
     return nlargest(most, listed, key=itemgetter("LastModified"))
 
 
@@ -101,15 +101,15 @@ class Endpoint:
         ]
 
 
-def endpoints(bucket: ObjectStore) -> list[Endpoint]:
+def endpoints(store: ObjectStore) -> list[Endpoint]:
     """Every endpoint that has reports; a damaged list is one without."""
 
     def read(folder: str) -> Endpoint:
         name = folder.removeprefix(layout.REPORTS).rstrip("/")
-        return Endpoint(name, parse_index(bucket.read(layout.report_index(name))))
+        return Endpoint(name, parse_index(store.read(layout.report_index(name))))
 
     with ThreadPoolExecutor(8) as executor:
-        return [one for one in executor.map(read, bucket.folders(layout.REPORTS)) if one.reports]
+        return [one for one in executor.map(read, store.folders(layout.REPORTS)) if one.reports]
 
 
 def overview(base: str, found: Sequence[Endpoint]) -> str:
@@ -124,21 +124,21 @@ def run_url(run: DagRun) -> str:
     return f"/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
 
 
-def run_documents(bucket: ObjectStore, base: str, run: DagRun, show: int) -> str:
+def run_documents(store: ObjectStore, base: str, run: DagRun, show: int) -> str:
     """The documents a DAG run wrote, the chosen one in a frame."""
     documents: list[Mapping[str, str]] = []
-    for endpoint in endpoints(bucket):
+    for endpoint in endpoints(store):
         for entry in endpoint.reports:
             if entry.run != run:
                 continue
             job = entry.training_job_name
             documents.append({"title": f"Monitoring {endpoint.name}", "url": f"{base}/{endpoint.path(entry)}"})
-            if job and run.dag_id == "train_and_deploy" and bucket.exists(layout.evaluation(job, "evaluation.html")):
+            if job and run.dag_id == "train_and_deploy" and store.exists(layout.evaluation(job, "evaluation.html")):
                 documents.append({"title": "Evaluation", "url": f"{base}/evaluations/{job}"})
     batch_id = batch_id_for(run.dag_id, run.run_id)
-    if bucket.exists(layout.batch_report(batch_id)):
+    if store.exists(layout.batch_report(batch_id)):
         documents.append({"title": "Batch", "url": f"{base}/batches/{batch_id}"})
     here = f"{base}/runs/{quote(run.dag_id, safe='')}/{quote(run.run_id, safe='')}"
     chosen = documents[min(show, len(documents) - 1)] if documents else None
-    batch = None if chosen else read_live(bucket, batch_id)
+    batch = None if chosen else read_live(store, batch_id)
     return render("run.html.j2", base, documents=documents, chosen=chosen, here=here, run=run, batch=batch)

@@ -89,14 +89,14 @@ def path_of(batch_id: str, wanted: str = "", offset: int = 0) -> str:
     return f"predictions?{urlencode({name: value for name, value in found.items() if value})}"
 
 
-def rows_of(bucket: ObjectStore, batch_id: str, wanted: str = "") -> Iterator[Row]:
+def rows_of(store: ObjectStore, batch_id: str, wanted: str = "") -> Iterator[Row]:
     """Yield the rows of a batch, or those of one key, inference id or execution. A damaged line costs itself."""
     # As it stands in a line, quotes included: most lines need not be parsed.
     needle = json.dumps(wanted).encode() if wanted else b""
-    for item in bucket.objects(layout.results(batch_id)):
+    for item in store.objects(layout.results(batch_id)):
         if not item["Key"].endswith(".jsonl"):
             continue
-        for line in bucket.lines(item["Key"]) or ():
+        for line in store.lines(item["Key"]) or ():
             if needle not in line:
                 continue
             try:
@@ -108,24 +108,24 @@ def rows_of(bucket: ObjectStore, batch_id: str, wanted: str = "") -> Iterator[Ro
 
 
 def find(
-    bucket: ObjectStore, wanted: str, batch_id: str, endpoints: Sequence[Endpoint], metadata: Metadata, now: datetime
+    store: ObjectStore, wanted: str, batch_id: str, endpoints: Sequence[Endpoint], metadata: Metadata, now: datetime
 ) -> Prediction | None:
     """Find a prediction in a batch, or in the newest ones, or among what was captured in the last hours.
 
     Args:
         endpoints: with their reports, which know the model that answered what they cover.
     """
-    for one in [batch_id] if batch_id else newest_batches(bucket):
-        row = next(rows_of(bucket, one, wanted), None)
+    for one in [batch_id] if batch_id else newest_batches(store):
+        row = next(rows_of(store, one, wanted), None)
         if row is not None:
-            return _of_row(bucket, row, metadata)
-    for endpoint, uri, record in () if batch_id else captured(bucket, wanted, now):
+            return _of_row(store, row, metadata)
+    for endpoint, uri, record in () if batch_id else captured(store, wanted, now):
         return _of_record(endpoint, uri, record, endpoints)
     return None
 
 
-def _of_row(bucket: ObjectStore, row: Row, metadata: Metadata) -> Prediction:
-    model = document(bucket, layout.summary(row.batch_id)).get("model")
+def _of_row(store: ObjectStore, row: Row, metadata: Metadata) -> Prediction:
+    model = document(store, layout.summary(row.batch_id)).get("model")
     planned: Mapping[str, object] = model if isinstance(model, Mapping) else {}
     # The endpoint may have changed under the batch: then this row's own model package tells.
     same = planned.get("package_arn") == row.model_package
@@ -163,25 +163,25 @@ def _time(text: str | None) -> str:
         return DASH
 
 
-def captured(bucket: ObjectStore, wanted: str, now: datetime) -> Iterator[tuple[str, str, CaptureRecord]]:
+def captured(store: ObjectStore, wanted: str, now: datetime) -> Iterator[tuple[str, str, CaptureRecord]]:
     """Yield (endpoint, address of the file, record) of the captures of an inference id, newest hours first.
 
     Looks into the last `CAPTURE_HOURS` hours, and into `CAPTURE_BYTES` of them at most.
     """
     needle, left = json.dumps(wanted).encode(), CAPTURE_BYTES
     hours = (hour_prefixes(now - timedelta(hours=CAPTURE_HOURS), now) or [])[::-1]
-    variants = [variant for endpoint in bucket.folders(layout.CAPTURE) for variant in bucket.folders(endpoint)]
-    for item in (item for hour in hours for variant in variants for item in bucket.objects(variant + hour)):
+    variants = [variant for endpoint in store.folders(layout.CAPTURE) for variant in store.folders(endpoint)]
+    for item in (item for hour in hours for variant in variants for item in store.objects(variant + hour)):
         left -= item["Size"]
         if left < 0:
             return
-        for line in bucket.lines(item["Key"]) or ():
+        for line in store.lines(item["Key"]) or ():
             try:
                 record = parse_line(line) if needle in line else None
             except MalformedCaptureError:
                 continue
             if record is not None and record.inference_id == wanted:
-                yield item["Key"].removeprefix(layout.CAPTURE).split("/")[0], bucket.uri(item["Key"]), record
+                yield item["Key"].removeprefix(layout.CAPTURE).split("/")[0], store.uri(item["Key"]), record
 
 
 def _of_record(endpoint: str, uri: str, record: CaptureRecord, endpoints: Sequence[Endpoint]) -> Prediction:
@@ -212,15 +212,15 @@ def _of_record(endpoint: str, uri: str, record: CaptureRecord, endpoints: Sequen
     return Prediction(unquote(record.custom_attributes), facts, answered_by, job)
 
 
-def prediction_page(bucket: ObjectStore, base: str, wanted: str, found: Prediction | None) -> str:
+def prediction_page(store: ObjectStore, base: str, wanted: str, found: Prediction | None) -> str:
     """The page of a prediction, or of a search that found none."""
-    image = picture(bucket, found.key, _PICTURE_PIXELS) if found and found.key else None
+    image = picture(store, found.key, _PICTURE_PIXELS) if found and found.key else None
     return render("prediction.html.j2", base, **{**_NOTHING, "wanted": wanted, "found": found, "picture": image})
 
 
-def batch_page(bucket: ObjectStore, base: str, batch_id: str, offset: int) -> str:
+def batch_page(store: ObjectStore, base: str, batch_id: str, offset: int) -> str:
     """All predictions of a batch, some at a time, each leading to its own page."""
-    rows = list(islice(rows_of(bucket, batch_id), offset, offset + SHOWN_ROWS + 1))
+    rows = list(islice(rows_of(store, batch_id), offset, offset + SHOWN_ROWS + 1))
     shown = {
         "batch_id": batch_id,
         "rows": [(row, path_of(batch_id, row.inference_id or row.key)) for row in rows[:SHOWN_ROWS]],

@@ -99,16 +99,16 @@ class NotInTheQueueError(ValueError):
     """The image is not in the queue, or somebody decided on it already."""
 
 
-def read_queue(bucket: ObjectStore) -> Queue:
+def read_queue(store: ObjectStore) -> Queue:
     """Read the newest batches' rejected images, the labels and the history. What is damaged costs itself."""
-    newest = newest_of_batches(bucket, "rejected.csv", _BATCHES_SEARCHED)
+    newest = newest_of_batches(store, "rejected.csv", _BATCHES_SEARCHED)
     with ThreadPoolExecutor(8) as executor:
-        parts = executor.map(lambda item: _rejected(bucket, item["Key"], item.get("ETag", "")), newest)
+        parts = executor.map(lambda item: _rejected(store, item["Key"], item.get("ETag", "")), newest)
     try:
-        labelled = read_accepted(bucket.read(layout.ACCEPTED_LABELS))
+        labelled = read_accepted(store.read(layout.ACCEPTED_LABELS))
     except BatchInputError:
         labelled = {}
-    decisions = parse_history(bucket.read(layout.LABEL_HISTORY))
+    decisions = parse_history(store.read(layout.LABEL_HISTORY))
     decided = {key for key, decision in {one.key: one for one in decisions}.items() if decision.label} | set(labelled)
     rows: dict[str, Waiting] = {}
     for part in parts:
@@ -123,10 +123,10 @@ def _least_sure_first(one: Waiting) -> tuple[bool, float, str]:
 
 
 @lru_cache(maxsize=2 * _BATCHES_SEARCHED)
-def _rejected(bucket: ObjectStore, key: str, etag: str) -> Sequence[Waiting]:
+def _rejected(store: ObjectStore, key: str, etag: str) -> Sequence[Waiting]:
     """A batch's rejected images; read once as long as the file and the store's object stay the same."""
     batch_id = key.split("/")[-2]
-    rows = read_rejected(bucket.read(key) or b"", key)
+    rows = read_rejected(store.read(key) or b"", key)
     return [Waiting(token_of(row.key), row, batch_id) for row in rows]
 
 
@@ -146,9 +146,9 @@ def parse_history(content: bytes | None) -> list[Decision]:
     return found
 
 
-def read_batch(bucket: ObjectStore, batch_id: str) -> Batch:
+def read_batch(store: ObjectStore, batch_id: str) -> Batch:
     """Read what labels need of a batch: the classes of the model that answered, its endpoint, and when."""
-    summary = document(bucket, layout.summary(batch_id))
+    summary = document(store, layout.summary(batch_id))
     model, classes = summary.get("model"), summary.get("classes")
     endpoint = model.get("endpoint_name") if isinstance(model, Mapping) else ""
     return Batch(
@@ -171,16 +171,16 @@ def _hours(first: object, last: object) -> Iterable[str]:
         return
 
 
-def decide(bucket: ObjectStore, choices: Mapping[str, str], by: str, now: datetime) -> list[Decision]:
+def decide(store: ObjectStore, choices: Mapping[str, str], by: str, now: datetime) -> list[Decision]:
     """Take what somebody says of images of the queue: token -> class name, or "skip".
 
     Raises:
         NotInTheQueueError: a token is of none; nothing is taken.
         BatchInputError: a label is no class of the model that rejected the image; nothing is taken.
     """
-    queue = read_queue(bucket)
+    queue = read_queue(store)
     found = [(queue.find(token), label) for token, label in choices.items()]
-    batches = {one.batch_id: read_batch(bucket, one.batch_id) for one, _ in found if one}
+    batches = {one.batch_id: read_batch(store, one.batch_id) for one, _ in found if one}
     decisions, labels = [], dict[str, dict[str, str]]()
     for one, label in found:
         # Only what the queue shows: a form must not put any key of the bucket among the training images.
@@ -192,48 +192,48 @@ def decide(bucket: ObjectStore, choices: Mapping[str, str], by: str, now: dateti
         if label != SKIP:
             labels.setdefault(one.batch_id, {})[one.row.key] = label
     for batch_id, of_batch in labels.items():
-        accept_labels(of_batch, bucket, batches[batch_id].classes)
+        accept_labels(of_batch, store, batches[batch_id].classes)
     for one, label in found:
         if one and one.row.inference_id and label != SKIP:
             line = ground_truth_line(one.row.inference_id, label, REJECTED)
             for key in batches[one.batch_id].truth_keys(one.token):
-                bucket.write(key, line, "application/jsonlines")
-    _note(bucket, decisions)
+                store.write(key, line, "application/jsonlines")
+    _note(store, decisions)
     return decisions
 
 
-def take_back(bucket: ObjectStore, token: str, by: str, now: datetime) -> Decision:
+def take_back(store: ObjectStore, token: str, by: str, now: datetime) -> Decision:
     """Undo a decision: the image waits again, and trains no more.
 
     Raises:
         NotInTheQueueError: nobody decided on such an image.
     """
-    queue = read_queue(bucket)
+    queue = read_queue(store)
     last = next((one for key, one in queue.last.items() if token_of(key) == token and one.label), None)
     if last is None:
         raise NotInTheQueueError("Nobody decided on this image, or it was taken back already.")
     if last.key in queue.labelled:
-        withdraw_labels([last.key], bucket)
-    bucket.delete(read_batch(bucket, last.batch_id).truth_keys(token))
+        withdraw_labels([last.key], store)
+    store.delete(read_batch(store, last.batch_id).truth_keys(token))
     decision = Decision(last.key, "", by, now)
-    _note(bucket, [decision])
+    _note(store, [decision])
     return decision
 
 
-def _note(bucket: ObjectStore, decisions: Sequence[Decision]) -> None:
+def _note(store: ObjectStore, decisions: Sequence[Decision]) -> None:
     lines = b"".join(msgspec.json.encode(decision) + b"\n" for decision in decisions)
-    bucket.update(layout.LABEL_HISTORY, lambda content: (content or b"") + lines, "application/jsonlines")
+    store.update(layout.LABEL_HISTORY, lambda content: (content or b"") + lines, "application/jsonlines")
 
 
 # ---- pages
 
 
-def queue_page(bucket: ObjectStore, base: str, offset: int) -> str:
+def queue_page(store: ObjectStore, base: str, offset: int) -> str:
     """Rejected images that have no label yet, the least sure first."""
-    queue = read_queue(bucket)
+    queue = read_queue(store)
     offset = min(offset, max(0, len(queue.waiting) - 1) // SHOWN * SHOWN)
     part = queue.waiting[offset : offset + SHOWN]
-    batches = {batch_id: read_batch(bucket, batch_id) for batch_id in {one.batch_id for one in part}}
+    batches = {batch_id: read_batch(store, batch_id) for batch_id in {one.batch_id for one in part}}
 
     def card(one: Waiting) -> dict[str, object]:
         return {
@@ -242,9 +242,9 @@ def queue_page(bucket: ObjectStore, base: str, offset: int) -> str:
             "guess": one.row.guess,
             "confidence": one.row.confidence,
             "classes": batches[one.batch_id].classes,
-            "picture": picture(bucket, one.row.key, _SMALL),
+            "picture": picture(store, one.row.key, _SMALL),
             "prediction": path_of(one.batch_id, one.row.inference_id) if one.row.inference_id else "",
-            "test_image": layout.test_image_behind(one.row.key, bucket.metadata(one.row.key)),
+            "test_image": layout.test_image_behind(one.row.key, store.metadata(one.row.key)),
         }
 
     with ThreadPoolExecutor(8) as executor:
@@ -265,15 +265,15 @@ def queue_page(bucket: ObjectStore, base: str, offset: int) -> str:
     )
 
 
-def picture_page(bucket: ObjectStore, base: str, token: str) -> str:
+def picture_page(store: ObjectStore, base: str, token: str) -> str:
     """One image of the queue, or one somebody decided on, as large as it is.
 
     Raises:
         NotInTheQueueError: there is no such image.
     """
-    queue = read_queue(bucket)
+    queue = read_queue(store)
     one = queue.find(token)
     key = one.row.key if one else next((key for key in queue.last if token_of(key) == token), None)
     if key is None:
         raise NotInTheQueueError("There is no such image in the reject queue.")
-    return render("picture.html.j2", base, key=key, picture=picture(bucket, key, _LARGE))
+    return render("picture.html.j2", base, key=key, picture=picture(store, key, _LARGE))

@@ -143,15 +143,15 @@ class Link(NamedTuple):
     path: str = ""
 
 
-def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
+def lineage_page(store: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
     job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
-    manifest = document(bucket, layout.manifest(version)) if version else {}
+    manifest = document(store, layout.manifest(version)) if version else {}
     images = _images(manifest.get("counts"))
-    shown = training_images(bucket, version, manifest.get("classes")) if manifest else []
+    shown = training_images(store, version, manifest.get("classes")) if manifest else []
     made_of = [
         Link("Dataset", f"{version or DASH} {f'({images})' if images else ''}".strip()),
-        Link("Manifest, image by image", bucket.uri(layout.manifest(version)) if manifest else DASH),
+        Link("Manifest, image by image", store.uri(layout.manifest(version)) if manifest else DASH),
         *[Link("Trial", name) for name in training.trials],
         *([Link("Tuning job", tuned, f"resources/tuning-jobs/{tuned}")] if (tuned := training.tuning_job) else []),
         Link("Training job", job, f"resources/training-jobs/{job}"),
@@ -173,22 +173,22 @@ def lineage_page(bucket: ObjectStore, base: str, training: Training, endpoints: 
         if entry.training_job_name == job
     ]
     answered += [
-        Link("Batch, image by image", batch_id, f"predictions?batch={batch_id}") for batch_id in _batches(bucket, job)
+        Link("Batch, image by image", batch_id, f"predictions?batch={batch_id}") for batch_id in _batches(store, job)
     ]
     return render("lineage.html.j2", base, job=job, made_of=made_of, answered=answered, images=shown)
 
 
-def training_images(bucket: ObjectStore, version: str, classes: object) -> list[tuple[str, str | None]]:
+def training_images(store: ObjectStore, version: str, classes: object) -> list[tuple[str, str | None]]:
     """Some of a dataset's training images: (class, ``data:`` URI), however it trains: as RecordIO or as PNGs."""
     from scones.dataset.recordio import first_images
     from scones.images.thumbnails import thumbnail_uri
 
     names = classes if isinstance(classes, list) else []
-    for item in bucket.objects(layout.recordio(version, "train")):
-        records = islice(first_images(bucket.beginning(item["Key"], _BEGINNING_BYTES)), SHOWN_IMAGES)
+    for item in store.objects(layout.recordio(version, "train")):
+        records = islice(first_images(store.beginning(item["Key"], _BEGINNING_BYTES)), SHOWN_IMAGES)
         return [(str(names[label]) if label < len(names) else str(label), thumbnail_uri(one)) for label, one in records]
-    keys = (item["Key"] for item in bucket.objects(layout.training_images(version)))
-    return [(key.rsplit("/", 1)[-1], picture(bucket, key, 96)) for key in islice(keys, SHOWN_IMAGES)]
+    keys = (item["Key"] for item in store.objects(layout.training_images(version)))
+    return [(key.rsplit("/", 1)[-1], picture(store, key, 96)) for key in islice(keys, SHOWN_IMAGES)]
 
 
 def _images(counts: object) -> str:
@@ -199,12 +199,12 @@ def _images(counts: object) -> str:
     return ", ".join(f"{sum(one for one in per if isinstance(one, int))} {split}" for split, per in splits.items())
 
 
-def _batches(bucket: ObjectStore, job: str) -> list[str]:
+def _batches(store: ObjectStore, job: str) -> list[str]:
     """The newest batches that the job's model answered."""
-    models = ((one, document(bucket, layout.summary(one)).get("model")) for one in newest_batches(bucket))
+    models = ((one, document(store, layout.summary(one)).get("model")) for one in newest_batches(store))
     return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
 
 
-def newest_batches(bucket: ObjectStore) -> list[str]:
+def newest_batches(store: ObjectStore) -> list[str]:
     """Ids of the batches that ended last."""
-    return [item["Key"].split("/")[-2] for item in newest_of_batches(bucket, "summary.json", _BATCHES_SEARCHED)]
+    return [item["Key"].split("/")[-2] for item in newest_of_batches(store, "summary.json", _BATCHES_SEARCHED)]

@@ -117,7 +117,7 @@ def application() -> Iterator[Any]:
     patch = pytest.MonkeyPatch()
     may = application._may
     patch.setattr(application, "_may", lambda *_: Depends(lambda: None))
-    patch.setattr(application, "store", lambda: ObjectStore("b", client=FakeS3()))
+    patch.setattr(application, "open_store", lambda: ObjectStore("b", client=FakeS3()))
     patch.setattr(application, "read_trainings", lambda _: [])
     patch.setattr(application, "with_costs", lambda endpoints: endpoints)
     patch.setattr(application, "describe", lambda kind, name: _describe(kind, name))
@@ -220,7 +220,7 @@ def test_a_store_that_cannot_be_reached_is_said_without_a_trace(
     def broken() -> Any:
         raise client_error("AccessDenied", "secret bucket name", status=403)
 
-    monkeypatch.setattr(module, "store", broken)
+    monkeypatch.setattr(module, "open_store", broken)
     answer = ask(application, "GET", "/rejects")
     assert answer.status_code == 502
     assert "secret" not in answer.text
