@@ -24,7 +24,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 THRESHOLD = "config/threshold.json"
 CURRENT_DATASET = "datasets/current.json"
@@ -78,11 +77,6 @@ def training_images(version: str) -> str:
 def test_images(version: str) -> str:
     """Prefix of the images that no training sees."""
     return f"{dataset(version)}test/"
-
-
-def test_files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The test images that a dataset's manifest lists; the split's other files, such as test.lst, left out."""
-    return [one for one in manifest.get("files", []) if one["split"] == "test" and one["key"].startswith("test/")]
 
 
 def test_image_behind(key: str, metadata: Mapping[str, str] | None) -> str:

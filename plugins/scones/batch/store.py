@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import cast
 
 from botocore.exceptions import ClientError
 
@@ -33,10 +33,6 @@ class BatchStore(ObjectStore):
         for entry in self.objects(prefix):
             item = Item(entry["Key"], labels.get(entry["Key"]), entry["ETag"].strip('"'))
             yield Candidate(item, entry["LastModified"], entry["Size"], entry.get("StorageClass", ""))
-
-    def dataset_manifest(self, version: str) -> dict[str, Any] | None:
-        """Return the manifest of a dataset version; None when there is none."""
-        return self.read_json(layout.manifest(version))
 
     def picture(self, key: str, at_most: int) -> bytes | None:
         """Return an image's bytes for a page; None where there is nothing to show: gone, forbidden, too large."""

@@ -15,6 +15,7 @@ from scones.batch.items import Item
 from scones.batch.plan import MACHINES, Plan, find_threshold, write_chunks
 from scones.batch.store import BatchStore
 from scones.images.transformations import KINDS, transform_png
+from scones.training.data import ManifestFile, read_manifest, test_images
 from scones.training.served import ServedModel
 
 UPLOADERS = 8
@@ -70,7 +71,7 @@ def parse_class_mix(text: str, classes: Sequence[str]) -> dict[str, float]:
 
 
 def draw_shots(
-    files: Sequence[Mapping[str, Any]],
+    files: Sequence[ManifestFile],
     classes: Sequence[str],
     count: int,
     *,
@@ -82,7 +83,7 @@ def draw_shots(
     """Draw ``count`` requests; the same seed draws the same ones.
 
     Args:
-        files: ``{"key", "label"}`` of the images to draw from.
+        files: the images to draw from.
         drift: one of the kinds of drift, ``mixed`` for all of them in turn, or ``none``.
         drifted_share: share of requests that are changed so.
 
@@ -114,7 +115,7 @@ def make_traffic(
     Raises:
         BatchInputError: the model's dataset is not there, or the params cannot be used.
     """
-    dataset = store.dataset_manifest(model.dataset_version) if model.dataset_version else None
+    dataset = read_manifest(store, model.dataset_version) if model.dataset_version else None
     if dataset is None:
         raise BatchInputError(
             f"No dataset is known that the model of {model.endpoint_name} was trained on, so there are no test images:"
@@ -124,7 +125,7 @@ def make_traffic(
     classes = list(model.classes) or dataset["classes"]
     count = request_count(params["mode"], params["images"], params["rate_per_second"], params["duration_seconds"])
     shots = draw_shots(
-        layout.test_files(dataset),
+        test_images(dataset),
         classes,
         count,
         class_mix=parse_class_mix(params["class_mix"] or "", classes),

@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from scones.dataset import cifar
 from scones.dataset.checks import CheckReport, check_dataset, exclude_from_training
 from scones.dataset.errors import BadInputError
+from scones.training.data import Manifest, ManifestFile
 
 # Raised when what is written for the same images changes, so that an old dataset is not taken for the new form.
 FORMAT_VERSION = 1
@@ -209,10 +209,8 @@ def build_dataset(
     return Dataset(_version(names, splits), names, seed, validation_share, splits, checks)
 
 
-def manifest(
-    dataset: Dataset, source: dict[str, str], files: Sequence[dict[str, Any]], created_at: str
-) -> dict[str, Any]:
-    """The manifest document. ``files``: key (relative to the dataset's prefix), split, label, sha256, bytes."""
+def manifest(dataset: Dataset, source: dict[str, str], files: Sequence[ManifestFile], created_at: str) -> Manifest:
+    """The manifest of a dataset with these files."""
     return {
         "dataset_version": dataset.version,
         "created_at": created_at,

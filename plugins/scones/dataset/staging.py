@@ -36,7 +36,7 @@ from scones.dataset.upload import Uploader, Written
 from scones.images.statistics import baseline_statistics
 from scones.monitoring.drift import suggest_constraints
 from scones.settings import Settings
-from scones.training.data import StagedDataset
+from scones.training.data import ManifestFile, StagedDataset
 
 log = logging.getLogger(__name__)
 INPUT_KINDS = ("recordio", "png")
@@ -108,7 +108,7 @@ def _write(store: ObjectStore, dataset: Dataset, source: dict[str, str], input_k
     ):
         log.info("The dataset is in %s already, unchanged: nothing is uploaded", store.uri(prefix))
     else:
-        files: list[dict[str, Any]] = []
+        files: list[ManifestFile] = []
         with Uploader(store, existing, UPLOAD_THREADS) as uploader:
             for key, split, label, written in _contents(uploader, prefix, dataset, input_kind):
                 files.append(

@@ -15,6 +15,7 @@ from scones.aws.naming import content_hash
 from scones.aws.store import ObjectStore
 from scones.deployment.data import Check
 from scones.deployment.endpoint import parity_problems, probability_problems
+from scones.training.data import Manifest, read_manifest, test_images
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +42,14 @@ class Golden:
     need_answers: bool = True
 
 
-def golden_keys(manifest: Mapping[str, Any], per_class: int = 4) -> list[str]:
+def golden_keys(manifest: Manifest, per_class: int = 4) -> list[str]:
     """Return the keys, relative to the dataset, of the first ``per_class`` test images of each class, by name.
 
     Raises:
         ValueError: the manifest lists no test image.
     """
     by_label: dict[int, list[str]] = {}
-    for file in sorted(layout.test_files(manifest), key=lambda f: f["key"]):
+    for file in sorted(test_images(manifest), key=lambda f: f["key"]):
         by_label.setdefault(file["label"], []).append(file["key"])
     keys = [key for label in sorted(by_label) for key in by_label[label][:per_class]]
     if not keys:
@@ -62,7 +63,7 @@ def golden_images(store: ObjectStore, dataset_version: str) -> dict[str, bytes]:
     Raises:
         FileNotFoundError: the dataset's manifest or an image is gone.
     """
-    manifest = store.read_json(layout.manifest(dataset_version))
+    manifest = read_manifest(store, dataset_version)
     if manifest is None:
         raise FileNotFoundError(f"{store.uri(layout.manifest(dataset_version))} is gone: stage the images again")
     images = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from scones.evaluation.data import Comparison, Evaluation
 from scones.evaluation.metrics import EvaluationError, compare, evaluate
 from scones.evaluation.page import render
 from scones.evaluation.threshold import Threshold, Why, bump, check_value, parse
-from scones.training.data import Candidate, Champion
+from scones.training.data import Candidate, Champion, Manifest, read_manifest, test_images
 
 log = logging.getLogger(__name__)
 _THREADS = 8
@@ -41,10 +41,10 @@ def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -
     Raises:
         EvaluationError: images without an answer, or answers that are no probabilities.
     """
-    manifest = store.read_json(layout.manifest(dataset_version))
+    manifest = read_manifest(store, dataset_version)
     if manifest is None:
         raise EvaluationError(f"There is no manifest of {dataset_version}. Stage the dataset again.")
-    classes: list[str] = list(manifest["classes"])
+    classes = manifest["classes"]
     labels = labels_of_test_images(manifest)
     names = sorted(labels)
     truth = [labels[name] for name in names]
@@ -88,9 +88,9 @@ def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -
     }
 
 
-def labels_of_test_images(manifest: Mapping[str, Any]) -> dict[str, int]:
+def labels_of_test_images(manifest: Manifest) -> dict[str, int]:
     """Class index of each test image by file name. Raises EvaluationError when the manifest has none."""
-    labels = {file["key"].removeprefix("test/"): int(file["label"]) for file in layout.test_files(manifest)}
+    labels = {file["key"].removeprefix("test/"): int(file["label"]) for file in test_images(manifest)}
     if not labels:
         raise EvaluationError("The manifest lists no test images. Stage the dataset again.")
     return labels

@@ -5,7 +5,12 @@ The dataset is made by the wing `dataset`; its form stands here, because trainin
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+
+from scones.aws import layout
+
+if TYPE_CHECKING:
+    from scones.aws.store import ObjectStore
 
 
 class StagedDataset(TypedDict):
@@ -44,6 +49,57 @@ class StagedDataset(TypedDict):
     source: dict[str, str]
     unchanged: bool
     uploaded: int
+
+
+class ManifestFile(TypedDict):
+    """An object of a dataset: key below the dataset's prefix, split ("" for none), class index (-1 for none), bytes."""
+
+    key: str
+    split: str
+    label: int
+    sha256: str
+    bytes: int
+
+
+class Manifest(TypedDict):
+    """What a dataset version holds, as its ``manifest.json``.
+
+    Members:
+        dataset_version, created_at: "ds-..." and when it was staged.
+        source: as in `StagedDataset`.
+        classes, label_map: class names in label order; ``{"0": name, ...}``.
+        image_shape: channels, height, width.
+        seed, validation_share: of the split.
+        counts: images per split and class name.
+        checks: what was looked at before it was staged.
+        files: every object but the manifest, by key.
+    """
+
+    dataset_version: str
+    created_at: str
+    source: dict[str, str]
+    classes: list[str]
+    label_map: dict[str, str]
+    image_shape: list[int]
+    seed: int
+    validation_share: float
+    counts: dict[str, dict[str, int]]
+    checks: list[dict[str, Any]]
+    files: list[ManifestFile]
+
+
+def read_manifest(store: ObjectStore, dataset_version: str) -> Manifest | None:
+    """Return what a dataset version holds; None when it has no manifest.
+
+    Raises:
+        DamagedDocumentError: what is stored is no JSON object.
+    """
+    return cast("Manifest | None", store.read_json(layout.manifest(dataset_version)))
+
+
+def test_images(manifest: Manifest) -> list[ManifestFile]:
+    """Return the test images of a dataset; the split's other files, such as test.lst, are none."""
+    return [one for one in manifest.get("files", []) if one["split"] == "test" and one["key"].startswith("test/")]
 
 
 class TrainingResult(TypedDict):

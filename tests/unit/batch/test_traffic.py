@@ -15,7 +15,7 @@ from scones.batch.traffic import draw_shots, parse_class_mix, request_count
 from scones.images.transformations import KINDS, transform, transform_png
 
 CLASSES = ["bicycle", "motorcycle"]
-FILES = [{"key": f"test/{label}-{n}.png", "label": label} for label in (0, 1) for n in range(20)]
+FILES: list[Any] = [{"key": f"test/{label}-{n}.png", "label": label} for label in (0, 1) for n in range(20)]
 
 
 def photo(seed: int = 0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ class TestBuild:
 
     def test_manifest(self) -> None:
         dataset = build_dataset(archive(), CLASSES)
-        files = [{"key": "b", "split": "test", "label": 0}, {"key": "a", "split": "", "label": -1}]
+        files: Any = [{"key": "b", "split": "test", "label": 0}, {"key": "a", "split": "", "label": -1}]
         document = manifest(dataset, {"kind": "sample"}, files, "2026-01-01T00:00:00+00:00")
         assert [item["key"] for item in document["files"]] == ["a", "b"]
         assert document["image_shape"] == [3, 32, 32]

@@ -219,10 +219,11 @@ def test_golden_images_are_of_every_class_and_of_the_test_split_only() -> None:
         for n in range(9)
     ]
     files.append({"key": "test.lst", "split": "test", "label": None})
-    keys = golden_keys({"files": files}, per_class=2)
+    manifest: Any = {"files": files, "dataset_version": "ds-1"}
+    keys = golden_keys(manifest, per_class=2)
     assert keys == ["test/0_0.png", "test/0_1.png", "test/1_0.png", "test/1_1.png"]
     with pytest.raises(ValueError, match="no test image"):
-        golden_keys({"files": files[:18], "dataset_version": "ds-1"})
+        golden_keys(manifest | {"files": files[:18]})
 
 
 @given(st.integers(min_value=0, max_value=100_000))

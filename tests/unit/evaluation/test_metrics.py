@@ -273,11 +273,14 @@ class TestAnswers:
             parse_answer(body, "a.png")
 
     def test_labels_come_from_the_manifest(self) -> None:
-        files = [
+        files: list[Any] = [
             {"key": "test/a.png", "split": "test", "label": 1},
             {"key": "test.lst", "split": "test", "label": -1},
             {"key": "train/b.png", "split": "train", "label": 0},
         ]
-        assert labels_of_test_images({"files": files}) == {"a.png": 1}
-        with pytest.raises(EvaluationError, match="no test images"):
-            labels_of_test_images({"files": files[1:]})
+        manifest: Any = {"files": files}
+        assert labels_of_test_images(manifest) == {"a.png": 1}
+        without: list[Any] = [{"files": files[1:]}, {}]
+        for nothing in without:
+            with pytest.raises(EvaluationError, match="no test images"):
+                labels_of_test_images(nothing)
