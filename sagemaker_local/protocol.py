@@ -235,9 +235,10 @@ def _camel(name: str) -> str:
 def _pattern(pattern: str) -> re.Pattern[str]:
     """A pattern of the model as a Python one: Java's \\p classes are spelled out as character ranges.
 
-    Three of the 459 patterns in the model are malformed (`${1,256}`, lone surrogates); they match anything.
+    One has its bounds behind its end (`${1,256}`). Those with lone surrogates are malformed, and match anything.
     """
     translated = re.sub(r"\\p\{(\w+)\}", lambda found: _category(found.group(1)), pattern)
+    translated = re.sub(r"\$\{\d+,\d+\}$", "$", translated)
     try:
         return re.compile(translated, re.DOTALL if pattern == ".*" else 0)
     except re.error:

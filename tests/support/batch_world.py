@@ -102,9 +102,9 @@ class StubSageMaker:
                 "ModelPackageVersion": MODEL.version,
                 "CustomerMetadataProperties": {
                     "dataset_version": MODEL.dataset_version,
-                    "classes": ",".join(MODEL.classes),
+                    "classes": ":".join(MODEL.classes),
                     "training_job": "job-7",
-                    "image_shape": "3,32,32",
+                    "image_shape": "3:32:32",
                 },
             },
         }

@@ -71,7 +71,7 @@ class FakeSageMaker:
         body = {**arguments, "CreationTime": self.clock, "LastModifiedTime": self.clock}
         if kind == "model_package":
             version = 1 + len([1 for known, _ in self.things if known == kind])
-            name = f"arn:package/{version}"
+            name = f"arn:aws:sagemaker:us-east-1:{'0' * 12}:model-package/scones-courier/{version}"
             body |= {"ModelPackageVersion": version, "ModelPackageArn": name}
         if (kind, name) in self.things:
             raise client_error("ValidationException", f"Cannot create already existing {kind} {name!r}.")

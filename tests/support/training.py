@@ -4,13 +4,15 @@ the provider's hook, a task's context.
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
-import botocore.session
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.validate import ParamValidator
 
+from sagemaker_local.errors import ValidationException
+from sagemaker_local.protocol import parse_request, service_model
 from scones.evaluation.data import Evaluation
 from scones.evaluation.verdict import Approval, Work
 from scones.evaluation.verdict import register as register_version
@@ -90,10 +92,16 @@ def serve(sagemaker: FakeSageMaker, job: str) -> None:
 
 
 def legal(operation: str, request: dict[str, Any]) -> str:
-    """What botocore's own service model says against a request; empty when nothing."""
-    model = botocore.session.Session().get_service_model("sagemaker")
-    report = ParamValidator().validate(request, model.operation_model(operation).input_shape)
-    return report.generate_report() if report.has_errors() else ""
+    """What botocore's service model says against a request, its patterns and bounds too; empty when nothing."""
+    described = service_model().operation_model(operation)
+    report = ParamValidator().validate(request, described.input_shape)
+    if report.has_errors():
+        return report.generate_report()
+    try:
+        parse_request(described, json.dumps(request, default=str).encode())
+    except ValidationException as error:
+        return str(error)
+    return ""
 
 
 class Ti:

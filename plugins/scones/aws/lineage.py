@@ -9,8 +9,14 @@ from dataclasses import asdict, dataclass
 PROJECT_TAG = "scones:project"
 PROJECT = "scones-courier"
 
-# Characters a tag value may hold (AWS tagging rules); anything else becomes "-".
-_ILLEGAL_IN_TAG = re.compile(r"[^\w\s_.:/=+\-@]")
+# What a tag's value, and a model package's metadata, may not hold; no comma, for one. It becomes "-".
+_ILLEGAL = re.compile(r"[^\w .:/=+\-@]")
+_VALUE_MAX = 256
+
+
+def legal_value(value: object) -> str:
+    """Return a value as a tag or a model package's metadata may hold it: at most 256 of the characters AWS takes."""
+    return _ILLEGAL.sub("-", str(value))[:_VALUE_MAX]
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,8 @@ class Lineage:
     run_id: str
 
     def as_metadata(self, **extra: str | float | int) -> dict[str, str]:
-        """Return CustomerMetadataProperties: at most 50 string pairs, keys <= 128 and values <= 256 characters."""
-        pairs = {**asdict(self), **{key: str(value) for key, value in extra.items()}}
-        return {key[:128]: str(value)[:256] for key, value in pairs.items() if str(value)}
+        """Return CustomerMetadataProperties: at most 50 pairs, keys of at most 128 characters, `legal_value` values."""
+        return {key[:128]: text for key, value in (asdict(self) | extra).items() if (text := legal_value(value))}
 
 
 def tags(values: Mapping[str, str]) -> list[dict[str, str]]:
@@ -44,7 +49,7 @@ def tags(values: Mapping[str, str]) -> list[dict[str, str]]:
     pairs = [{"Key": PROJECT_TAG, "Value": PROJECT}]
     for key, value in sorted(values.items()):
         if value:
-            pairs.append({"Key": f"scones:{key}"[:128], "Value": _ILLEGAL_IN_TAG.sub("-", str(value))[:256]})
+            pairs.append({"Key": f"scones:{key}"[:128], "Value": legal_value(value)})
     return pairs
 
 

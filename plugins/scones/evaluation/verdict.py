@@ -19,6 +19,7 @@ from scones.training.costs import endpoint_monthly_cost, job_cost
 from scones.training.data import StagedDataset, TrainingResult
 from scones.training.model_package import APPROVED, APPROVED_BY, PENDING, PackageSpec, metrics_of, model_package_request
 from scones.training.registry import ModelRegistryHook
+from scones.training.served import LIST_SEPARATOR
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ def register(work: Work, approval: Approval, hook: ModelRegistryHook | None = No
         run_id=work.run_id,
     )
     metadata = lineage.as_metadata(
-        classes=",".join(dataset["classes"]),
-        image_shape=dataset["image_shape"],
+        classes=LIST_SEPARATOR.join(dataset["classes"]),
+        image_shape=dataset["image_shape"].replace(",", LIST_SEPARATOR),
         fingerprint=training["fingerprint"],
         **{name.replace(":", "_"): value for name, value in training["metrics"].items()},
         **metrics_of(work.evaluation),

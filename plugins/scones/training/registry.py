@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from scones.aws.lineage import tags
+from scones.aws.lineage import legal_value, tags
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.training.model_package import APPROVED, APPROVED_BY, artifact_of
 
@@ -69,7 +69,9 @@ class ModelRegistryHook(SageMakerResourcesHook):
 
     def set_approval(self, package_arn: str, status: str, why: str, person: str = "") -> None:
         """Set ModelApprovalStatus with its reason, and note the person who said so."""
-        noted = {"CustomerMetadataProperties": {APPROVED_BY: person}} if person and status == APPROVED else {}
+        noted = (
+            {"CustomerMetadataProperties": {APPROVED_BY: legal_value(person)}} if person and status == APPROVED else {}
+        )
         self.conn.update_model_package(
             ModelPackageArn=package_arn, ModelApprovalStatus=status, ApprovalDescription=why[:1024], **noted
         )

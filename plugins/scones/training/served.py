@@ -14,6 +14,8 @@ from typing import Any, Self
 QUALITY = ("test_accuracy", "log_loss", "expected_calibration_error", "recommended_threshold")
 # A metadata value of a model package ends here, so a longer list of classes is cut off.
 METADATA_VALUE_MAX = 256
+# Between the items of a list in such a value, which takes no comma.
+LIST_SEPARATOR = ":"
 
 
 class ServedClassesError(ValueError):
@@ -121,14 +123,18 @@ def classes_of(label_map: Any, metadata: Mapping[str, str]) -> tuple[str, ...]:
         if names and all(isinstance(name, str) for name in names):
             return tuple(str(name) for name in names)
     listed = metadata.get("classes", "")
-    return tuple(listed.split(",")) if 0 < len(listed) < METADATA_VALUE_MAX else ()
+    return tuple(_listed(listed)) if 0 < len(listed) < METADATA_VALUE_MAX else ()
 
 
 def shape_of(texts: Iterable[str | None]) -> tuple[int, int, int] | None:
-    """Return the first of ``texts`` that is "channels,height,width"."""
+    """Return the first of ``texts`` that is "channels:height:width", or that with the commas of a hyperparameter."""
     for text in texts:
-        parts = (text or "").split(",")
+        parts = _listed(text or "")
         if len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts):
             channels, height, width = map(int, parts)
             return channels, height, width
     return None
+
+
+def _listed(text: str) -> list[str]:
+    return text.replace(",", LIST_SEPARATOR).split(LIST_SEPARATOR)

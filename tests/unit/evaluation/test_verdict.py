@@ -26,7 +26,8 @@ def test_a_package_carries_metrics_lineage_and_approval_and_is_registered_once(s
     assert legal("CreateModelPackage", request) == ""
     metadata = request["CustomerMetadataProperties"]
     assert metadata["dataset_version"] == DATASET["dataset_version"]
-    assert (metadata["training_job"], metadata["test_accuracy"], metadata["image_shape"]) == ("j", "0.91", "3,32,32")
+    assert (metadata["training_job"], metadata["test_accuracy"], metadata["image_shape"]) == ("j", "0.91", "3:32:32")
+    assert metadata["classes"] == "bicycle:motorcycle"
     assert metadata["git_revision"]
     assert "image/png" in request["InferenceSpecification"]["SupportedContentTypes"]
     assert request["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"] == EVALUATION["evaluation_uri"]

@@ -141,6 +141,15 @@ def test_unicode_properties_in_patterns_are_understood():
     assert "regular expression pattern" in message("AddTags", ResourceArn=name, Tags=[{"Key": "a!", "Value": "x"}])
 
 
+def test_a_pattern_with_its_bounds_behind_its_end_is_one_all_the_same():
+    arn = "arn:aws:sagemaker:us-east-1:" + "1" * 12 + ":model-package/g/1"
+    taken = {"classes": "bicycle:motorcycle", "who": "Zoë"}
+    parsed = parse("UpdateModelPackage", ModelPackageArn=arn, CustomerMetadataProperties=taken)
+    assert parsed["CustomerMetadataProperties"] == taken
+    refused = message("UpdateModelPackage", ModelPackageArn=arn, CustomerMetadataProperties={"classes": "a,b"})
+    assert "regular expression pattern" in refused
+
+
 def test_answers_have_the_members_of_the_output_shape_only():
     operation = operation_of("SageMaker.DescribeModel")
     answer = serialise_answer(

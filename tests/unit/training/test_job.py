@@ -24,6 +24,7 @@ from scones.training.job import (
     training_result,
     validate,
 )
+from scones.training.model_package import PackageSpec, model_package_request
 from tests.support.training import DATASET, legal
 
 SPEC = TrainingSpec(
@@ -220,7 +221,13 @@ def test_costs_are_list_prices_or_unknown() -> None:
 
 def test_lineage_fits_the_limits_of_metadata_and_tags() -> None:
     lineage = Lineage("ds-1", "job-1", "image", "abc", "dag", "manual__2026-01-01T00:00:00+00:00")
-    metadata = lineage.as_metadata(classes="a" * 300, test_accuracy=0.9)
+    metadata = lineage.as_metadata(classes="a" * 300, test_accuracy=0.9, note="one, two;\tthree (é)")
+    assert metadata["note"] == "one- two--three -é-"
+    illegal = model_package_request(
+        PackageSpec("i", "s3://b/training/j/output/model.tar.gz", "s3://b/e", "s3://b/d/", {"note": "a,b"}, "Approved")
+    )
+    assert "customerMetadataProperties" in legal("CreateModelPackage", illegal)
+    assert legal("CreateModelPackage", illegal | {"CustomerMetadataProperties": metadata}) == ""
     assert metadata["dataset_version"] == "ds-1"
     assert max(map(len, metadata.values())) <= 256
     assert {"Key": "scones:run_id", "Value": "x-y"} in tags({"run_id": "x~y", "empty": ""})

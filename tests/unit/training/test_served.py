@@ -28,8 +28,8 @@ def trained(sagemaker: FakeSageMaker, job: str, classes: list[str]) -> None:
         CustomerMetadataProperties={
             "dataset_version": f"ds-{job}",
             "training_job": job,
-            "classes": ",".join(classes)[:256],  # what AWS takes
-            "image_shape": "3,32,32",
+            "classes": ":".join(classes)[:256],  # what AWS takes
+            "image_shape": "3:32:32",
             "test_accuracy": "0.9",
         },
     )
