@@ -8,9 +8,10 @@ from typing import Any
 
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ObjectNotFoundException, unsupported
+from sagemaker_local.serving.states import SCALABLE_TARGET
 from sagemaker_local.store import Resource
 
-TARGET, POLICY = "scalable-target", "scaling-policy"
+TARGET, POLICY = SCALABLE_TARGET, "scaling-policy"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 METRIC = "SageMakerVariantInvocationsPerInstance"
 COOLDOWN = 300  # seconds, where a policy says nothing

@@ -102,6 +102,7 @@ def _update(ctx: Context, request: dict[str, Any]) -> Resource:
         wanted = fleet
         if request.get("RetainAllVariantProperties"):
             wanted = fleet.retaining(FleetSpec.from_dict(record.internal["current"]), excluded)
+        _check_scaled(ctx, FleetSpec.from_dict(record.internal["current"]), wanted, endpoint.name)
         record.status = states.UPDATING
         record.body.pop("FailureReason", None)
         record.internal["pending"] = {
@@ -112,6 +113,18 @@ def _update(ctx: Context, request: dict[str, Any]) -> Resource:
         }
 
     return _changed(ctx, endpoint.name, change)
+
+
+def _check_scaled(ctx: Context, old: FleetSpec, new: FleetSpec, endpoint: str) -> None:
+    """Raise `ValidationException` where a variant that is a scalable target goes, or changes its instance type."""
+    before, after = ({one.name: one.instance_type for one in fleet.variants} for fleet in (old, new))
+    for target in ctx.store.children(states.SCALABLE_TARGET, endpoint):
+        variant = target.name.rpartition("/")[2]
+        if variant in before and after.get(variant) != before[variant]:
+            raise ValidationException(
+                f'The variant "{variant}" of endpoint "{endpoint}" is a scalable target of Application Auto Scaling: '
+                "call DeregisterScalableTarget before you change its instance type or remove it."
+            )
 
 
 def _resize(ctx: Context, request: dict[str, Any]) -> Resource:

@@ -7,6 +7,8 @@ from sagemaker_local.errors import ValidationException
 from sagemaker_local.store import Resource
 
 ENDPOINT, CONFIG = "endpoint", "endpoint-config"
+# Application Auto Scaling's rows, children of their endpoint's.
+SCALABLE_TARGET = "scalable-target"
 
 CREATING, UPDATING, ROLLING_BACK, IN_SERVICE = "Creating", "Updating", "RollingBack", "InService"
 DELETING, FAILED, UPDATE_ROLLBACK_FAILED = "Deleting", "Failed", "UpdateRollbackFailed"

@@ -281,14 +281,25 @@ class AsyncScript:
 
 
 class FakeScaling:
+    """Application Auto Scaling with at most one target."""
+
     def __init__(self, known: bool = False, error: str = "") -> None:
-        self.known, self.error = known, error
+        self.target: dict[str, int] | None = {"MinCapacity": 1, "MaxCapacity": 3} if known else None
+        self.error = error
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def describe_scalable_targets(self, **_: Any) -> dict[str, Any]:
         if self.error:
             raise client_error(self.error, self.error)
-        return {"ScalableTargets": [{}] if self.known else []}
+        return {"ScalableTargets": [self.target] if self.target else []}
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda **arguments: self.calls.append((name, arguments))
+    def register_scalable_target(self, **arguments: Any) -> None:
+        self.calls.append(("register_scalable_target", arguments))
+        self.target = {name: arguments[name] for name in ("MinCapacity", "MaxCapacity")}
+
+    def deregister_scalable_target(self, **arguments: Any) -> None:
+        self.calls.append(("deregister_scalable_target", arguments))
+        self.target = None
+
+    def put_scaling_policy(self, **arguments: Any) -> None:
+        self.calls.append(("put_scaling_policy", arguments))

@@ -65,10 +65,10 @@ def register(endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None)
     )
 
 
-def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> bool:
-    """Deregister the variant, if it is registered: an endpoint with a scaling target cannot be deleted cleanly.
+def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> ScalingPolicy | None:
+    """Deregister the variant, if it is registered, and return how far it could scale.
 
-    Returns whether there was a target.
+    SageMaker changes no instance type under a scaling target, and deletes no endpoint cleanly.
     """
     client = client or _client(aws_conn_id)
     target = _target(endpoint_name)
@@ -80,12 +80,12 @@ def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client
         # Where the service does not exist nothing is registered (a stand-in that lacks it answers a bare 400, without a
         # code); anything else is a real fault.
         if error.response["Error"]["Code"] in _NO_SUCH_SERVICE:
-            return False
+            return None
         raise
     if not found:
-        return False
+        return None
     client.deregister_scalable_target(**target)
-    return True
+    return ScalingPolicy(found[0]["MinCapacity"], found[0]["MaxCapacity"])
 
 
 # ---- inventory

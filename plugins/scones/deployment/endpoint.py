@@ -12,6 +12,9 @@ from scones.aws.naming import content_hash, sagemaker_name
 VARIANT = "AllTraffic"
 IN_PROGRESS = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 STRATEGIES = ("all_at_once", "canary", "linear")
+# What SageMaker gives a deployment at most, and what one may take beside its baking.
+_DEPLOYMENT_MAX_S = 28_800
+_WORK_S = 1800
 
 
 class InvalidDeploymentError(ValueError):
@@ -75,14 +78,23 @@ class Rollout:
         canary_percent: share of the fleet that takes traffic first (canary), or each step's share (linear).
         bake_time_s: how long the alarms are watched after each shift, 0 to 3600.
         alarms: CloudWatch alarms that roll the deployment back.
-        max_execution_s: the deployment as a whole, 600 to 28800.
     """
 
     strategy: str = "all_at_once"
     canary_percent: int = 50
     bake_time_s: int = 0
     alarms: Sequence[str] = ()
-    max_execution_s: int = 1800
+
+    @property
+    def step_percent(self) -> int:
+        """The share of the fleet that each step of a linear deployment shifts; SageMaker takes no less than 10."""
+        return max(10, self.canary_percent)
+
+    @property
+    def baking_s(self) -> int:
+        """How long the deployment bakes in all: once, after each of two shifts, or after each step."""
+        shifts = {"all_at_once": 1, "canary": 2, "linear": -(-100 // self.step_percent)}
+        return shifts[self.strategy] * self.bake_time_s
 
 
 def deployment_config(rollout: Rollout, instance_count: int) -> dict[str, Any]:
@@ -103,16 +115,21 @@ def deployment_config(rollout: Rollout, instance_count: int) -> dict[str, Any]:
         )
     if strategy != "all_at_once" and not 1 <= percent <= 50:
         raise InvalidDeploymentError(f"canary_percent is {percent}: it must be between 1 and 50")
+    if rollout.baking_s + _WORK_S > _DEPLOYMENT_MAX_S:
+        raise InvalidDeploymentError(
+            f"A {strategy} deployment with a bake_time_s of {rollout.bake_time_s} bakes for {rollout.baking_s} s in all, and"
+            f" SageMaker gives it {_DEPLOYMENT_MAX_S} s with its work: shorten bake_time_s, or raise canary_percent"
+        )
     routing: dict[str, Any] = {"Type": strategy.upper(), "WaitIntervalInSeconds": rollout.bake_time_s}
     if strategy == "canary":
         routing["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": percent}
     elif strategy == "linear":
-        routing["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": max(10, percent)}
+        routing["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": rollout.step_percent}
     config: dict[str, Any] = {
         "BlueGreenUpdatePolicy": {
             "TrafficRoutingConfiguration": routing,
             "TerminationWaitInSeconds": 0,
-            "MaximumExecutionTimeoutInSeconds": rollout.max_execution_s,
+            "MaximumExecutionTimeoutInSeconds": rollout.baking_s + _WORK_S,
         }
     }
     if rollout.alarms:

@@ -49,12 +49,12 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         endpoint_name: the endpoint.
         model: {"model_name", "image", "model_data_url"}, a model that exists.
         fleet: {"instance_type", "instance_count", "max_capacity"}; that many instances it may scale out to, 0 (or not
-            above instance_count) for no autoscaling.
+            above instance_count) for no autoscaling. Without the last, an endpoint goes on scaling as it did.
         capture: {"uri", "percent"}: ``s3://bucket/prefix`` of the data capture and the captured share of the requests;
             None for no capture.
         rollout: members of `scones.deployment.endpoint.Rollout`; ``alarms`` with commas.
         delete_on_failure: delete the endpoint when it cannot be brought up (for short-lived ones).
-        timeout_s: how long the whole deployment may take.
+        timeout_s: how long the whole deployment may take, its baking aside.
 
     Raises:
         EndpointDeploymentError: the endpoint does not serve what was asked, with SageMaker's reason.
@@ -99,7 +99,8 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         hook = self._resources_hook()
         request = self._config_request(context)
         # Contradicting settings are found before anything is created.
-        update_policy = self._deployment_config()
+        rollout = self._rollout()
+        update_policy = deployment_config(rollout, self._instance_count())
         hook.ensure_endpoint_config(request)
         persist_link(context, EndpointLink, self.hook, name=self.endpoint_name)
         description = hook.endpoint(self.endpoint_name)
@@ -110,13 +111,16 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             "submitted": is_deploying(description, request["EndpointConfigName"]),
             "action": "unchanged",
             "began": time.time(),
+            "deadline": time.time() + self.timeout_s + rollout.baking_s,
+            "scaled": self._scaled_before(context),
         }
         return self._advance(context, progress)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Deployment:
         """Go on after a wait."""
         if event["status"] == "timeout":
-            self._give_up(f"it took more than {self.timeout_s:.0f} s: {event['message']}")
+            seconds = event["carry"]["deadline"] - event["carry"]["began"]
+            self._give_up(f"it took more than {seconds:.0f} s: {event['message']}", event["carry"])
         if event["status"] == "error":
             raise AirflowException(f"Endpoint {self.endpoint_name} can no longer be seen: {event['message']}")
         return self._advance(context, event["carry"])
@@ -148,11 +152,10 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             case Step.DONE:
                 return self._finish(progress)
             case Step.FAIL:
-                self._give_up(why)
+                self._give_up(why, progress)
             case Step.DELETE:
-                deregister(self.endpoint_name, self.aws_conn_id)
+                progress = self._unscaled(context, {**progress, "action": "recreated"})
                 hook.delete("delete_endpoint", EndpointName=self.endpoint_name)
-                progress = {**progress, "action": "recreated"}
             case Step.CREATE:
                 hook.conn.create_endpoint(
                     EndpointName=self.endpoint_name,
@@ -162,17 +165,17 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
                 action = "recreated" if progress["action"] == "recreated" else "created"
                 progress = {**progress, "submitted": True, "action": action}
             case Step.UPDATE:
+                progress = self._unscaled(context, {**progress, "submitted": True, "action": "updated"})
                 hook.conn.update_endpoint(
                     EndpointName=self.endpoint_name,
                     EndpointConfigName=progress["config_name"],
                     DeploymentConfig=progress["deployment_config"],
                 )
-                progress = {**progress, "submitted": True, "action": "updated"}
         deleting = step is Step.DELETE or (description or {}).get("EndpointStatus") == "Deleting"
         return self._wait(context, progress, gone=deleting)
 
     def _wait(self, context: Context, progress: dict[str, Any], *, gone: bool) -> Deployment:
-        left = progress["began"] + self.timeout_s - time.time()
+        left = progress["deadline"] - time.time()
         trigger_class = EndpointGoneTrigger if gone else SageMakerWaitTrigger
         trigger = trigger_class(
             kind="endpoint",
@@ -191,12 +194,11 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         model = hook.model(self.model["model_name"]) or {}
         problems = serving_problems(endpoint, config, model, {**self.model, "config_name": progress["config_name"]})
         if problems:
-            self._give_up("; ".join(problems))
-        policy = ScalingPolicy(
-            min_capacity=self._instance_count(), max_capacity=as_int("max_capacity", self.fleet.get("max_capacity", 0))
-        )
-        if policy.wanted:
-            register(self.endpoint_name, policy, self.aws_conn_id)
+            self._give_up("; ".join(problems), progress)
+        if "max_capacity" in self.fleet:
+            self._scale(ScalingPolicy(self._instance_count(), as_int("max_capacity", self.fleet["max_capacity"])))
+        else:
+            self._scale_as_before(progress)
         seconds = round(time.time() - progress["began"], 1)
         self.log.info(
             "Endpoint %s serves %s (%s, %s s)",
@@ -219,14 +221,40 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             "image": self.model["image"],
         }
 
-    def _give_up(self, why: str) -> Never:
-        if self.delete_on_failure:
-            try:
+    def _scale(self, policy: ScalingPolicy) -> None:
+        if policy.wanted:
+            register(self.endpoint_name, policy, self.aws_conn_id)
+        else:
+            deregister(self.endpoint_name, self.aws_conn_id)
+
+    def _unscaled(self, context: Context, progress: dict[str, Any]) -> dict[str, Any]:
+        """Take the endpoint out of autoscaling; how far it could scale is kept, also from a worker's death."""
+        if (scaled := deregister(self.endpoint_name, self.aws_conn_id)) is None:
+            return progress
+        if (store := context.get("task_state_store")) is not None:
+            store.set("scaled", f"{scaled.min_capacity} {scaled.max_capacity}")
+        return {**progress, "scaled": [scaled.min_capacity, scaled.max_capacity]}
+
+    @staticmethod
+    def _scaled_before(context: Context) -> list[int] | None:
+        store = context.get("task_state_store")
+        kept = store.get("scaled", "") if store is not None else ""
+        return [int(one) for one in str(kept).split()] or None
+
+    def _scale_as_before(self, progress: Mapping[str, Any]) -> None:
+        if progress["scaled"]:
+            self._scale(ScalingPolicy(*progress["scaled"]))
+
+    def _give_up(self, why: str, progress: Mapping[str, Any]) -> Never:
+        try:
+            if self.delete_on_failure:
                 self._resources_hook().delete("delete_endpoint", EndpointName=self.endpoint_name)
-            except ClientError as error:
-                # SageMaker refuses while the endpoint is being created; the cleanup DAG finds it. The reason matters
-                # more.
-                self.log.warning("Endpoint %s could not be deleted: %s", self.endpoint_name, error)
+            else:
+                self._scale_as_before(progress)
+        except ClientError as error:
+            # SageMaker deletes nothing that is being created (the cleanup DAG finds it), and scales nothing that
+            # failed. The reason matters more.
+            self.log.warning("Endpoint %s stays as it is: %s", self.endpoint_name, error)
         raise EndpointDeploymentError(f"Endpoint {self.endpoint_name} does not serve {self.model['model_name']}: {why}")
 
     def _instance_count(self) -> int:
@@ -244,15 +272,14 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             tags=self._tags(context),
         )
 
-    def _deployment_config(self) -> dict[str, Any]:
+    def _rollout(self) -> Rollout:
         asked = self.rollout
-        rollout = Rollout(
+        return Rollout(
             strategy=asked.get("strategy", "all_at_once"),
             canary_percent=as_int("canary_percent", asked.get("canary_percent", 50)),
             bake_time_s=as_int("bake_time_s", asked.get("bake_time_s", 0)),
             alarms=[name.strip() for name in asked.get("alarms", "").split(",") if name.strip()],
         )
-        return deployment_config(rollout, self._instance_count())
 
     def _tags(self, context: Context) -> list[dict[str, str]]:
         return tags({"dag_id": context["ti"].dag_id, "run_id": context["run_id"]})

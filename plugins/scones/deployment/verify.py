@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from scones.aws import layout
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
+from scones.deployment.aws import deregister, register
 from scones.deployment.data import Check, Deployment
 from scones.deployment.endpoint import VARIANT
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
@@ -31,6 +32,7 @@ def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
         return "and as nothing served before, it was deleted"
     if hook.endpoint_config(previous) is None:
         return f"and the earlier config {previous} no longer exists: run rollback_endpoint"
+    scaled = deregister(name, hook.aws_conn_id)
     hook.conn.update_endpoint(EndpointName=name, EndpointConfigName=previous)
     trigger = SageMakerWaitTrigger(
         kind="endpoint",
@@ -40,6 +42,8 @@ def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
         aws_conn_id=hook.aws_conn_id,
     )
     event = asyncio.run(first_event(trigger)).payload
+    if scaled is not None:
+        register(name, scaled, hook.aws_conn_id)
     serving = (hook.endpoint(name) or {}).get("EndpointConfigName")
     if event["status"] != "success" or serving != previous:
         return f"and going back to {previous} failed too ({event['state']}: {event['message']})"

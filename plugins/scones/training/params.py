@@ -100,7 +100,7 @@ TRAINING_FORM: Form = {
         ("alarms", [], {"type": ["null", "array"], "items": {"type": "string"}}, "Rollback alarms",
          "CloudWatch alarms, one per line; one that goes off while baking rolls the deployment back."),
         ("max_capacity", 0, whole(0, 1000), "Scale out to (instances)",
-         "Above the number of instances: puts a target-tracking policy on the endpoint (AWS only)."),
+         "Above the number of instances: the endpoint scales by its invocations. Else it does not, any more."),
     ],
 }
 # The same questions on the way back.

@@ -60,7 +60,9 @@ class Serving:
         self.sm.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=self.role)
         return name
 
-    def config(self, *models: str, count: int = 1, weights: tuple[float, ...] = (), **request: Any) -> str:
+    def config(
+        self, *models: str, count: int = 1, weights: tuple[float, ...] = (), kind: str = "ml.m5.large", **request: Any
+    ) -> str:
         """A config with one variant for each model: AllTraffic, or named v0, v1, ..."""
         name = unique("config")
         names = ["AllTraffic"] if len(models) == 1 else [f"v{index}" for index in range(len(models))]
@@ -68,7 +70,7 @@ class Serving:
             {
                 "VariantName": variant,
                 "ModelName": model,
-                "InstanceType": "ml.m5.large",
+                "InstanceType": kind,
                 "InitialInstanceCount": count,
                 **({"InitialVariantWeight": weights[index]} if weights else {}),
             }

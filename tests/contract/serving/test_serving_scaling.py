@@ -43,7 +43,12 @@ def test_a_variant_grows_with_its_invocations_and_shrinks_again(new_serving: Any
     until(lambda: instances() == 1, "without invocations there is one again")
     # The count falls while the change is still under way, in which nothing may be deleted.
     serving.settled(name)
+    larger = serving.config(serving.model(), kind="ml.m5.xlarge")
+    with pytest.raises(ClientError, match="DeregisterScalableTarget before you change its instance type"):
+        serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=larger)
     scaling.deregister_scalable_target(**where)
+    serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=larger)
+    serving.settled(name)
     with pytest.raises(ClientError, match="No scalable target"):
         scaling.deregister_scalable_target(**where)
     serving.delete(name)

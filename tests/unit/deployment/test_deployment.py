@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 
 from scones.aws.errors import already_there, is_absent, is_transient
-from scones.deployment import verify
+from scones.deployment import aws, verify
 from scones.deployment.golden import Golden, check_answers
 from scones.deployment.rollback import choose_version
 from scones.deployment.verify import capture_is_complete, retire_superseded, roll_back
 from scones.training.model_package import UnknownVersionError, choose_rollback_version
-from tests.support.fake_aws import FakeRegistryHook, FakeRuntime, FakeS3, FakeSageMaker, client_error, store
+from tests.support.fake_aws import (
+    FakeRegistryHook,
+    FakeRuntime,
+    FakeS3,
+    FakeSageMaker,
+    FakeScaling,
+    client_error,
+    store,
+)
 from tests.support.training import RESOURCES, register, serve
 
 
@@ -96,8 +104,15 @@ DEPLOYMENT: Any = {
 }
 
 
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> FakeScaling:
+    fake = FakeScaling(known=True)
+    monkeypatch.setattr(aws, "_client", lambda _: fake)
+    return fake
+
+
 def test_going_back_puts_the_earlier_config_into_service(
-    sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
+    sagemaker: FakeSageMaker, scaling: FakeScaling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(sagemaker, "old")
     serve(sagemaker, "new")
@@ -108,9 +123,12 @@ def test_going_back_puts_the_earlier_config_into_service(
 
     monkeypatch.setattr(verify, "first_event", settle)
     assert roll_back(DEPLOYMENT, FakeRegistryHook(sagemaker)) == "so it was put back to c-old"
+    assert [name for name, _ in scaling.calls][:2] == ["deregister_scalable_target", "register_scalable_target"]
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
     assert sagemaker.things["endpoint", "courier"]["EndpointConfigName"] == "c-old"
 
 
+@pytest.mark.usefixtures("scaling")
 def test_going_back_that_fails_is_told_and_a_first_endpoint_is_deleted(
     sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

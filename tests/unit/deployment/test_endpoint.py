@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagemaker_local.serving.deployment import make_plan
 from scones.deployment.endpoint import (
     IN_PROGRESS,
     Capture,
@@ -56,9 +57,13 @@ def test_the_same_settings_have_one_name_and_others_another() -> None:
     assert name not in {other["EndpointConfigName"] for other in others}
 
 
+@pytest.mark.parametrize("bake_time_s", [0, 60, 3600])
 @pytest.mark.parametrize("strategy", ["all_at_once", "canary", "linear"])
-def test_deployment_configs_are_legal(strategy: str) -> None:
-    made = deployment_config(Rollout(strategy, bake_time_s=60, alarms=["errors"]), 2)
+def test_deployment_configs_are_legal(strategy: str, bake_time_s: int) -> None:
+    """SageMaker's: "larger than the total waiting time specified", and at most eight hours."""
+    made = deployment_config(Rollout(strategy, bake_time_s=bake_time_s, alarms=["errors"]), 2)
+    carried_out = make_plan(made, 10)
+    assert sum(step.wait for step in carried_out.steps) < carried_out.timeout <= 28_800
     request = {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": made}
     assert legal("UpdateEndpoint", request) == ""
     assert made["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "errors"}]}
@@ -72,6 +77,7 @@ def test_deployment_configs_are_legal(strategy: str) -> None:
         ({"strategy": "canary", "instance_count": 1}, "needs at least 2"),
         ({"strategy": "canary", "canary_percent": 60}, "between 1 and 50"),
         ({"bake_time_s": 4000}, "between 0 and 3600"),
+        ({"strategy": "linear", "canary_percent": 10, "bake_time_s": 3600}, "bakes for 36000 s in all"),
     ],
 )
 def test_contradicting_deployments_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 
 from scones.deployment import aws
 from scones.deployment import operator as module
-from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError
+from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError, ScalingPolicy
 from scones.deployment.operator import EndpointDeployOperator
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
 from tests.support.fake_aws import FakeRegistryHook, FakeSageMaker, FakeScaling, client_error
@@ -123,8 +123,7 @@ def test_a_silent_rollback_fails_with_sagemakers_reason(sagemaker: FakeSageMaker
 def test_a_failed_endpoint_is_deleted_waited_away_and_created_anew(
     sagemaker: FakeSageMaker, scaling: FakeScaling
 ) -> None:
-    scaling.known = True
-    deploy(sagemaker)
+    deploy(sagemaker, fleet={"max_capacity": 3})
     sagemaker.things["endpoint", "courier"]["EndpointStatus"] = "Failed"
     trigger = begin(operator(sagemaker))
     assert isinstance(trigger, EndpointGoneTrigger)
@@ -225,11 +224,59 @@ def test_autoscaling_is_registered_when_asked_for(sagemaker: FakeSageMaker, scal
     assert calls["put_scaling_policy"]["PolicyType"] == "TargetTrackingScaling"
 
 
+def test_an_endpoint_is_changed_out_of_autoscaling_and_scales_again_as_the_form_says(
+    sagemaker: FakeSageMaker, scaling: FakeScaling
+) -> None:
+    """SageMaker changes no instance type under a scalable target."""
+    deploy(sagemaker, fleet={"max_capacity": 3})
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
+    changes: dict[str, Any] = {"fleet": {"instance_type": "ml.c5.xlarge", "max_capacity": 4}}
+    trigger = begin(operator(sagemaker, **changes))
+    assert scaling.target is None
+    sagemaker.finish_deployment("courier")
+    go_on(sagemaker, trigger, **changes)
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 4}
+    deploy(sagemaker, fleet={"instance_count": 2})  # nobody says how far: as before
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 4}
+    deploy(sagemaker, fleet={"instance_count": 1, "max_capacity": 0})
+    assert scaling.target is None
+
+
+def test_a_deployment_that_fails_leaves_the_endpoint_scaling_as_it_did(
+    sagemaker: FakeSageMaker, scaling: FakeScaling
+) -> None:
+    old = deploy(sagemaker, fleet={"max_capacity": 3})
+    kept: dict[str, str] = {}
+    state = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+    changes: dict[str, Any] = {"fleet": {"instance_count": 2, "max_capacity": 9}}
+    with pytest.raises(TaskDeferred):
+        operator(sagemaker, **changes).execute({**context(), "task_state_store": state})
+    assert scaling.target is None
+    # The worker dies; another one finds the deployment under way, and then rolled back.
+    with pytest.raises(TaskDeferred) as caught:
+        operator(sagemaker, **changes).execute({**context(), "task_state_store": state})
+    sagemaker.finish_deployment(
+        "courier", EndpointConfigName=old["endpoint_config_name"], FailureReason="alarm errors went off"
+    )
+    with pytest.raises(EndpointDeploymentError, match="alarm errors went off"):
+        go_on(sagemaker, caught.value.trigger, **changes)
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
+
+
+def test_the_baking_is_time_that_is_given_on_top(sagemaker: FakeSageMaker) -> None:
+    deploy(sagemaker)
+    rollout = {"strategy": "linear", "canary_percent": "10", "bake_time_s": "600"}
+    progress = begin(operator(sagemaker, fleet={"instance_count": 2}, rollout=rollout)).carry
+    assert progress["deadline"] - progress["began"] == pytest.approx(3600 + 6000, abs=1)
+    sent = sagemaker.called("update_endpoint")[0]["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    assert sent["MaximumExecutionTimeoutInSeconds"] > 6000
+
+
 def test_deregistering_is_quiet_where_there_is_no_autoscaling_and_loud_otherwise() -> None:
-    assert aws.deregister("e", client=FakeScaling(known=True)) is True
-    assert aws.deregister("e", client=FakeScaling()) is False
+    assert aws.deregister("e", client=FakeScaling(known=True)) == ScalingPolicy(1, 3)
+    assert aws.deregister("e", client=FakeScaling()) is None
     for code in ("InvalidAction", "400"):
-        assert aws.deregister("e", client=FakeScaling(error=code)) is False
+        assert aws.deregister("e", client=FakeScaling(error=code)) is None
     with pytest.raises(Exception, match="AccessDenied"):
         aws.deregister("e", client=FakeScaling(error="AccessDenied"))
 
