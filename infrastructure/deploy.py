@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +30,7 @@ THRESHOLD_KEY = "config/threshold.json"
 DEFAULT_THRESHOLD = 0.93
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
+_BUCKET_NAME = re.compile(r"^ +BucketName: .*\n", re.MULTILINE)
 _RETRY_AFTER_DELETE = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
 
 
@@ -73,16 +75,21 @@ class Deployment:
     def plan(self, parameters: Mapping[str, str] | None = None) -> stacks.ChangeSet | None:
         """Show what `deploy` would change, and change nothing. Returns the (deleted) change set."""
         stack = stacks.describe(self.cloudformation, self.stack_name)
-        if stack is None and bucket_exists(self.s3, self.data_bucket):
-            self.echo(f"The existing bucket {self.data_bucket} would be adopted.")
-        change_set = self._change_set(stack, parameters or {})
-        stacks.show(change_set, self.stack_name, self.echo)
-        if change_set is not None:
-            self.cloudformation.delete_change_set(ChangeSetName=change_set.arn)
-        # A change set of kind CREATE leaves an empty stack behind.
-        left = stacks.describe(self.cloudformation, self.stack_name) if stack is None else None
-        if left is not None:
-            stacks.delete(self.cloudformation, left)
+        adopts = stack is None and bucket_exists(self.s3, self.data_bucket)
+        try:
+            change_set = self._change_set(stack, parameters or {}, adopts=adopts)
+            if adopts and change_set is not None:
+                self.echo(f"The existing bucket {self.data_bucket} would be adopted.")
+                others = tuple(change for change in change_set.changes if change[1] != "DataBucket")
+                change_set = replace(change_set, changes=others)
+            stacks.show(change_set, self.stack_name, self.echo)
+            if change_set is not None:
+                self.cloudformation.delete_change_set(ChangeSetName=change_set.arn)
+        finally:
+            # A change set of kind CREATE leaves an empty stack behind, also one that CloudFormation refused.
+            left = stacks.describe(self.cloudformation, self.stack_name) if stack is None else None
+            if left is not None:
+                stacks.delete(self.cloudformation, left)
         return change_set
 
     def deploy(self, parameters: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -161,10 +168,15 @@ class Deployment:
             )
         return stack
 
-    def _change_set(self, stack: dict[str, Any] | None, parameters: Mapping[str, str]) -> stacks.ChangeSet | None:
+    def _change_set(
+        self, stack: dict[str, Any] | None, parameters: Mapping[str, str], *, adopts: bool = False
+    ) -> stacks.ChangeSet | None:
         given = {artifact.parameter: artifact.key for artifact in artifacts(self.s3.meta.partition)}
         given |= {"ProjectName": self.stack_name, "ArtifactsBucket": self.artifacts_bucket, **parameters}
         template = template_body()
+        if adopts:
+            # CloudFormation plans no new bucket with the name of one that is there.
+            template = _BUCKET_NAME.sub("", template, count=1)
         declared = {
             item["ParameterKey"]
             for item in self.cloudformation.get_template_summary(TemplateBody=template)["Parameters"]

@@ -193,6 +193,17 @@ def test_the_data_outlives_the_stack_and_is_adopted_by_the_next(deployment: Depl
     assert said[-1].startswith(f"Kept the bucket {deployment.data_bucket}")
     assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
 
+    sent = []
+    deployment.cloudformation.meta.events.register(
+        "provide-client-params.cloudformation.CreateChangeSet", lambda params, **_: sent.append(params["TemplateBody"])
+    )
+    planned = deployment.plan()
+    assert planned is not None
+    assert "DataBucket" not in {change[1] for change in planned.changes}
+    assert any("would be adopted" in line for line in said)
+    # AWS plans no new bucket with the name of one that is there.
+    assert [" BucketName: !Sub" in body for body in sent] == [False]
+    assert stacks.describe(deployment.cloudformation, deployment.stack_name) is None
     assert deployment.deploy()["BucketName"] == deployment.data_bucket
     assert f"Adopting the existing bucket {deployment.data_bucket}." in said
     assert read(deployment, "photos/a.png") == b"kept"

@@ -136,14 +136,16 @@ class SageMakerResourcesHook(AwsBaseHook):
             yield from page[member]
 
     def configs_in_use(self, besides: str = "") -> set[str]:
-        """Return the names of the endpoint configs that any endpoint (``besides`` one) serves or is being updated
-        to."""
+        """Return the names of the endpoint configs that any endpoint (``besides`` one) serves or is being updated to.
+
+        An endpoint that is being deleted, which takes minutes on AWS, uses none any more.
+        """
         used: set[str] = set()
         for summary in self.pages("list_endpoints", "Endpoints"):
             if summary["EndpointName"] == besides:
                 continue
             endpoint = self.endpoint(summary["EndpointName"])
-            if endpoint is not None:
+            if endpoint is not None and endpoint["EndpointStatus"] != "Deleting":
                 used.add(endpoint.get("EndpointConfigName", ""))
                 used.add((endpoint.get("PendingDeploymentSummary") or {}).get("EndpointConfigName", ""))
         return used - {""}

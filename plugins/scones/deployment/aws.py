@@ -23,6 +23,8 @@ from scones.training.served import container_of
 
 _NO_SUCH_SERVICE = frozenset({"InvalidAction", "UnknownOperationException", "NotImplemented", "400"})
 _DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+# So long CloudWatch keeps a metric.
+_METRICS_KEPT_DAYS = 455
 
 
 # ---- autoscaling: target tracking on invocations per instance
@@ -172,12 +174,14 @@ def _endpoint(
 
 def _invocations(cloudwatch: Any, endpoint: str, variants: Iterable[str], now: datetime, days: float) -> float:
     total = 0.0
+    if days <= 0:
+        return total  # CloudWatch takes no window without length, and nothing happened in it
     for variant in set(variants):
         answer = cloudwatch.get_metric_statistics(
             Namespace="AWS/SageMaker",
             MetricName="Invocations",
             Dimensions=[{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}],
-            StartTime=now - timedelta(days=days),
+            StartTime=now - timedelta(days=min(days, _METRICS_KEPT_DAYS)),
             EndTime=now,
             Period=86400,
             Statistics=["Sum"],

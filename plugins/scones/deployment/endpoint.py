@@ -117,8 +117,8 @@ def deployment_config(rollout: Rollout, instance_count: int) -> dict[str, Any]:
         raise InvalidDeploymentError(f"canary_percent is {percent}: it must be between 1 and 50")
     if rollout.baking_s + _WORK_S > _DEPLOYMENT_MAX_S:
         raise InvalidDeploymentError(
-            f"A {strategy} deployment with a bake_time_s of {rollout.bake_time_s} bakes for {rollout.baking_s} s in all, and"
-            f" SageMaker gives it {_DEPLOYMENT_MAX_S} s with its work: shorten bake_time_s, or raise canary_percent"
+            f"With a bake_time_s of {rollout.bake_time_s} a {strategy} deployment bakes for {rollout.baking_s} s in all"
+            f", and SageMaker gives it {_DEPLOYMENT_MAX_S} s: shorten bake_time_s, or raise canary_percent"
         )
     routing: dict[str, Any] = {"Type": strategy.upper(), "WaitIntervalInSeconds": rollout.bake_time_s}
     if strategy == "canary":

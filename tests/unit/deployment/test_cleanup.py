@@ -14,7 +14,7 @@ from scones.aws.lineage import tags
 from scones.deployment.aws import take_inventory
 from scones.deployment.cleanup import CleanupRequest, ConfirmationError, delete_planned, plan_cleanup
 from scones.deployment.cleanup_plan import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
-from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, store
+from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, client_error, store
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD = NOW - timedelta(days=90)
@@ -120,7 +120,11 @@ class FakeCloudWatch:
     def __init__(self, invocations: dict[str, float]) -> None:
         self.invocations = invocations
 
-    def get_metric_statistics(self, *, Dimensions: list[dict[str, str]], **_: Any) -> dict[str, Any]:
+    def get_metric_statistics(
+        self, *, Dimensions: list[dict[str, str]], StartTime: datetime, EndTime: datetime, Period: int, **_: Any
+    ) -> dict[str, Any]:
+        if not StartTime < EndTime or (EndTime - StartTime).total_seconds() / Period > 1440:
+            raise client_error("InvalidParameterValue", "the window is empty, or has too many datapoints")
         total = self.invocations.get(Dimensions[0]["Value"], 0)
         return {"Datapoints": [{"Sum": total}] if total else []}
 
@@ -229,6 +233,39 @@ def test_endpoints_of_others_may_bring_their_models_by_other_ways(sagemaker: Fak
     assert not {"model m-forgotten", "endpoint components", "endpoint config c-shadow"} & set(done["deleted"])
     assert fakes["hook"].served_model("components") is None
     assert "m-forgotten" in fakes["hook"].models_in_use()
+
+
+@pytest.mark.parametrize("days", [0, 1, 36_500])
+def test_however_long_ago_the_last_request_may_be_cloudwatch_can_be_asked(
+    sagemaker: FakeSageMaker, bucket: FakeS3, days: int
+) -> None:
+    inventory = take_inventory(
+        "b",
+        now=NOW,
+        traffic_days=days,
+        hook=FakeRegistryHook(sagemaker),
+        store=store(client=bucket),
+        cloudwatch=FakeCloudWatch({"forgotten": 3}),
+    )
+    assert {one.name: one.invocations for one in inventory.endpoints} == {"courier": 0, "forgotten": 3 if days else 0}
+
+
+def test_what_an_endpoint_used_goes_while_it_is_still_being_deleted(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    """On AWS that takes minutes, in which it is still listed."""
+    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
+
+    def delete_endpoint(EndpointName: str) -> None:
+        sagemaker.things["endpoint", EndpointName]["EndpointStatus"] = "Deleting"
+
+    sagemaker.__dict__["delete_endpoint"] = delete_endpoint
+    ended = replace(REQUEST, end_production="courier")
+    made = plan_cleanup(ended, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
+    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    assert done["deleted"][:6] == [
+        *("endpoint courier", "endpoint forgotten"),
+        *("endpoint config c-courier", "endpoint config c-forgotten"),
+        *("model m-courier", "model m-forgotten"),
+    ]
 
 
 def test_an_endpoint_with_requests_stays(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
