@@ -43,8 +43,12 @@ HISTORY_TAIL = 25
 
 
 @contextmanager
-def sorted_errors() -> Iterator[None]:
-    """Turn botocore's errors into the engine's."""
+def sorted_errors(*, known_machine: bool = False) -> Iterator[None]:
+    """Turn botocore's errors into the engine's.
+
+    Args:
+        known_machine: the state machine has answered before: if it is gone, its stack is being deployed again.
+    """
     try:
         yield
     except (BotoCoreError, ClientError) as error:
@@ -56,7 +60,8 @@ def sorted_errors() -> Iterator[None]:
             raise ExecutionExistsError(str(error)) from error
         if code == "ExecutionDoesNotExist":
             raise ExecutionGoneError(str(error)) from error
-        raise (TransientError if is_transient(error) else TransportError)(str(error)) from error
+        passes = is_transient(error) or (known_machine and code == "StateMachineDoesNotExist")
+        raise (TransientError if passes else TransportError)(str(error)) from error
 
 
 @asynccontextmanager
@@ -115,14 +120,15 @@ class StandardExecutions:
     """Executions of a standard state machine (implements ``WorkflowTransport``)."""
 
     def __init__(self, client: Any, state_machine_arn: str) -> None:
-        self._client, self._machine = client, state_machine_arn
+        self._client, self._machine, self._known = client, state_machine_arn, False
 
     def arn_of(self, name: str) -> str:
         return execution_arn(self._machine, name)
 
     async def start(self, name: str, workflow_input: str) -> Execution:
-        with sorted_errors():
+        with sorted_errors(known_machine=self._known):
             answer = await self._client.start_execution(stateMachineArn=self._machine, name=name, input=workflow_input)
+        self._known = True
         return _execution(answer, status=RUNNING)
 
     async def describe(self, arn: str) -> Execution:
@@ -133,7 +139,7 @@ class StandardExecutions:
         found: set[str] = set()
         token: dict[str, str] = {}
         while True:
-            with sorted_errors():
+            with sorted_errors(known_machine=self._known):
                 page = await self._client.list_executions(
                     stateMachineArn=self._machine, statusFilter=RUNNING, maxResults=LIST_PAGE, **token
                 )
@@ -174,13 +180,14 @@ class ExpressExecutions:
 
     def __init__(self, client: Any, state_machine_arn: str, deadline_s: float) -> None:
         self._client, self._machine, self._deadline_s = client, state_machine_arn, deadline_s
+        self._known = False
 
     def arn_of(self, name: str) -> str:
         return execution_arn(self._machine, name).replace(":execution:", ":express:", 1)
 
     async def start(self, name: str, workflow_input: str) -> Execution:
         try:
-            with sorted_errors():
+            with sorted_errors(known_machine=self._known):
                 answer = await asyncio.wait_for(
                     self._client.start_sync_execution(stateMachineArn=self._machine, name=name, input=workflow_input),
                     self._deadline_s,
@@ -188,6 +195,7 @@ class ExpressExecutions:
         except TimeoutError:
             cause = f"No answer {self._deadline_s:g} s after its start"
             return Execution(self.arn_of(name), "ABORTED", workflow_input, error=DEADLINE_ERROR, cause=cause)
+        self._known = True
         return _execution(answer)
 
     async def describe(self, arn: str) -> Execution:

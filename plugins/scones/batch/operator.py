@@ -109,7 +109,7 @@ class BatchChunkOperator(BaseOperator):
         if not isinstance(event, dict) or event.get("status") != "success":
             message = event.get("message") if isinstance(event, dict) else None
             message = message or "the trigger ended without an event"
-            # A retry of what stays wrong (no leave, no such state machine) would only take longer to say so.
+            # A retry of what stays wrong (no right, no such state machine) would only take longer to say so.
             kind = AirflowFailException if isinstance(event, dict) and event.get("final") else AirflowException
             raise kind(f"Chunk {self.chunk['number']} of batch {self.chunk['batch_id']}: {message}")
         report: ChunkReport = event["report"]

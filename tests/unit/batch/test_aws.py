@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -12,7 +16,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from scones.batch.aws import sorted_errors
+from scones.batch.aws import ExpressExecutions, StandardExecutions, sorted_errors
 from scones.batch.engine import (
     ExecutionExistsError,
     ExecutionGoneError,
@@ -49,3 +53,35 @@ def refusal(code: str, status: int = 400) -> ClientError:
 def test_errors_are_sorted_by_what_to_do(error: Exception, kind: type[Exception]) -> None:
     with pytest.raises(kind), sorted_errors():
         raise error
+
+
+class Client:
+    """Step Functions with one state machine, which may be gone."""
+
+    def __init__(self) -> None:
+        self.there = True
+
+    async def start_execution(self, **_: Any) -> dict[str, Any]:
+        if not self.there:
+            raise refusal("StateMachineDoesNotExist")
+        return {"executionArn": "arn", "startDate": datetime.now(UTC)}
+
+    async def start_sync_execution(self, **_: Any) -> dict[str, Any]:
+        return {**await self.start_execution(), "status": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("express", [False, True])
+def test_a_machine_that_took_executions_is_waited_for_while_its_stack_is_deployed_again(express: bool) -> None:
+    async def starts() -> None:
+        machine, client = "arn:aws:states:r:a:stateMachine:m", Client()
+        executions: Any = ExpressExecutions(client, machine, 60) if express else StandardExecutions(client, machine)
+        client.there = False
+        with pytest.raises(TransportError):
+            await executions.start("one", "{}")
+        client.there = True
+        await executions.start("two", "{}")
+        client.there = False
+        with pytest.raises(TransientError):
+            await executions.start("three", "{}")
+
+    asyncio.run(starts())
