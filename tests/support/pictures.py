@@ -49,9 +49,16 @@ class Camera:
         self.tab.screenshot(path=str(self.folder / f"{name}.png"), full_page=whole)
 
 
+def _graph(tab: Any) -> None:
+    """The graph beside the run instead of the grid, by Airflow's own key."""
+    tab.get_by_text("verify_endpoint").first.wait_for()
+    tab.keyboard.press("g")
+    tab.locator(".react-flow__node").first.wait_for()
+
+
 def _trigger(tab: Any) -> None:
     tab.get_by_role("button", name="Trigger").first.click()
-    tab.get_by_text("Validation share").first.wait_for()
+    tab.get_by_text("Run Parameters").first.wait_for()
 
 
 def _checked(tab: Any) -> None:
@@ -95,9 +102,7 @@ def take(
 
         train = f"/dags/train_and_deploy/runs/{quote(train_run)}"
         camera.take("dag-run", train, lambda page: page.get_by_text("verify_endpoint").first.wait_for())
-        # The graph beside the run instead of the grid: Airflow keeps that choice in the browser.
-        tab.evaluate("localStorage.setItem('dag_view-train_and_deploy', '\"graph\"')")
-        camera.take("dag-run-graph", train, lambda page: page.locator(".react-flow__node").first.wait_for())
+        camera.take("dag-run-graph", train, _graph)
         camera.take("trigger-form", "/dags/train_and_deploy", _trigger)
         for name, width, height, scheme in PAGES:
             tab.set_viewport_size({"width": width, "height": height})
