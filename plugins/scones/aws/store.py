@@ -13,7 +13,9 @@ from scones.aws.errors import code_of, is_absent_object
 from scones.settings import AWS_CONN_ID
 
 JSON = "application/json"
-CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+# A condition that does not hold; and one that S3 could not look at, as somebody else wrote at that moment.
+EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
+CONFLICT_CODES = EXISTS_CODES | {"ConditionalRequestConflict", "409"}
 UPDATE_TRIES = 20
 
 if TYPE_CHECKING:
@@ -152,14 +154,24 @@ class ObjectStore:
         return self.uri(key)
 
     def write_new(self, key: str, content: bytes, content_type: str) -> bool:
-        """Write an object unless there is one; return whether it was written. Of several writers one succeeds."""
-        try:
-            self.write(key, content, content_type, IfNoneMatch="*")
-        except ClientError as error:
-            if code_of(error) not in CONFLICT_CODES:
-                raise
-            return False
-        return True
+        """Write an object unless there is one; return whether it was written. Of several writers one succeeds.
+
+        Raises:
+            ConflictError: others wrote or deleted it at every try.
+        """
+        for attempt in range(UPDATE_TRIES):
+            try:
+                self.write(key, content, content_type, IfNoneMatch="*")
+            except ClientError as error:
+                if code_of(error) in EXISTS_CODES:
+                    return False
+                if code_of(error) not in CONFLICT_CODES:
+                    raise
+                # At the same moment as somebody else, who may have deleted it: whether it is there is still to be seen.
+                time.sleep(_pause(attempt))
+            else:
+                return True
+        raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
 
     def write_json(self, key: str, document: Any) -> str:
         """Write a JSON document; return its s3:// address."""
@@ -197,7 +209,7 @@ class ObjectStore:
                 if code_of(error) not in CONFLICT_CODES:
                     raise
                 # Somebody else was quicker: read theirs and change it again.
-                time.sleep(min(1.0, 0.02 * 2**attempt))
+                time.sleep(_pause(attempt))
             else:
                 return
         raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
@@ -218,6 +230,10 @@ class ObjectStore:
     def _lines(body: Any) -> Iterator[bytes]:
         with body:
             yield from body.iter_lines(chunk_size=1 << 16)
+
+
+def _pause(attempt: int) -> float:
+    return min(1.0, 0.02 * 2.0**attempt)
 
 
 def dumps(document: Any) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from scones.aws.errors import code_of
 from scones.aws.store import JSON, ConflictError, DamagedDocumentError, ObjectStore, ObjectTooLargeError
-from tests.support.fake_aws import FakeS3
+from tests.support.fake_aws import FakeS3, client_error
 
 
 @pytest.fixture
@@ -93,3 +94,24 @@ def test_who_always_loses_is_told_so(store: ObjectStore, s3: FakeS3, monkeypatch
 def test_leaving_an_object_as_it_is_writes_nothing(store: ObjectStore, s3: FakeS3) -> None:
     store.update("k", lambda body: None, "text/plain")
     assert "k" not in s3.objects
+
+
+def test_a_new_object_is_written_once_and_a_conflict_is_no_answer(
+    store: ObjectStore, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 answers 409 while somebody else writes or deletes the key: then nobody knows yet whether there is one."""
+    monkeypatch.setattr("scones.aws.store.time.sleep", lambda _: None)
+    conflicts, put = ["ConditionalRequestConflict", "409"], s3.put_object
+
+    def put_object(**arguments: Any) -> dict[str, Any]:
+        if conflicts:
+            raise client_error(conflicts.pop(), "k", status=409)
+        return put(**arguments)
+
+    s3.__dict__["put_object"] = put_object
+    assert store.write_new("k", b"one", "text/plain")
+    assert not store.write_new("k", b"two", "text/plain")
+    assert store.read("k") == b"one"
+    conflicts += ["409"] * 100
+    with pytest.raises(ConflictError, match="times in a row"):
+        store.write_new("other", b"one", "text/plain")
