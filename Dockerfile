@@ -40,7 +40,8 @@ COPY --chown=scones:0 lambdas ./lambdas
 COPY --chown=scones:0 stepfunction.json ./
 COPY --chown=scones:0 docker ./docker
 # Named volumes take owner and mode from these folders when they are made.
-RUN install -d -o scones -g 0 -m 0775 /data && install -d -o scones -g 0 -m 0750 /secrets
+# A checkout made under a strict umask is to be readable for group 0 all the same.
+RUN install -d -o scones -g 0 -m 0775 /data && install -d -o scones -g 0 -m 0750 /secrets && chmod -R g=u /opt/scones
 VOLUME /data
 USER scones
 ENTRYPOINT ["/opt/scones/docker/platform-entrypoint.sh"]
@@ -55,7 +56,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/scones/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/scones/plugins
 # Named volumes take owner and mode from these folders when they are made.
-RUN install -d -o scones -g 0 -m 0775 /opt/airflow /opt/airflow/logs /var/cache/scones
+RUN install -d -o scones -g 0 -m 0775 /opt/airflow /opt/airflow/logs /var/cache/scones && chmod -R g=u /opt/scones
 USER scones
 ENTRYPOINT ["/opt/scones/docker/airflow-entrypoint.sh"]
 CMD ["airflow", "version"]
