@@ -75,6 +75,11 @@ class Deployment:
     def plan(self, parameters: Mapping[str, str] | None = None) -> stacks.ChangeSet | None:
         """Show what `deploy` would change, and change nothing. Returns the (deleted) change set."""
         stack = stacks.describe(self.cloudformation, self.stack_name)
+        if stack is not None and stack["StackStatus"] in _RETRY_AFTER_DELETE:
+            self.echo(
+                f"Stack {self.stack_name} is {stack['StackStatus']}: `deploy` would delete it, and make all anew."
+            )
+            return None
         adopts = stack is None and bucket_exists(self.s3, self.data_bucket)
         try:
             change_set = self._change_set(stack, parameters or {}, adopts=adopts)

@@ -226,6 +226,8 @@ def test_destroying_with_the_data_leaves_nothing_and_may_be_repeated(deployment:
 def test_a_creation_that_fails_says_why_and_the_next_one_recovers(deployment: Deployment, said: list[str]) -> None:
     with pytest.raises(DeploymentError, match=r"Workflow \(AWS::StepFunctions::StateMachine\) CREATE_FAILED: ."):
         deployment.deploy({"WorkflowDefinitionKey": "definitions/none.json"})
+    assert deployment.plan() is None
+    assert said[-1].endswith("is ROLLBACK_COMPLETE: `deploy` deletes it, and makes all anew.")
     assert deployment.deploy()["BucketName"] == deployment.data_bucket
     assert f"Stack {deployment.stack_name} is ROLLBACK_COMPLETE: deleting it first." in said
 

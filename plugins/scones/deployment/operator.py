@@ -166,11 +166,15 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
                 progress = {**progress, "submitted": True, "action": action}
             case Step.UPDATE:
                 progress = self._unscaled(context, {**progress, "submitted": True, "action": "updated"})
-                hook.conn.update_endpoint(
-                    EndpointName=self.endpoint_name,
-                    EndpointConfigName=progress["config_name"],
-                    DeploymentConfig=progress["deployment_config"],
-                )
+                try:
+                    hook.conn.update_endpoint(
+                        EndpointName=self.endpoint_name,
+                        EndpointConfigName=progress["config_name"],
+                        DeploymentConfig=progress["deployment_config"],
+                    )
+                except ClientError:
+                    self._scale_as_before(progress)
+                    raise
         deleting = step is Step.DELETE or (description or {}).get("EndpointStatus") == "Deleting"
         return self._wait(context, progress, gone=deleting)
 

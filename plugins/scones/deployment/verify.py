@@ -33,17 +33,19 @@ def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
     if hook.endpoint_config(previous) is None:
         return f"and the earlier config {previous} no longer exists: run rollback_endpoint"
     scaled = deregister(name, hook.aws_conn_id)
-    hook.conn.update_endpoint(EndpointName=name, EndpointConfigName=previous)
-    trigger = SageMakerWaitTrigger(
-        kind="endpoint",
-        name=name,
-        deadline=time.time() + ROLL_BACK_TIMEOUT_S,
-        stop_on_kill=False,
-        aws_conn_id=hook.aws_conn_id,
-    )
-    event = asyncio.run(first_event(trigger)).payload
-    if scaled is not None:
-        register(name, scaled, hook.aws_conn_id)
+    try:
+        hook.conn.update_endpoint(EndpointName=name, EndpointConfigName=previous)
+        trigger = SageMakerWaitTrigger(
+            kind="endpoint",
+            name=name,
+            deadline=time.time() + ROLL_BACK_TIMEOUT_S,
+            stop_on_kill=False,
+            aws_conn_id=hook.aws_conn_id,
+        )
+        event = asyncio.run(first_event(trigger)).payload
+    finally:
+        if scaled is not None:
+            register(name, scaled, hook.aws_conn_id)
     serving = (hook.endpoint(name) or {}).get("EndpointConfigName")
     if event["status"] != "success" or serving != previous:
         return f"and going back to {previous} failed too ({event['state']}: {event['message']})"

@@ -38,7 +38,7 @@ TRAINING_FORM: Form = {
          "Knows photographs before it sees yours: the local algorithm by a network trained on ImageNet, AWS's by one "
          "of that many layers. Off: it learns from your images alone."),
         ("epochs", 30, whole(1, 1000), "Epochs",
-         "Passes over the training images, at most; the algorithm stops where it no longer learns."),
+         "Passes over the training images; AWS's algorithm makes all of them."),
         ("minimum_accuracy", 0.75, SHARE, "Lowest accepted test accuracy",
          "A model below it is refused; the live endpoint stays as it is."),
         ("replace_classes", False, SWITCH, "Let other classes follow",
@@ -62,8 +62,8 @@ TRAINING_FORM: Form = {
         ("max_runtime_s", 3600, whole(60, 432_000), "Longest training (s)",
          "SageMaker stops the job after this many seconds."),
         ("spot_wait_s", 0, whole(0, 432_000), "Wait for spot machines (s)",
-         "Managed spot training: how long cheaper machines may be waited for, on top of the longest training. 0: "
-         "machines on demand."),
+         "Managed spot training: how long cheaper machines may be waited for, on top of the longest training; an "
+         "interrupted job starts over. 0: machines on demand."),
         ("mini_batch_size", 32, whole(1, 4096), "Mini-batch size", "Must not exceed the number of training images."),
         ("learning_rate", 0.01, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "Learning rate",
          "Initial learning rate of AWS's algorithm. The local one does not use it, and says so."),
@@ -97,8 +97,8 @@ TRAINING_FORM: Form = {
          "Share of the capacity that the new model gets first, with the strategy canary."),
         ("bake_time_s", 0, whole(0, 3600), "Bake time (s)",
          "How long the alarms are watched after each shift of traffic."),
-        ("alarms", [], {"type": ["null", "array"], "items": {"type": "string"}}, "Rollback alarms",
-         "CloudWatch alarms, one per line; one that goes off while baking rolls the deployment back."),
+        ("alarms", [], {"type": ["null", "array"], "items": {"type": "string"}, "maxItems": 10}, "Rollback alarms",
+         "CloudWatch alarms, one per line, ten at most; one that goes off while baking rolls the deployment back."),
         ("max_capacity", 0, whole(0, 1000), "Scale out to (instances)",
          "Above the number of instances: the endpoint scales by its invocations. Else it does not, any more."),
     ],

@@ -77,6 +77,7 @@ def test_deployment_configs_are_legal(strategy: str, bake_time_s: int) -> None:
         ({"strategy": "canary", "instance_count": 1}, "needs at least 2"),
         ({"strategy": "canary", "canary_percent": 60}, "between 1 and 50"),
         ({"bake_time_s": 4000}, "between 0 and 3600"),
+        ({"alarms": [str(number) for number in range(11)]}, "SageMaker takes 10"),
         ({"strategy": "linear", "canary_percent": 10, "bake_time_s": 3600}, "bakes for 36000 s in all"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from botocore.exceptions import ClientError
 
 from scones.deployment import aws
 from scones.deployment import operator as module
@@ -260,6 +261,20 @@ def test_a_deployment_that_fails_leaves_the_endpoint_scaling_as_it_did(
     )
     with pytest.raises(EndpointDeploymentError, match="alarm errors went off"):
         go_on(sagemaker, caught.value.trigger, **changes)
+    assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
+
+
+def test_an_update_that_sagemaker_refuses_leaves_the_endpoint_scaling(
+    sagemaker: FakeSageMaker, scaling: FakeScaling
+) -> None:
+    deploy(sagemaker, fleet={"max_capacity": 3})
+
+    def update_endpoint(**_: Any) -> None:
+        raise client_error("ResourceLimitExceeded", "twice the fleet is too much")
+
+    sagemaker.__dict__["update_endpoint"] = update_endpoint
+    with pytest.raises(ClientError, match="ResourceLimitExceeded"):
+        operator(sagemaker, fleet={"instance_count": 2, "max_capacity": 9}).execute(context())
     assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
 
 

@@ -29,6 +29,7 @@ SERVICE_ERRORS = {
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
     "Lambda.TooManyRequestsException",
+    "Lambda.ClientExecutionTimeoutException",
     "Lambda.Unknown",
     "Runtime.ExitError",
     "Sandbox.Timedout",

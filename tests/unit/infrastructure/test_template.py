@@ -276,6 +276,14 @@ def value_at(properties: Any, path: list[str]) -> Any:
     return properties
 
 
+def test_eventbridge_may_publish_alerts_without_a_condition_and_cloudwatch_for_this_account() -> None:
+    """Of EventBridge SNS looks at no condition: a statement that has one lets nothing through."""
+    allowed = [item for item in template.statements("AlertTopicPolicy") if item["Effect"] == "Allow"]
+    conditions = {item["Principal"]["Service"]: item.get("Condition") for item in allowed}
+    own = {"StringEquals": {"aws:SourceAccount": {"!Ref": "AWS::AccountId"}}}
+    assert conditions == {"events.amazonaws.com": None, "cloudwatch.amazonaws.com": own}
+
+
 def test_an_event_that_is_not_delivered_is_kept_and_told() -> None:
     rules = [item["Properties"] for item in RESOURCES.values() if item["Type"] == "AWS::Events::Rule"]
     assert rules
