@@ -76,9 +76,7 @@ class Deployment:
         """Show what `deploy` would change, and change nothing. Returns the (deleted) change set."""
         stack = stacks.describe(self.cloudformation, self.stack_name)
         if stack is not None and stack["StackStatus"] in _RETRY_AFTER_DELETE:
-            self.echo(
-                f"Stack {self.stack_name} is {stack['StackStatus']}: `deploy` would delete it, and make all anew."
-            )
+            self.echo(f"Stack {self.stack_name} is {stack['StackStatus']}: `deploy` deletes it, and makes all anew.")
             return None
         adopts = stack is None and bucket_exists(self.s3, self.data_bucket)
         try:
