@@ -159,19 +159,18 @@ class ObjectStore:
         Raises:
             ConflictError: others wrote or deleted it at every try.
         """
-        for attempt in range(UPDATE_TRIES):
+        for _ in self._tries(key):
             try:
                 self.write(key, content, content_type, IfNoneMatch="*")
             except ClientError as error:
                 if code_of(error) in EXISTS_CODES:
-                    return False
+                    break
+                # At the same moment as somebody else, who may have deleted it: whether it is there is still to be seen.
                 if code_of(error) not in CONFLICT_CODES:
                     raise
-                # At the same moment as somebody else, who may have deleted it: whether it is there is still to be seen.
-                time.sleep(_pause(attempt))
             else:
                 return True
-        raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
+        return False
 
     def write_json(self, key: str, document: Any) -> str:
         """Write a JSON document; return its s3:// address."""
@@ -197,7 +196,7 @@ class ObjectStore:
         Raises:
             ConflictError: others changed it at every try.
         """
-        for attempt in range(UPDATE_TRIES):
+        for _ in self._tries(key):
             answer = self._ask("get_object", key)
             changed = change(None if answer is None else answer["Body"].read())
             if changed is None:
@@ -206,12 +205,17 @@ class ObjectStore:
             try:
                 self.write(key, changed, content_type, **condition)
             except ClientError as error:
+                # Somebody else was quicker: read theirs and change it again.
                 if code_of(error) not in CONFLICT_CODES:
                     raise
-                # Somebody else was quicker: read theirs and change it again.
-                time.sleep(_pause(attempt))
             else:
                 return
+
+    def _tries(self, key: str) -> Iterator[None]:
+        """Let a conditional write be tried again, ever later; raise ConflictError when others always come first."""
+        for attempt in range(UPDATE_TRIES):
+            yield
+            time.sleep(min(1.0, 0.02 * 2**attempt))
         raise ConflictError(f"{self.uri(key)} was changed by others {UPDATE_TRIES} times in a row: try again")
 
     def _ask(self, operation: str, key: str) -> dict[str, Any] | None:
@@ -230,10 +234,6 @@ class ObjectStore:
     def _lines(body: Any) -> Iterator[bytes]:
         with body:
             yield from body.iter_lines(chunk_size=1 << 16)
-
-
-def _pause(attempt: int) -> float:
-    return min(1.0, 0.02 * 2.0**attempt)
 
 
 def dumps(document: Any) -> bytes:
