@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ JSON = "application/json"
 EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
 CONFLICT_CODES = EXISTS_CODES | {"ConditionalRequestConflict", "409"}
 UPDATE_TRIES = 20
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -107,6 +109,15 @@ class ObjectStore:
         if not isinstance(document, dict):
             raise DamagedDocumentError(f"{self.uri(key)} holds a {type(document).__name__}, not an object")
         return document
+
+    def read_usable(self, key: str, otherwise: str) -> dict[str, Any]:
+        """Return a JSON document; an empty one when there is none, or a damaged one, which is logged with what then
+        happens ``otherwise``."""
+        try:
+            return self.read_json(key) or {}
+        except DamagedDocumentError as error:
+            log.warning("%s: %s", error, otherwise)
+            return {}
 
     def lines(self, key: str) -> Iterator[bytes] | None:
         """Return the lines of an object as they arrive, without their ends, or None when there is no such key."""

@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from scones.aws import layout
-from scones.aws.store import JSON, DamagedDocumentError, ObjectStore
+from scones.aws.store import JSON, ObjectStore
 from scones.dataset import cifar
 from scones.dataset.accepted import take_accepted_images
 from scones.dataset.archive import get_archive
@@ -40,6 +39,7 @@ from scones.training.data import ManifestFile, StagedDataset
 
 log = logging.getLogger(__name__)
 INPUT_KINDS = ("recordio", "png")
+_ANEW = "it is written anew"
 UPLOAD_THREADS = 8
 
 
@@ -99,7 +99,7 @@ def _write(store: ObjectStore, dataset: Dataset, source: dict[str, str], input_k
     """Upload what is missing; the number of objects uploaded (0: everything was there)."""
     prefix, manifest_key = layout.dataset(dataset.version), layout.manifest(dataset.version)
     existing = {item["Key"]: item for item in store.objects(prefix)}
-    old = _document(store, manifest_key) if manifest_key in existing else {}
+    old = store.read_usable(manifest_key, _ANEW) if manifest_key in existing else {}
     known = {item["key"]: item for item in old.get("files", [])}
     uploaded = 0
     if all(
@@ -121,18 +121,9 @@ def _write(store: ObjectStore, dataset: Dataset, source: dict[str, str], input_k
         uploaded = uploader.uploaded + 1
         log.info("Uploaded %d objects to %s, %d were there", uploaded, store.uri(prefix), uploader.unchanged)
     pointer = {"dataset_version": dataset.version, "manifest_key": manifest_key}
-    if _document(store, layout.CURRENT_DATASET) != pointer:
+    if store.read_usable(layout.CURRENT_DATASET, _ANEW) != pointer:
         store.write_json(layout.CURRENT_DATASET, pointer)
     return uploaded
-
-
-def _document(store: ObjectStore, key: str) -> dict[str, Any]:
-    """A stored document; empty when it is absent or damaged (it is then written anew)."""
-    try:
-        return store.read_json(key) or {}
-    except DamagedDocumentError as error:
-        log.warning("%s: it is written anew", error)
-        return {}
 
 
 def _planned(dataset: Dataset, input_kind: str) -> Iterator[str]:

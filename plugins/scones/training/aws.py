@@ -9,7 +9,7 @@ from typing import Any
 
 from scones.aws import layout
 from scones.aws.lineage import training_job_of_artifact
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import ObjectStore
 from scones.defaults import MODEL_PACKAGE_GROUP
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel, classes_of, container_of, main_variant, quality_of, shape_of
@@ -93,11 +93,10 @@ def _with_lineage(
 
 def read_label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:
     """Return the label map of a dataset version; None when there is none that can be understood."""
-    try:
-        return store.read_json(layout.label_map(dataset_version)) if dataset_version else None
-    except DamagedDocumentError as error:
-        log.warning("%s: the class names are taken from the model package", error)
+    if not dataset_version:
         return None
+    otherwise = "the class names are taken from the model package"
+    return store.read_usable(layout.label_map(dataset_version), otherwise) or None
 
 
 def _package_of(hook: ModelRegistryHook, container: dict[str, Any]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from scones.aws.errors import code_of
 from scones.aws.logs import read_log
 from scones.aws.resources import stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import ObjectStore
 from scones.defaults import AWS_CONN_ID, EXPERIMENT, MODEL_PACKAGE_GROUP
 from scones.jobs.links import has_console
 from scones.training.model_package import artifact_of
@@ -119,11 +119,8 @@ def read_trainings(store: ObjectStore, hook: ModelRegistryHook | None = None) ->
     def read(name: str) -> Training:
         job = hook.training_job(name) or {"TrainingJobName": name}
         artifact = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
-        try:
-            evaluation = store.read_json(layout.evaluation(name, "evaluation.json")) or {}
-        except DamagedDocumentError as error:
-            log.warning("%s: the figures of %s are not shown", error, name)
-            evaluation = {}
+        kept = layout.evaluation(name, "evaluation.json")
+        evaluation = store.read_usable(kept, f"the figures of {name} are not shown")
         refused, endpoints = store.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
         runs = trials.get(job.get("TrainingJobArn", ""), [])
         return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, runs, real=real)

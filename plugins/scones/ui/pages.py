@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scones.aws import layout
-from scones.aws.store import DamagedDocumentError, ObjectStore, ObjectTooLargeError
+from scones.aws.store import ObjectStore, ObjectTooLargeError
 from scones.batch.names import batch_id_for
 from scones.batch.progress import read_live
 from scones.images.pictures import MOST_BYTES
@@ -39,6 +39,10 @@ def render(template: str, base: str, **values: Any) -> str:
     return environment(TEMPLATES).get_template(template).render(base=base, **values)
 
 
+# What becomes of a page whose document is damaged.
+NOT_SHOWN = "it is not shown"
+
+
 def picture(store: ObjectStore, key: str, side: int) -> str | None:
     """A ``data:`` URI of an image of the bucket; None when it is gone, too large, or no image."""
     from scones.images.thumbnails import thumbnail_uri
@@ -48,14 +52,6 @@ def picture(store: ObjectStore, key: str, side: int) -> str | None:
     except ObjectTooLargeError:
         return None
     return thumbnail_uri(content, side) if content else None
-
-
-def document(store: ObjectStore, key: str) -> Mapping[str, Any]:
-    """A stored document; empty when it is absent or damaged."""
-    try:
-        return store.read_json(key) or {}
-    except DamagedDocumentError:
-        return {}
 
 
 def newest_of_batches(store: ObjectStore, name: str, most: int) -> list[dict[str, Any]]:

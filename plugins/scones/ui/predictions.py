@@ -21,7 +21,7 @@ from scones.aws.store import ObjectStore
 from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, parse_line
 from scones.monitoring.capture_files import hour_prefixes
 from scones.report.formatting import DASH, number, when
-from scones.ui.pages import Endpoint, document, picture, render
+from scones.ui.pages import NOT_SHOWN, Endpoint, picture, render
 from scones.ui.trainings import Link, newest_batches
 
 SHOWN_ROWS = 100
@@ -125,7 +125,7 @@ def find(
 
 
 def _of_row(store: ObjectStore, row: Row, metadata: Metadata) -> Prediction:
-    model = document(store, layout.summary(row.batch_id)).get("model")
+    model = store.read_usable(layout.summary(row.batch_id), NOT_SHOWN).get("model")
     planned: Mapping[str, object] = model if isinstance(model, Mapping) else {}
     # The endpoint may have changed under the batch: then this row's own model package tells.
     same = planned.get("package_arn") == row.model_package

@@ -22,7 +22,7 @@ from scones.batch.inputs import BatchInputError
 from scones.batch.labels import Rejected, accept_labels, read_accepted, read_rejected, withdraw_labels
 from scones.monitoring.ground_truth import REJECTED, ground_truth_line
 from scones.monitoring.index import Time, check_times
-from scones.ui.pages import document, newest_of_batches, picture, render
+from scones.ui.pages import NOT_SHOWN, newest_of_batches, picture, render
 from scones.ui.predictions import path_of
 
 #: What a person says of an image that shows none of the classes, or that nobody can tell.
@@ -148,7 +148,7 @@ def parse_history(content: bytes | None) -> list[Decision]:
 
 def read_batch(store: ObjectStore, batch_id: str) -> Batch:
     """Read what labels need of a batch: the classes of the model that answered, its endpoint, and when."""
-    summary = document(store, layout.summary(batch_id))
+    summary = store.read_usable(layout.summary(batch_id), NOT_SHOWN)
     model, classes = summary.get("model"), summary.get("classes")
     endpoint = model.get("endpoint_name") if isinstance(model, Mapping) else ""
     return Batch(

@@ -14,7 +14,7 @@ from scones.aws.store import ObjectStore
 from scones.report.formatting import DASH, number, percent, when
 from scones.training.costs import job_cost
 from scones.training.model_package import APPROVED_BY
-from scones.ui.pages import Endpoint, document, newest_of_batches, picture, render
+from scones.ui.pages import NOT_SHOWN, Endpoint, newest_of_batches, picture, render
 
 SHOWN_TRAININGS = 50
 SHOWN_IMAGES = 24
@@ -146,7 +146,7 @@ class Link(NamedTuple):
 def lineage_page(store: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
     job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
-    manifest = document(store, layout.manifest(version)) if version else {}
+    manifest = store.read_usable(layout.manifest(version), NOT_SHOWN) if version else {}
     images = _images(manifest.get("counts"))
     shown = training_images(store, version, manifest.get("classes")) if manifest else []
     made_of = [
@@ -201,7 +201,7 @@ def _images(counts: object) -> str:
 
 def _batches(store: ObjectStore, job: str) -> list[str]:
     """The newest batches that the job's model answered."""
-    models = ((one, document(store, layout.summary(one)).get("model")) for one in newest_batches(store))
+    models = ((one, store.read_usable(layout.summary(one), NOT_SHOWN).get("model")) for one in newest_batches(store))
     return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
 
 

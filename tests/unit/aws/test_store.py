@@ -47,6 +47,22 @@ def test_a_damaged_document_is_named(store: ObjectStore, s3: FakeS3, body: bytes
         store.read_json("config/x.json")
 
 
+def test_a_damaged_document_counts_as_none_where_one_can_do_without_and_is_named(
+    store: ObjectStore, s3: FakeS3, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.read_usable("k", "it is written anew") == {}
+    assert caplog.text == ""
+    s3.objects["k"] = b"{"
+    assert store.read_usable("k", "it is written anew") == {}
+    assert "s3://b/k is not JSON" in caplog.text
+    assert "it is written anew" in caplog.text
+    s3.objects["k"] = b'{"n": 1}'
+    assert store.read_usable("k", "it is written anew") == {"n": 1}
+    s3.forbidden.add("k")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        store.read_usable("k", "it is written anew")
+
+
 def test_a_reader_says_how_much_it_takes(store: ObjectStore, s3: FakeS3) -> None:
     s3.objects["k"] = b"12345"
     assert store.read("k", at_most=5) == b"12345"
