@@ -99,10 +99,9 @@ def _update(ctx: Context, request: dict[str, Any]) -> Resource:
 
     def change(record: Resource) -> None:
         states.require_in_service(record)
-        wanted = fleet
-        if request.get("RetainAllVariantProperties"):
-            wanted = fleet.retaining(FleetSpec.from_dict(record.internal["current"]), excluded)
-        _check_scaled(ctx, FleetSpec.from_dict(record.internal["current"]), wanted, endpoint.name)
+        current = FleetSpec.from_dict(record.internal["current"])
+        wanted = fleet.retaining(current, excluded) if request.get("RetainAllVariantProperties") else fleet
+        _check_scaled(ctx, current, wanted, endpoint.name)
         record.status = states.UPDATING
         record.body.pop("FailureReason", None)
         record.internal["pending"] = {

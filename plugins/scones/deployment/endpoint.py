@@ -12,9 +12,9 @@ from scones.aws.naming import content_hash, sagemaker_name
 VARIANT = "AllTraffic"
 IN_PROGRESS = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 STRATEGIES = ("all_at_once", "canary", "linear")
+_ALARMS_MAX = 10  # SageMaker's limit; the form has it too
 # What SageMaker gives a deployment at most, and what one may take beside its baking.
 _DEPLOYMENT_MAX_S = 28_800
-ALARMS_MAX = 10
 _WORK_S = 1800
 
 
@@ -116,8 +116,8 @@ def deployment_config(rollout: Rollout, instance_count: int) -> dict[str, Any]:
         )
     if strategy != "all_at_once" and not 1 <= percent <= 50:
         raise InvalidDeploymentError(f"canary_percent is {percent}: it must be between 1 and 50")
-    if len(rollout.alarms) > ALARMS_MAX:
-        raise InvalidDeploymentError(f"{len(rollout.alarms)} alarms are to roll it back: SageMaker takes {ALARMS_MAX}")
+    if len(rollout.alarms) > _ALARMS_MAX:
+        raise InvalidDeploymentError(f"{len(rollout.alarms)} alarms are to roll it back: SageMaker takes {_ALARMS_MAX}")
     if rollout.baking_s + _WORK_S > _DEPLOYMENT_MAX_S:
         raise InvalidDeploymentError(
             f"With a bake_time_s of {rollout.bake_time_s} a {strategy} deployment bakes for {rollout.baking_s} s in all"

@@ -199,10 +199,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
         problems = serving_problems(endpoint, config, model, {**self.model, "config_name": progress["config_name"]})
         if problems:
             self._give_up("; ".join(problems), progress)
-        if "max_capacity" in self.fleet:
-            self._scale(ScalingPolicy(self._instance_count(), as_int("max_capacity", self.fleet["max_capacity"])))
-        else:
-            self._scale_as_before(progress)
+        self._scale(progress)
         seconds = round(time.time() - progress["began"], 1)
         self.log.info(
             "Endpoint %s serves %s (%s, %s s)",
@@ -225,7 +222,11 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             "image": self.model["image"],
         }
 
-    def _scale(self, policy: ScalingPolicy) -> None:
+    def _scale(self, progress: Mapping[str, Any]) -> None:
+        if "max_capacity" not in self.fleet:
+            self._scale_as_before(progress)
+            return
+        policy = ScalingPolicy(self._instance_count(), as_int("max_capacity", self.fleet["max_capacity"]))
         if policy.wanted:
             register(self.endpoint_name, policy, self.aws_conn_id)
         else:
@@ -247,7 +248,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
 
     def _scale_as_before(self, progress: Mapping[str, Any]) -> None:
         if progress["scaled"]:
-            self._scale(ScalingPolicy(*progress["scaled"]))
+            register(self.endpoint_name, ScalingPolicy(*progress["scaled"]), self.aws_conn_id)
 
     def _give_up(self, why: str, progress: Mapping[str, Any]) -> Never:
         try:

@@ -264,6 +264,14 @@ def test_a_deployment_that_fails_leaves_the_endpoint_scaling_as_it_did(
     assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
 
 
+def test_a_target_of_a_fixed_number_of_instances_comes_back_too(sagemaker: FakeSageMaker, scaling: FakeScaling) -> None:
+    deploy(sagemaker)
+    scaling.target = {"MinCapacity": 2, "MaxCapacity": 2}
+    deploy(sagemaker, fleet={"instance_count": 2})
+    assert scaling.target == {"MinCapacity": 2, "MaxCapacity": 2}
+    assert "deregister_scalable_target" in [name for name, _ in scaling.calls]
+
+
 def test_an_update_that_sagemaker_refuses_leaves_the_endpoint_scaling(
     sagemaker: FakeSageMaker, scaling: FakeScaling
 ) -> None:
