@@ -31,7 +31,7 @@ from airflow.sdk import Param, dag
 from scones.aws.tasks import resolve_resources
 from scones.batch import form, tasks
 from scones.batch.operator import run_chunks
-from scones.defaults import BATCH_ASSET, DAG_DEFAULT_ARGS, TAGS
+from scones.defaults import DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
@@ -52,7 +52,7 @@ def batch_inference() -> None:
     resources = resolve_resources()
     run_chunk = run_chunks(tasks.plan_batch(resources), BUCKET)
     collected = tasks.collect_results(resources)
-    judged = tasks.summarize_batch.override(outlets=[BATCH_ASSET])(resources)
+    judged = tasks.summarize_batch.override(outlets=[tasks.BATCH_ASSET])(resources)
     run_chunk >> collected >> judged
 
 

@@ -28,8 +28,9 @@ from airflow.sdk import Param, dag
 
 from scones.aws.tasks import resolve_resources
 from scones.batch import form, tasks
+from scones.batch.names import BATCH_POOL
 from scones.batch.operator import BatchChunkOperator
-from scones.defaults import BATCH_POOL, DAG_DEFAULT_ARGS, TAGS
+from scones.defaults import DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"

@@ -34,7 +34,8 @@ from scones.aws.tasks import resolve_resources
 from scones.batch import form, tasks
 from scones.batch.operator import run_chunks
 from scones.batch.trigger import ArrivalsTrigger
-from scones.defaults import BATCH_ASSET, DAG_DEFAULT_ARGS, MODEL_ASSET, RUN_TYPES, TAGS
+from scones.defaults import DAG_DEFAULT_ARGS, RUN_TYPES, TAGS
+from scones.deployment.tasks import MODEL_ASSET
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
 
 BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
@@ -63,7 +64,7 @@ def score_arrivals() -> None:
     run_chunk = run_chunks(tasks.plan_arrivals(resources), BUCKET)
     # Without a chunk there is nothing to collect.
     collected = tasks.collect_results.override(trigger_rule="all_success")(resources)
-    judged = tasks.summarize_batch.override(outlets=[BATCH_ASSET])(resources)
+    judged = tasks.summarize_batch.override(outlets=[tasks.BATCH_ASSET])(resources)
     run_chunk >> collected >> judged
 
 

@@ -42,9 +42,9 @@ from scones.deployment import tasks as serving
 from scones.deployment.operator import EndpointDeployOperator
 from scones.evaluation import tasks as quality
 from scones.evaluation.operator import ModelApprovalOperator, TransformOperator
-from scones.monitoring.tasks import write_first_report
+from scones.monitoring.tasks import ASKS_FOR_TRAINING, write_first_report
 from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
-from scones.training.operator import TrainingOperator
+from scones.training.operator import TRAINING_POOL, TrainingOperator
 from scones.training.params import HYPERPARAMETERS, TRAINING_FORM
 from scones.training.tasks import create_model
 
@@ -64,7 +64,7 @@ ROLLOUT = {
 
 
 @dag(
-    schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=defaults.ASKS_FOR_TRAINING),
+    schedule=AssetOrTimeSchedule(timetable=defaults.at("0 4 * * 1"), assets=ASKS_FOR_TRAINING),
     catchup=False,
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
@@ -90,13 +90,13 @@ def train_and_deploy() -> None:
         hyperparameters={name: f"{{{{ params.{name} }}}}" for name in HYPERPARAMETERS},
         tuning_jobs="{{ params.tuning_jobs }}",
         force_retrain="{{ params.force_retrain }}",
-        pool=defaults.TRAINING_POOL,
+        pool=TRAINING_POOL,
     ).output
     model = create_model(training, resources)
 
     @task_group
     def evaluation() -> Any:
-        transform = partial(TransformOperator, dataset=dataset, pool=defaults.TRAINING_POOL)
+        transform = partial(TransformOperator, dataset=dataset, pool=TRAINING_POOL)
         answers = transform(task_id="transform_test_images", model=model).output
         champion = transform(task_id="transform_champion", model=quality.choose_champion(model, dataset))
         evaluated = quality.evaluate_model(model, dataset, answers)

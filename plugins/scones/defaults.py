@@ -6,12 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, AssetAny, CronTriggerTimetable, Param
-
-from scones.settings import AWS_CONN_ID as AWS_CONN_ID
-
-# An MLflow server that is told of each training run, where there is such a connection (of the type HTTP).
-MLFLOW_CONN_ID = "mlflow_default"
+from airflow.sdk import CronTriggerTimetable, Param
 
 
 def at(cron: str) -> CronTriggerTimetable:
@@ -42,24 +37,8 @@ def params_of(form: Form) -> dict[str, Param]:
     }
 
 
-DEFAULT_CLASSES = ["bicycle", "motorcycle"]
-DEFAULT_THRESHOLD = 0.93
-MODEL_PACKAGE_GROUP = "scones-courier"
-EXPERIMENT = "scones-courier"
 # Where Airflow serves the pages of the plugin `scones_ui`.
 PAGES = "/scones"
-
-# Pools guard the account's quotas, not the workers. Their sizes are in pools.json (`airflow pools import` reads it).
-TRAINING_POOL = "sagemaker_training"
-BATCH_POOL = "step_functions_batch"
-
-# The prefix x- marks a scheme of our own: for any other, Airflow loads every provider (and boto3) to normalise the URI.
-DATASET_ASSET = Asset(name="scones_dataset", uri="x-scones://dataset/current", group="scones")
-MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group="scones")
-DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
-LABELS_ASSET = Asset(name="scones_labels", uri="x-scones://labels/new", group="scones")
-BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
-ASKS_FOR_TRAINING = AssetAny(DRIFT_ASSET, LABELS_ASSET)
 
 TAGS = ["scones", "sagemaker"]
 

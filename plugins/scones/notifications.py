@@ -13,7 +13,7 @@ from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAler
 from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
 
 from scones.aws.alerts import publish_alert
-from scones.defaults import AWS_CONN_ID
+from scones.aws.resources import AWS_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

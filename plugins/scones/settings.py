@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-# The Airflow connection that says which AWS, or which platform, all of the project talks to.
-AWS_CONN_ID = "aws_default"
 OFFICIAL_ARCHIVE_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 OFFICIAL_ARCHIVE_URLS = (
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",

@@ -16,12 +16,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from scones.aws.store import ObjectStore
-from scones.defaults import DRIFT_ASSET
 from scones.monitoring import tasks
 from scones.monitoring.aws import EndpointMissingError, MonitoringAws
 from scones.monitoring.document import WrittenReport
 from scones.monitoring.index import DagRun, parse_index, parse_place
 from scones.monitoring.report import ReportOrder, window_of, write_report
+from scones.monitoring.tasks import DRIFT_ASSET
 from tests.contract import monitoring_world as world
 
 

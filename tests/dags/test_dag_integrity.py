@@ -19,6 +19,7 @@ from tests.dags.dag_files import DAG_FILES, DAG_IDS, ROOT, load
 
 HEAVY = ("numpy", "pandas", "PIL", "sagemaker", "pyarrow", "scipy", "sklearn", "skimage", "matplotlib", "aiobotocore")
 MOST_LINES = 150
+POOLS = {"default_pool", *json.loads((ROOT / "plugins" / "scones" / "pools.json").read_text())}
 
 
 def dag_environment(home: Path) -> dict[str, str]:
@@ -73,7 +74,7 @@ def test_a_dag_documents_itself_and_keeps_the_house_rules(dag_id: str) -> None:
     for task in dag.tasks:
         waits_for_people = "approve" in task.task_id
         assert waits_for_people or task.execution_timeout, f"{task.task_id} may run for ever"
-        assert task.pool == "default_pool" or task.pool in (defaults.TRAINING_POOL, defaults.BATCH_POOL)
+        assert task.pool in POOLS
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scones.defaults import DRIFT_ASSET
+from scones.monitoring.tasks import DRIFT_ASSET
 from tests.dags.dag_files import load
 
 EDGES = {

@@ -6,8 +6,7 @@ import json
 import logging
 from typing import Any
 
-from scones.aws.resources import stack_outputs
-from scones.defaults import AWS_CONN_ID
+from scones.aws.resources import AWS_CONN_ID, stack_outputs
 from scones.settings import Settings
 
 log = logging.getLogger(__name__)

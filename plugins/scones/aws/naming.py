@@ -9,6 +9,8 @@ from typing import Any
 
 SAGEMAKER_NAME_MAX = 63
 TRIAL_NAME_MAX = 120
+# Holds the trials of all runs.
+EXPERIMENT = "scones-courier"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9]+")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from scones.aws.resources import ResourcesNotDeployedError
-from scones.defaults import AWS_CONN_ID
+from scones.aws.resources import ResourcesNotDeployedError, client
 
 log = logging.getLogger(__name__)
 MESSAGES_A_CALL = 10
@@ -16,10 +15,8 @@ class ArrivalQueue:
     """As a task empties it."""
 
     def __init__(self, outputs: Mapping[str, str]) -> None:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
         self._url = arrivals_queue_url(outputs)
-        self._sqs = AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="sqs").conn
+        self._sqs = client("sqs")
 
     def receive(self, at_most: int) -> list[tuple[str, str]]:
         """Return (receipt, body) of what lies there; nobody else gets it for the queue's visibility timeout."""

@@ -1,11 +1,14 @@
-"""The deployed resources: outputs of the project's CloudFormation stack, the same on one machine and on AWS."""
+"""Where the project lives: the Airflow connection, and the outputs of the CloudFormation stack behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from scones.settings import AWS_CONN_ID, Settings
+from scones.settings import Settings
+
+# The Airflow connection that says which AWS, or which platform, all of the project talks to.
+AWS_CONN_ID = "aws_default"
 
 REQUIRED_OUTPUTS = (
     "BucketName",
@@ -18,6 +21,13 @@ REQUIRED_OUTPUTS = (
 
 class ResourcesNotDeployedError(RuntimeError):
     """The CloudFormation stack is absent, unfinished, or lacks an output the DAGs need."""
+
+
+def client(service: str, aws_conn_id: str | None = AWS_CONN_ID) -> Any:
+    """Return a boto3 client of a service, through the Airflow connection."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type=service).conn
 
 
 def parse_outputs(stack: dict[str, Any]) -> dict[str, str]:
@@ -58,13 +68,11 @@ def stack_outputs(aws_conn_id: str = AWS_CONN_ID) -> dict[str, str]:
     Raises:
         ResourcesNotDeployedError: the stack does not exist or is not complete.
     """
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.exceptions import ClientError
 
     name = Settings.from_environ().stack_name
-    hook = AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudformation")
     try:
-        stacks = hook.conn.describe_stacks(StackName=name)["Stacks"]
+        stacks = client("cloudformation", aws_conn_id).describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise

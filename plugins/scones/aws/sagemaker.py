@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from scones.aws.errors import already_there, is_absent, not_found
 from scones.aws.lineage import tags
-from scones.defaults import AWS_CONN_ID
+from scones.aws.resources import AWS_CONN_ID
 
 
 def models_of(config: Mapping[str, Any] | None) -> list[str]:

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from scones.aws.errors import code_of, is_absent_object
-from scones.settings import AWS_CONN_ID
+from scones.aws.resources import AWS_CONN_ID
 
 JSON = "application/json"
 # A condition that does not hold; and one that S3 could not look at, as somebody else wrote at that moment.

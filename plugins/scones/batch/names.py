@@ -6,6 +6,8 @@ import re
 
 from scones.aws.naming import content_hash
 
+# Guards the account's quotas, not the workers. Its size is in pools.json (`airflow pools import` reads it).
+BATCH_POOL = "step_functions_batch"
 BATCH_ID_MAX = 40
 _ILLEGAL = re.compile(r"[^A-Za-z0-9]+")
 _BATCH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")

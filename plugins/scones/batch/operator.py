@@ -12,10 +12,11 @@ from airflow.exceptions import AirflowException
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from scones.aws.resources import AWS_CONN_ID
 from scones.batch.follower import ChunkFollower, ChunkReport
+from scones.batch.names import BATCH_POOL
 from scones.batch.plan import ChunkReference, ChunkRequest
 from scones.batch.trigger import BatchChunkTrigger
-from scones.defaults import AWS_CONN_ID, BATCH_POOL
 
 
 class BatchChunkOperator(BaseOperator):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import task
+from airflow.sdk import Asset, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from scones.batch.links import batch_task
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BATCH_ASSET = Asset(name="scones_batch", uri="x-scones://batch/results", group="scones")
 HEADLINE = (
     *("batch_id", "images", "classified", "rejected", "failed", "timed_out", "aborted", "seconds", "accuracy"),
     *("images_per_second", "summary_uri", "report_uri", "results_uri"),

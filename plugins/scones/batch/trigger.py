@@ -12,11 +12,11 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from scones.aws.resources import AWS_CONN_ID, ResourcesNotDeployedError
 from scones.batch.arrivals import Bell
 from scones.batch.engine import TransportError
 from scones.batch.follower import ChunkFollower, is_final
 from scones.batch.plan import ChunkRequest
-from scones.defaults import AWS_CONN_ID
 from scones.jobs.cancellation import cancellable, to_the_end
 
 # How long after a failed look the queue is looked at again.
@@ -87,8 +87,6 @@ class ArrivalsTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from botocore.exceptions import BotoCoreError, ClientError
-
-        from scones.aws.resources import ResourcesNotDeployedError
 
         bell = Bell()
         while True:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from scones.aws.resources import AWS_CONN_ID
 from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID
 
 
 def open_store(bucket: str, threads: int) -> ObjectStore:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import task
-
-from scones.defaults import DATASET_ASSET
+from airflow.sdk import Asset, task
 
 if TYPE_CHECKING:
     from scones.training.data import StagedDataset
+
+# The prefix x- marks a scheme of our own: for any other, Airflow loads every provider (and boto3) to normalise the URI.
+DATASET_ASSET = Asset(name="scones_dataset", uri="x-scones://dataset/current", group="scones")
 
 
 @task(multiple_outputs=False, task_id="stage_images", outlets=[DATASET_ASSET], execution_timeout=timedelta(hours=2))

@@ -12,12 +12,12 @@ from botocore.exceptions import ClientError
 
 from scones.aws import layout
 from scones.aws.lineage import PROJECT_TAG
+from scones.aws.resources import AWS_CONN_ID
 from scones.aws.sagemaker import models_of
 from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID, MODEL_PACKAGE_GROUP
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
 from scones.deployment.endpoint import VARIANT, ScalingPolicy
-from scones.training.model_package import artifact_of
+from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import container_of
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 from scones.aws.lineage import tags, training_job_of_artifact
 from scones.aws.store import ObjectStore
-from scones.defaults import MODEL_PACKAGE_GROUP
 from scones.deployment.data import Version
 from scones.training.aws import read_label_map
-from scones.training.model_package import artifact_of, choose_rollback_version, model_request
+from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of, choose_rollback_version, model_request
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import classes_of, container_of, quality_of
 

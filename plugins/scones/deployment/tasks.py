@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import PokeReturnValue, task
+from airflow.sdk import Asset, PokeReturnValue, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-
-from scones.defaults import MODEL_ASSET
 
 if TYPE_CHECKING:
     from scones.deployment.data import Check, Deployment, Version
     from scones.evaluation.data import Evaluation, Registration
     from scones.training.data import StagedDataset
+
+MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group="scones")
 
 
 def _checked(endpoint_name: str, bucket: str, golden: Any, run_id: str) -> Check:

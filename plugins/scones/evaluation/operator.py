@@ -12,9 +12,8 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
-from scones.aws.naming import content_hash, sagemaker_name, trial_name
+from scones.aws.naming import EXPERIMENT, content_hash, sagemaker_name, trial_name
 from scones.aws.store import ObjectStore
-from scones.defaults import EXPERIMENT
 from scones.evaluation.verdict import question
 from scones.jobs.links import TransformJobLink, page_url, persist_link
 from scones.jobs.operator import WaitingMixin, as_int

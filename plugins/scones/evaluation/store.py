@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from scones.aws.logs import TRAINING_LOGS, read_log
-from scones.defaults import AWS_CONN_ID, MLFLOW_CONN_ID, MODEL_PACKAGE_GROUP
+from scones.aws.resources import client
 from scones.evaluation.tracking import Call, Facts, record
 
 if TYPE_CHECKING:
     from scones.evaluation.data import Decision, Evaluation, Registration
     from scones.training.data import StagedDataset, TrainingResult
 
+# An MLflow server that is told of each training run, where there is such a connection (of the type HTTP).
+MLFLOW_CONN_ID = "mlflow_default"
 _TIMEOUT_S = 30
 
 
@@ -53,16 +55,16 @@ def send_to_mlflow(
         AirflowNotFoundException: there is no connection `mlflow_default`.
         MlflowError: MLflow refused.
     """
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from airflow.sdk.configuration import conf
 
     from scones.jobs.links import page_url
+    from scones.training.model_package import MODEL_PACKAGE_GROUP
     from scones.training.registry import ModelRegistryHook
 
     call, server = connect()
     dataset, training = work
     evaluation, decision, registration = verdict
-    hook, job = ModelRegistryHook(aws_conn_id=AWS_CONN_ID), training["job_name"]
+    hook, job = ModelRegistryHook(), training["job_name"]
     arn = registration["model_package_arn"] if registration else ""
     airflow = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     facts = Facts(
@@ -71,7 +73,7 @@ def send_to_mlflow(
         job=hook.training_job(job) or {},
         evaluation=evaluation,
         decision=decision,
-        log=read_log(AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="logs").conn, TRAINING_LOGS, f"{job}/"),
+        log=read_log(client("logs"), TRAINING_LOGS, f"{job}/"),
         package=(hook.describe("describe_model_package", ModelPackageName=arn) if arn else None) or {},
         links={
             "Lineage": page_url(f"lineage/{quote(job, safe='')}"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
+from scones.aws.resources import AWS_CONN_ID
 from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID
 from scones.monitoring.build import Traffic
 from scones.training.aws import read_served_model
 from scones.training.registry import ModelRegistryHook

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from scones.defaults import DEFAULT_THRESHOLD
 from scones.images.statistics import QUANTILES, STATISTICS, categorical_feature, features_by_name, numerical_feature
 from scones.monitoring import figures
-from scones.monitoring.capture_summary import CaptureSummary
+from scones.monitoring.capture_summary import DEFAULT_THRESHOLD, CaptureSummary
 from scones.monitoring.checks import headline, next_steps, overall_status, run_checks, violations_of
 from scones.monitoring.document import Change, Counts, Drift, EndpointFacts, Latency, Previous, Report, Unit
 from scones.monitoring.drift import compare, effective_count

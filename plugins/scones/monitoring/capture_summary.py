@@ -23,6 +23,7 @@ from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, pars
 #: One piece of a file: its key, the number of its first line, whole lines.
 Block = tuple[str, int, bytes]
 MAX_ROWS = 500_000
+DEFAULT_THRESHOLD = 0.93
 #: The size of CIFAR's images, where no baseline tells another.
 CIFAR = Geometry(32, 32)
 _EXAMPLES = 5
@@ -50,7 +51,7 @@ class ReadSettings:
     classes: tuple[str, ...] = ()
     geometry: Geometry = CIFAR
     scale: NoveltyScale | None = None
-    threshold: float = 0.93
+    threshold: float = DEFAULT_THRESHOLD
     since: float | None = None
     until: float | None = None
     inference_ids: frozenset[str] = frozenset()

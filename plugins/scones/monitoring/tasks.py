@@ -11,11 +11,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import task
+from airflow.sdk import Asset, AssetAny, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from scones.aws import layout
-from scones.defaults import DRIFT_ASSET, LABELS_ASSET
 from scones.jobs.links import page_url, report_task
 
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHORT = timedelta(minutes=5)
+DRIFT_ASSET = Asset(name="scones_drift", uri="x-scones://endpoint/drift", group="scones")
+LABELS_ASSET = Asset(name="scones_labels", uri="x-scones://labels/new", group="scones")
+ASKS_FOR_TRAINING = AssetAny(DRIFT_ASSET, LABELS_ASSET)
 
 
 @task(multiple_outputs=False, task_id="resolve_resources", execution_timeout=_SHORT)

@@ -10,7 +10,7 @@ from typing import Any
 from scones.aws import layout
 from scones.aws.lineage import training_job_of_artifact
 from scones.aws.store import ObjectStore
-from scones.defaults import MODEL_PACKAGE_GROUP
+from scones.training.model_package import MODEL_PACKAGE_GROUP
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel, classes_of, container_of, main_variant, quality_of, shape_of
 

@@ -9,8 +9,8 @@ from typing import Any
 from scones.aws.lineage import training_job_of_artifact
 from scones.aws.naming import content_hash, sagemaker_name
 from scones.aws.resources import vpc_config
-from scones.defaults import MODEL_PACKAGE_GROUP
 
+MODEL_PACKAGE_GROUP = "scones-courier"
 APPROVED = "Approved"
 PENDING = "PendingManualApproval"
 REJECTED = "Rejected"

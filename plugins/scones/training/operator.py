@@ -11,10 +11,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from scones.aws import layout
 from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
-from scones.aws.naming import trial_name
+from scones.aws.naming import EXPERIMENT, trial_name
 from scones.aws.resources import vpc_config
 from scones.aws.store import ObjectStore
-from scones.defaults import EXPERIMENT
 from scones.jobs.links import TrainingJobLink, TuningJobLink, has_console, persist_link
 from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.states import KINDS
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 # Finding machines and downloading data come on top of MaxRuntimeInSeconds, which counts the work alone.
 STARTUP_ALLOWANCE_S = 3600
 MOST_ATTEMPTS = 50
+# Guards the account's quotas, not the workers. Its size is in pools.json (`airflow pools import` reads it).
+TRAINING_POOL = "sagemaker_training"
 
 
 class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):

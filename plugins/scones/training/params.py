@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scones.defaults import DEFAULT_CLASSES, OPEN_SECTION, Form
+from scones.defaults import OPEN_SECTION, Form
 
 INSTANCE = {"type": "string", "pattern": r"^ml\.[a-z0-9]+\.[a-z0-9]+$"}
 CLASS_LIST = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "uniqueItems": True}
@@ -31,7 +31,7 @@ def one_of(*values: str) -> dict[str, Any]:
 # fmt: off
 TRAINING_FORM: Form = {
     OPEN_SECTION: [
-        ("classes", DEFAULT_CLASSES, CLASS_LIST, "Classes",
+        ("classes", ["bicycle", "motorcycle"], CLASS_LIST, "Classes",
          "CIFAR-100 class names, one per line. A class's index is its place in this list. A scheduled run, or one that "
          "drift started, trains the classes of the live model instead."),
         ("use_pretrained_model", True, SWITCH, "Start from a pretrained network",

@@ -12,18 +12,17 @@ from itertools import islice
 from threading import Lock
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.aws import layout
 from scones.aws.errors import code_of
 from scones.aws.logs import read_log
-from scones.aws.resources import stack_outputs
+from scones.aws.naming import EXPERIMENT
+from scones.aws.resources import client, stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.aws.store import ObjectStore
-from scones.defaults import AWS_CONN_ID, EXPERIMENT, MODEL_PACKAGE_GROUP
 from scones.jobs.links import has_console
-from scones.training.model_package import artifact_of
+from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of
 from scones.training.registry import LOOK_BACK, ModelRegistryHook
 from scones.training.served import container_of
 from scones.ui.pages import Endpoint
@@ -53,11 +52,6 @@ def open_store() -> ObjectStore:
         return _stores[0][1]
 
 
-def client(service: str) -> Any:
-    """Return a client of the Airflow connection."""
-    return AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type=service).conn
-
-
 def describe(kind: str, name: str, clients: Any = client) -> Described:
     """Return what AWS tells of a resource, and its log.
 
@@ -81,7 +75,7 @@ def describe(kind: str, name: str, clients: Any = client) -> Described:
 
 def with_costs(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     """Add what each endpoint costs, or would cost on AWS."""
-    hook = SageMakerResourcesHook(aws_conn_id=AWS_CONN_ID)
+    hook = SageMakerResourcesHook()
     real = has_console(hook.conn_client_meta.endpoint_url)
     now = datetime.now(UTC)
 
@@ -99,14 +93,14 @@ def with_costs(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
 
 def package_metadata(arn: str) -> dict[str, str]:
     """What is noted on a model package; nothing when there is none."""
-    hook = ModelRegistryHook(aws_conn_id=AWS_CONN_ID)
+    hook = ModelRegistryHook()
     package = hook.describe("describe_model_package", ModelPackageName=arn) if arn else None
     return (package or {}).get("CustomerMetadataProperties", {})
 
 
 def read_trainings(store: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
     """The newest training jobs, each with its version, its evaluation, and where it is live."""
-    hook = hook or ModelRegistryHook(aws_conn_id=AWS_CONN_ID)
+    hook = hook or ModelRegistryHook()
     real = has_console(hook.conn_client_meta.endpoint_url)
     packages = {artifact_of(one)[1]: one for one in islice(hook.packages(MODEL_PACKAGE_GROUP), LOOK_BACK)}
     artifacts = {one["ModelPackageArn"]: url for url, one in packages.items()}

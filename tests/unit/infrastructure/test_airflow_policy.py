@@ -7,11 +7,10 @@ import re
 import pytest
 
 from embedded.settings import PROJECT_ROOT
-from scones.aws.naming import trial_name
-from scones.defaults import EXPERIMENT, MODEL_PACKAGE_GROUP
+from scones.aws.naming import EXPERIMENT, trial_name
 from scones.deployment.endpoint import endpoint_config_request
 from scones.training.job import training_job_name
-from scones.training.model_package import model_request
+from scones.training.model_package import MODEL_PACKAGE_GROUP, model_request
 from scones.training.tuning import tuning_job_name
 from tests.support.template import DOCUMENT, RESOURCES, Stack
 

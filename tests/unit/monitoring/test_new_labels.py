@@ -15,8 +15,8 @@ from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import accept_labels
 from scones.dataset.accepted import take_accepted_images
-from scones.defaults import LABELS_ASSET
 from scones.monitoring import tasks
+from scones.monitoring.tasks import LABELS_ASSET
 from tests.support.fake_aws import FakeS3, store
 
 CLASSES = ["bicycle", "motorcycle"]
