@@ -143,7 +143,7 @@ def train_and_deploy() -> None:
     captured = serving.await_capture(deployed.output, resources, checked)
     chain(registered, approved, candidate(), deployed, checked)
     approved >> quality.track_run().as_teardown()
-    checked >> [captured, serving.retire_superseded(deployed.output), quality.publish_threshold(evaluated, resources)]
+    checked >> [serving.retire_superseded(deployed.output, resources), quality.publish_threshold(evaluated, resources)]
     captured >> write_first_report(deployed.output, resources)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import ClientError
 
 from scones.aws import layout
 from scones.aws.lineage import PROJECT_TAG
-from scones.aws.resources import AWS_CONN_ID
+from scones.aws.resources import client
 from scones.aws.sagemaker import models_of
 from scones.aws.store import ObjectStore
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
@@ -27,6 +26,26 @@ _DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 _METRICS_KEPT_DAYS = 455
 
 
+@dataclass(frozen=True)
+class DeploymentAws:
+    """What the tasks around an endpoint ask, all through one Airflow connection; tests pass their own.
+
+    Attributes:
+        store: the project's bucket.
+        sagemaker: endpoints, their configs and models, and the registry.
+        client: a boto3 client of a service, by its name.
+    """
+
+    store: ObjectStore
+    sagemaker: ModelRegistryHook
+    client: Callable[[str], Any] = client
+
+    @classmethod
+    def connect(cls, bucket: str) -> DeploymentAws:
+        """Connect through Airflow's AWS connection."""
+        return cls(ObjectStore(bucket), ModelRegistryHook())
+
+
 # ---- autoscaling: target tracking on invocations per instance
 
 
@@ -38,21 +57,11 @@ def _target(endpoint_name: str) -> dict[str, str]:
     }
 
 
-def _client(aws_conn_id: str | None) -> Any:
-    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type="application-autoscaling").conn
-
-
-def runtime_client() -> Any:
-    """Return the client that invokes endpoints."""
-    return AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="sagemaker-runtime").conn
-
-
-def register(endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None) -> None:
-    """Register the variant and its policy; repeating it changes nothing."""
-    client = _client(aws_conn_id)
+def register(endpoint_name: str, policy: ScalingPolicy, scaling: Any) -> None:
+    """Register the variant and its policy with Application Auto Scaling; repeating it changes nothing."""
     target = _target(endpoint_name)
-    client.register_scalable_target(**target, MinCapacity=policy.min_capacity, MaxCapacity=policy.max_capacity)
-    client.put_scaling_policy(
+    scaling.register_scalable_target(**target, MinCapacity=policy.min_capacity, MaxCapacity=policy.max_capacity)
+    scaling.put_scaling_policy(
         **target,
         PolicyName="scones-invocations-per-instance",
         PolicyType="TargetTrackingScaling",
@@ -67,15 +76,14 @@ def register(endpoint_name: str, policy: ScalingPolicy, aws_conn_id: str | None)
     )
 
 
-def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client: Any = None) -> ScalingPolicy | None:
+def deregister(endpoint_name: str, scaling: Any) -> ScalingPolicy | None:
     """Deregister the variant, if it is registered, and return how far it could scale.
 
     SageMaker changes no instance type under a scaling target, and deletes no endpoint cleanly.
     """
-    client = client or _client(aws_conn_id)
     target = _target(endpoint_name)
     try:
-        found = client.describe_scalable_targets(
+        found = scaling.describe_scalable_targets(
             ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
         )["ScalableTargets"]
     except ClientError as error:
@@ -86,30 +94,20 @@ def deregister(endpoint_name: str, aws_conn_id: str | None = AWS_CONN_ID, client
         raise
     if not found:
         return None
-    client.deregister_scalable_target(**target)
+    scaling.deregister_scalable_target(**target)
     return ScalingPolicy(found[0]["MinCapacity"], found[0]["MaxCapacity"])
 
 
 # ---- inventory
 
 
-def take_inventory(
-    bucket: str,
-    *,
-    now: datetime,
-    traffic_days: float,
-    hook: ModelRegistryHook | None = None,
-    store: ObjectStore | None = None,
-    cloudwatch: Any = None,
-) -> Inventory:
+def take_inventory(aws: DeploymentAws, *, now: datetime, traffic_days: float) -> Inventory:
     """Return what there is. Only what carries the project's tag counts as ours.
 
     Args:
         traffic_days: an endpoint without requests in this many days counts as unused.
     """
-    hook = hook or ModelRegistryHook()
-    store = store or ObjectStore(bucket)
-    cloudwatch = cloudwatch or AwsBaseHook(aws_conn_id=AWS_CONN_ID, client_type="cloudwatch").conn
+    hook, store, cloudwatch = aws.sagemaker, aws.store, aws.client("cloudwatch")
     configs = {
         item["EndpointConfigName"]: found
         for item in hook.pages("list_endpoint_configs", "EndpointConfigs")

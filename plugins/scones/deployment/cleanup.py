@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.aws.store import ObjectStore
-from scones.deployment.aws import deregister, take_inventory
+from scones.deployment.aws import DeploymentAws, deregister, take_inventory
 from scones.deployment.cleanup_plan import Item, as_dicts, from_dicts, plan, table, totals
 
 log = logging.getLogger(__name__)
@@ -37,9 +35,12 @@ class CleanupRequest:
 
 
 def plan_cleanup(
-    request: CleanupRequest, resources: Mapping[str, str], now: datetime | None = None, **fakes: Any
+    request: CleanupRequest, production: str, aws: DeploymentAws, now: datetime | None = None
 ) -> dict[str, Any]:
     """Return what would be deleted and what is kept, with what each costs a month; print it as a table.
+
+    Args:
+        production: name of the production endpoint.
 
     Returns:
         ``{"items": [...], "delete", "keep", "monthly_usd_freed", "monthly_usd_kept"}``.
@@ -47,7 +48,6 @@ def plan_cleanup(
     Raises:
         ConfirmationError: ``end_production`` names another endpoint.
     """
-    production = resources["EndpointName"]
     if request.end_production not in ("", production):
         raise ConfirmationError(
             f"end_production is {request.end_production!r}, the production endpoint is {production!r}: type that name "
@@ -55,7 +55,7 @@ def plan_cleanup(
         )
     now = now or datetime.now(UTC)
     inventory = replace(
-        take_inventory(resources["BucketName"], now=now, traffic_days=request.older_than_days, **fakes),
+        take_inventory(aws, now=now, traffic_days=request.older_than_days),
         production=production,
         end_production=bool(request.end_production),
     )
@@ -71,34 +71,26 @@ def plan_cleanup(
     return {"items": as_dicts(items), **summary}
 
 
-def delete_planned(
-    planned: Mapping[str, Any],
-    *,
-    resources: Mapping[str, str],
-    hook: SageMakerResourcesHook | None = None,
-    store: ObjectStore | None = None,
-    scaling: Any = None,
-) -> dict[str, Any]:
+def delete_planned(planned: Mapping[str, Any], aws: DeploymentAws) -> dict[str, Any]:
     """Delete what was planned, in order; look again right before each deletion whether it has come into use.
 
     Returns:
         ``{"deleted": [...], "kept": [...]}`` as "kind name".
     """
-    hook = hook or SageMakerResourcesHook()
-    store = store or ObjectStore(resources["BucketName"])
     done: dict[str, list[str]] = {"deleted": [], "kept": []}
     for item in from_dicts(planned["items"]):
         if item.action != "delete":
             continue
-        deleted = _delete(item, hook, store, scaling)
+        deleted = _delete(item, aws)
         done["deleted" if deleted else "kept"].append(f"{item.kind} {item.name}")
         log.info("%s %s %s", "Deleted" if deleted else "Kept (in use again, or gone)", item.kind, item.name)
     return done
 
 
-def _delete(item: Item, hook: SageMakerResourcesHook, store: ObjectStore, scaling: Any) -> bool:
+def _delete(item: Item, aws: DeploymentAws) -> bool:
+    hook, store = aws.sagemaker, aws.store
     if item.kind == "endpoint":
-        deregister(item.name, client=scaling)
+        deregister(item.name, aws.client("application-autoscaling"))
         return hook.delete("delete_endpoint", EndpointName=item.name)
     if item.kind == "endpoint config":
         return item.name not in hook.configs_in_use() and hook.delete(

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from scones.aws import layout
 from scones.aws.naming import content_hash
-from scones.aws.store import ObjectStore
+from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Check
 from scones.deployment.endpoint import parity_problems, probability_problems
 from scones.training.data import Manifest, read_manifest, test_images
@@ -57,12 +57,13 @@ def golden_keys(manifest: Manifest, per_class: int = 4) -> list[str]:
     return keys
 
 
-def golden_images(store: ObjectStore, dataset_version: str) -> dict[str, bytes]:
+def golden_images(aws: DeploymentAws, dataset_version: str) -> dict[str, bytes]:
     """Return the golden images of a dataset by file name.
 
     Raises:
         FileNotFoundError: the dataset's manifest or an image is gone.
     """
+    store = aws.store
     manifest = read_manifest(store, dataset_version)
     if manifest is None:
         raise FileNotFoundError(f"{store.uri(layout.manifest(dataset_version))} is gone: stage the images again")
@@ -75,11 +76,11 @@ def golden_images(store: ObjectStore, dataset_version: str) -> dict[str, bytes]:
     return images
 
 
-def kept_answers(store: ObjectStore, job: str, names: Iterable[str]) -> dict[str, list[float]] | None:
+def kept_answers(aws: DeploymentAws, job: str, names: Iterable[str]) -> dict[str, list[float]] | None:
     """Return the probabilities the evaluation kept of the named images; None when one is gone."""
     answers = {}
     for name in names:
-        body = store.read(f"{layout.transform(job)}{name}.out")
+        body = aws.store.read(f"{layout.transform(job)}{name}.out")
         if body is None:
             return None
         answers[name] = json.loads(body)["prediction"]
@@ -109,18 +110,18 @@ def ask_endpoint(
     return answers, ids
 
 
-def check_answers(endpoint_name: str, golden: Golden, run_id: str, store: ObjectStore, client: Any) -> Check:
+def check_answers(endpoint_name: str, golden: Golden, run_id: str, aws: DeploymentAws) -> Check:
     """Ask the endpoint about the golden images and compare with what the evaluated model said of them.
 
     Raises:
         FileNotFoundError: images are gone, or answers that are needed.
     """
     asked_at = datetime.now(UTC)
-    images = golden_images(store, golden.dataset_version)
-    expected = kept_answers(store, golden.job, images)
+    images = golden_images(aws, golden.dataset_version)
+    expected = kept_answers(aws, golden.job, images)
     if expected is None and golden.need_answers:
         raise FileNotFoundError(f"The answers of {golden.job} to the test images are gone: transform them again")
-    answers, ids = ask_endpoint(endpoint_name, images, run_id, client)
+    answers, ids = ask_endpoint(endpoint_name, images, run_id, aws.client("sagemaker-runtime"))
     problems = [
         f"{name}: {problem}"
         for name, answer in answers.items()

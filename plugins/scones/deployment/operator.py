@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 
 from scones.aws.lineage import tags
+from scones.aws.resources import client
 from scones.deployment.aws import deregister, register
 from scones.deployment.data import Deployment
 from scones.deployment.endpoint import (
@@ -228,13 +229,16 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
             return
         policy = ScalingPolicy(self._instance_count(), as_int("max_capacity", self.fleet["max_capacity"]))
         if policy.wanted:
-            register(self.endpoint_name, policy, self.aws_conn_id)
+            register(self.endpoint_name, policy, self._scaling())
         else:
-            deregister(self.endpoint_name, self.aws_conn_id)
+            deregister(self.endpoint_name, self._scaling())
+
+    def _scaling(self) -> Any:
+        return client("application-autoscaling", self.aws_conn_id)
 
     def _unscaled(self, context: Context, progress: dict[str, Any]) -> dict[str, Any]:
         """Take the endpoint out of autoscaling; how far it could scale is kept, also from a worker's death."""
-        if (scaled := deregister(self.endpoint_name, self.aws_conn_id)) is None:
+        if (scaled := deregister(self.endpoint_name, self._scaling())) is None:
             return progress
         if (store := context.get("task_state_store")) is not None:
             store.set("scaled", f"{scaled.min_capacity} {scaled.max_capacity}")
@@ -248,7 +252,7 @@ class EndpointDeployOperator(WaitingMixin, AwsBaseOperator[SageMakerHook]):
 
     def _scale_as_before(self, progress: Mapping[str, Any]) -> None:
         if progress["scaled"]:
-            register(self.endpoint_name, ScalingPolicy(*progress["scaled"]), self.aws_conn_id)
+            register(self.endpoint_name, ScalingPolicy(*progress["scaled"]), self._scaling())
 
     def _give_up(self, why: str, progress: Mapping[str, Any]) -> Never:
         try:

@@ -6,19 +6,16 @@ import logging
 from collections.abc import Mapping
 
 from scones.aws.lineage import tags, training_job_of_artifact
-from scones.aws.store import ObjectStore
+from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Version
 from scones.training.aws import read_label_map
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of, choose_rollback_version, model_request
-from scones.training.registry import ModelRegistryHook
 from scones.training.served import classes_of, container_of, quality_of
 
 log = logging.getLogger(__name__)
 
 
-def choose_version(
-    resources: Mapping[str, str], version: int | None, store: ObjectStore, hook: ModelRegistryHook | None = None
-) -> Version:
+def choose_version(resources: Mapping[str, str], version: int | None, aws: DeploymentAws) -> Version:
     """Find the version to go back to and make sure its SageMaker model exists.
 
     Args:
@@ -27,7 +24,7 @@ def choose_version(
     Raises:
         UnknownVersionError: there is no such approved version.
     """
-    hook = hook or ModelRegistryHook()
+    hook = aws.sagemaker
     packages = {package["ModelPackageVersion"]: package for package in hook.packages(MODEL_PACKAGE_GROUP)}
     chosen = choose_rollback_version(
         [(number, p["ModelApprovalStatus"], artifact_of(p)[1]) for number, p in packages.items()],
@@ -49,6 +46,6 @@ def choose_version(
         "model_data_url": artifact,
         "job_name": job,
         "dataset_version": dataset_version,
-        "classes": list(classes_of(read_label_map(store, dataset_version), metadata)),
+        "classes": list(classes_of(read_label_map(aws.store, dataset_version), metadata)),
         "recommended_threshold": quality_of(metadata).get("recommended_threshold"),
     }

@@ -17,23 +17,16 @@ if TYPE_CHECKING:
 MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group="scones")
 
 
-def _checked(endpoint_name: str, bucket: str, golden: Any, run_id: str) -> Check:
-    from scones.aws.store import ObjectStore
-    from scones.deployment.aws import runtime_client
-    from scones.deployment.golden import check_answers
-
-    return check_answers(endpoint_name, golden, run_id, ObjectStore(bucket), runtime_client())
-
-
 @task(multiple_outputs=False, task_id="smoke_test_candidate")
 def smoke_test_candidate(
     candidate: Deployment, dataset: StagedDataset, evaluation: Evaluation, run_id: Any = None
 ) -> Check:
     """Ask the candidate about the golden images before the live endpoint is touched."""
-    from scones.deployment.golden import Golden
+    from scones.deployment.aws import DeploymentAws
+    from scones.deployment.golden import Golden, check_answers
 
     golden = Golden(dataset["dataset_version"], evaluation["training_job_name"], len(dataset["classes"]))
-    check = _checked(candidate["endpoint_name"], dataset["bucket"], golden, run_id)
+    check = check_answers(candidate["endpoint_name"], golden, run_id, DeploymentAws.connect(dataset["bucket"]))
     if check["problems"]:
         raise AirflowFailException(
             f"The candidate {candidate['endpoint_name']} answers wrongly, the live endpoint was not touched: "
@@ -63,14 +56,15 @@ def verify_endpoint(
     outlet_events: Any = None,
 ) -> Check:
     """Compare the live endpoint's answers with the evaluated model's; roll back when they differ."""
-    from scones.aws.sagemaker import SageMakerResourcesHook
-    from scones.deployment.golden import Golden
+    from scones.deployment.aws import DeploymentAws
+    from scones.deployment.golden import Golden, check_answers
     from scones.deployment.verify import roll_back
 
     golden = Golden(dataset["dataset_version"], evaluation["training_job_name"], len(dataset["classes"]))
-    check = _checked(deployment["endpoint_name"], dataset["bucket"], golden, run_id)
+    aws = DeploymentAws.connect(dataset["bucket"])
+    check = check_answers(deployment["endpoint_name"], golden, run_id, aws)
     if check["problems"]:
-        done = roll_back(deployment, SageMakerResourcesHook())
+        done = roll_back(deployment, aws)
         raise AirflowFailException(
             f"Endpoint {deployment['endpoint_name']} does not answer as the evaluated model does, {done}: "
             + "; ".join(check["problems"])
@@ -86,11 +80,12 @@ def verify_endpoint(
 
 
 @task(multiple_outputs=False, task_id="retire_superseded")
-def retire_superseded(deployment: Deployment) -> dict[str, list[str]]:
+def retire_superseded(deployment: Deployment, resources: Mapping[str, str]) -> dict[str, list[str]]:
     """Delete the replaced endpoint config and model, if nothing uses them."""
+    from scones.deployment.aws import DeploymentAws
     from scones.deployment.verify import retire_superseded as retire
 
-    return retire(deployment)
+    return retire(deployment, DeploymentAws.connect(resources["BucketName"]))
 
 
 @task.sensor(
@@ -105,21 +100,21 @@ def await_capture(
     deployment: Deployment, resources: Mapping[str, str], check: Check, params: Any = None
 ) -> PokeReturnValue:
     """Wait until the capture holds the golden requests (seconds here, minutes on AWS)."""
-    from scones.aws.store import ObjectStore
+    from scones.deployment.aws import DeploymentAws
     from scones.deployment.verify import capture_is_complete
 
-    store = ObjectStore(resources["BucketName"])
-    done = capture_is_complete(store, deployment["endpoint_name"], check, params["capture_percent"])
+    aws = DeploymentAws.connect(resources["BucketName"])
+    done = capture_is_complete(aws, deployment["endpoint_name"], check, params["capture_percent"])
     return PokeReturnValue(is_done=done)
 
 
 @task(multiple_outputs=False, task_id="choose_version")
 def choose_version(resources: Mapping[str, str], params: Any = None) -> Version:
     """Find the approved version to go back to."""
-    from scones.aws.store import ObjectStore
+    from scones.deployment.aws import DeploymentAws
     from scones.deployment.rollback import choose_version as choose
 
-    return choose(resources, params["version"] or None, ObjectStore(resources["BucketName"]))
+    return choose(resources, params["version"] or None, DeploymentAws.connect(resources["BucketName"]))
 
 
 @task(multiple_outputs=False, task_id="check_rolled_back", outlets=[MODEL_ASSET])
@@ -131,17 +126,18 @@ def check_rolled_back(
     outlet_events: Any = None,
 ) -> Check:
     """Ask the endpoint about the golden images of the version's own dataset; bring its threshold back."""
-    from scones.aws.store import ObjectStore
-    from scones.deployment.golden import Golden
+    from scones.deployment.aws import DeploymentAws
+    from scones.deployment.golden import Golden, check_answers
     from scones.evaluation.evaluate import follow_rollback
 
     golden = Golden(chosen["dataset_version"], chosen["job_name"], len(chosen["classes"]), need_answers=False)
-    check = _checked(deployment["endpoint_name"], resources["BucketName"], golden, run_id)
+    aws = DeploymentAws.connect(resources["BucketName"])
+    check = check_answers(deployment["endpoint_name"], golden, run_id, aws)
     if check["problems"]:
         raise AirflowFailException(
             "The endpoint does not answer as the chosen version did: " + "; ".join(check["problems"])
         )
-    follow_rollback(ObjectStore(resources["BucketName"]), chosen["job_name"], chosen["recommended_threshold"])
+    follow_rollback(aws.store, chosen["job_name"], chosen["recommended_threshold"])
     outlet_events[MODEL_ASSET].extra = {
         "endpoint_name": deployment["endpoint_name"],
         "model_package_arn": chosen["model_package_arn"],
@@ -153,18 +149,20 @@ def check_rolled_back(
 @task(multiple_outputs=False, task_id="plan_cleanup")
 def plan_cleanup(resources: Mapping[str, str], params: Any = None) -> dict[str, Any]:
     """Print the table of what is there, what it costs and what would go."""
+    from scones.deployment.aws import DeploymentAws
     from scones.deployment.cleanup import CleanupRequest
     from scones.deployment.cleanup import plan_cleanup as plan
 
     request = CleanupRequest(
         params["older_than_days"], params["objects_older_than_days"], (params["end_production"] or "").strip()
     )
-    return plan(request, resources)
+    return plan(request, resources["EndpointName"], DeploymentAws.connect(resources["BucketName"]))
 
 
 @task(multiple_outputs=False, task_id="delete_planned")
 def delete_planned(planned: dict[str, Any], resources: Mapping[str, str], params: Any = None) -> dict[str, list[str]]:
     """Delete what was planned, unless this is a dry run."""
+    from scones.deployment.aws import DeploymentAws
     from scones.deployment.cleanup import delete_planned as delete
 
     if params["dry_run"]:
@@ -172,4 +170,4 @@ def delete_planned(planned: dict[str, Any], resources: Mapping[str, str], params
             f"A dry run: {planned['delete']} items worth {planned['monthly_usd_freed']} USD a month stay. "
             "Run again with dry_run off to delete them."
         )
-    return delete(planned, resources=resources)
+    return delete(planned, DeploymentAws.connect(resources["BucketName"]))

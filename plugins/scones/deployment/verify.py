@@ -9,9 +9,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from scones.aws import layout
-from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.aws.store import ObjectStore
-from scones.deployment.aws import deregister, register
+from scones.aws.sagemaker import models_of
+from scones.deployment.aws import DeploymentAws, deregister, register
 from scones.deployment.data import Check, Deployment
 from scones.deployment.endpoint import VARIANT
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
@@ -21,8 +20,9 @@ log = logging.getLogger(__name__)
 ROLL_BACK_TIMEOUT_S = 1800
 
 
-def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
+def roll_back(deployment: Deployment, aws: DeploymentAws) -> str:
     """Put the endpoint back on the config it served before; return in words what was done."""
+    hook = aws.sagemaker
     name, previous = deployment["endpoint_name"], deployment["previous_endpoint_config_name"]
     if previous == deployment["endpoint_config_name"] or (not previous and deployment["action"] == "unchanged"):
         return "and there is no earlier config to go back to"
@@ -32,7 +32,8 @@ def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
         return "and as nothing served before, it was deleted"
     if hook.endpoint_config(previous) is None:
         return f"and the earlier config {previous} no longer exists: run rollback_endpoint"
-    scaled = deregister(name, hook.aws_conn_id)
+    scaling = aws.client("application-autoscaling")
+    scaled = deregister(name, scaling)
     try:
         hook.conn.update_endpoint(EndpointName=name, EndpointConfigName=previous)
         trigger = SageMakerWaitTrigger(
@@ -45,21 +46,20 @@ def roll_back(deployment: Deployment, hook: SageMakerResourcesHook) -> str:
         event = asyncio.run(first_event(trigger)).payload
     finally:
         if scaled is not None:
-            register(name, scaled, hook.aws_conn_id)
+            register(name, scaled, scaling)
     serving = (hook.endpoint(name) or {}).get("EndpointConfigName")
     if event["status"] != "success" or serving != previous:
         return f"and going back to {previous} failed too ({event['state']}: {event['message']})"
     return f"so it was put back to {previous}"
 
 
-def retire_superseded(deployment: Deployment, hook: SageMakerResourcesHook | None = None) -> dict[str, list[str]]:
+def retire_superseded(deployment: Deployment, aws: DeploymentAws) -> dict[str, list[str]]:
     """Delete the config the deployment replaced, then its models, if nothing uses them.
 
     Returns:
         ``{"deleted": [...], "kept": [...]}``, as "kind name".
     """
-    hook = hook or SageMakerResourcesHook()
-    previous = deployment["previous_endpoint_config_name"]
+    hook, previous = aws.sagemaker, deployment["previous_endpoint_config_name"]
     config = hook.endpoint_config(previous) if previous else None
     if config is None:
         return {"deleted": [], "kept": []}
@@ -70,7 +70,7 @@ def retire_superseded(deployment: Deployment, hook: SageMakerResourcesHook | Non
     used = hook.models_in_use(without_config=previous)
     hook.delete("delete_endpoint_config", EndpointConfigName=previous)
     deleted.append(f"endpoint config {previous}")
-    for model in [variant["ModelName"] for variant in config["ProductionVariants"]]:
+    for model in models_of(config):
         if model in used:
             kept.append(f"model {model}")
         else:
@@ -80,26 +80,26 @@ def retire_superseded(deployment: Deployment, hook: SageMakerResourcesHook | Non
     return {"deleted": deleted, "kept": kept}
 
 
-def captured_ids(store: ObjectStore, endpoint_name: str, since: datetime, now: datetime) -> set[str]:
+def captured_ids(aws: DeploymentAws, endpoint_name: str, since: datetime, now: datetime) -> set[str]:
     """Return the inference ids in the capture files of the hours from ``since`` to ``now``."""
     found: set[str] = set()
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     while hour <= now.astimezone(UTC):
-        for item in store.objects(f"{layout.capture(endpoint_name, VARIANT)}{hour:%Y/%m/%d/%H}/"):
-            for line in (store.read(item["Key"]) or b"").splitlines():
+        for item in aws.store.objects(f"{layout.capture(endpoint_name, VARIANT)}{hour:%Y/%m/%d/%H}/"):
+            for line in (aws.store.read(item["Key"]) or b"").splitlines():
                 if line.strip():
                     found.add(json.loads(line).get("eventMetadata", {}).get("inferenceId", ""))
         hour += timedelta(hours=1)
     return found - {""}
 
 
-def capture_is_complete(store: ObjectStore, endpoint_name: str, check: Check, capture_percent: int) -> bool:
+def capture_is_complete(aws: DeploymentAws, endpoint_name: str, check: Check, capture_percent: int) -> bool:
     """Return whether the capture holds every golden request (or sampling leaves that to chance)."""
     if capture_percent < 100:
         log.info("Only %d %% of the requests are captured: no particular one is waited for", capture_percent)
         return True
     wanted = set(check["inference_ids"])
     since = datetime.fromisoformat(check["asked_at"]) - timedelta(minutes=1)
-    found = captured_ids(store, endpoint_name, since, datetime.now(UTC))
+    found = captured_ids(aws, endpoint_name, since, datetime.now(UTC))
     log.info("%d of %d golden requests are in the capture", len(wanted & found), len(wanted))
     return wanted <= found

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scones.aws.lineage import tags
-from scones.deployment.aws import take_inventory
+from scones.deployment.aws import DeploymentAws, take_inventory
 from scones.deployment.cleanup import CleanupRequest, ConfirmationError, delete_planned, plan_cleanup
 from scones.deployment.cleanup_plan import ORDER, Config, Endpoint, Folder, Inventory, Item, Model, plan, table, totals
 from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, FakeScaling, client_error, store
@@ -19,7 +19,7 @@ from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, Fake
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD = NOW - timedelta(days=90)
 FLEET = (("ml.m5.large", 1),)
-RESOURCES = {"BucketName": "b", "EndpointName": "courier"}
+PRODUCTION = "courier"
 REQUEST = CleanupRequest(older_than_days=7, objects_older_than_days=30)
 
 FULL = Inventory(
@@ -129,6 +129,13 @@ class FakeCloudWatch:
         return {"Datapoints": [{"Sum": total}] if total else []}
 
 
+def aws(
+    sagemaker: FakeSageMaker, bucket: FakeS3, invocations: dict[str, float] | None = None, scaling: Any = None
+) -> DeploymentAws:
+    clients = {"cloudwatch": FakeCloudWatch(invocations or {}), "application-autoscaling": scaling or FakeScaling()}
+    return DeploymentAws(store(client=bucket), FakeRegistryHook(sagemaker), clients.__getitem__)
+
+
 @pytest.fixture
 def sagemaker(monkeypatch: pytest.MonkeyPatch) -> FakeSageMaker:
     client = FakeSageMaker()
@@ -162,13 +169,12 @@ def bucket() -> FakeS3:
 
 
 def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
-    hook = FakeRegistryHook(sagemaker)
-    fakes: dict[str, Any] = {"hook": hook, "store": store(client=bucket)}
+    fakes = aws(sagemaker, bucket)
     before = (dict(sagemaker.things), dict(bucket.objects))
-    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
+    made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
     assert (dict(sagemaker.things), dict(bucket.objects)) == before
     assert made["delete"] == 5
-    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    done = delete_planned(made, fakes)
     assert done["kept"] == []
     assert done["deleted"] == [
         "endpoint forgotten",
@@ -182,30 +188,29 @@ def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: Fake
         "training/fingerprints/f.json",
         "training/forgotten/output/model.tar.gz",
     ]
-    again = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    again = delete_planned(made, fakes)
     assert again["deleted"] == []
 
 
 def test_what_came_into_use_after_the_plan_is_kept(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
-    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
-    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
+    fakes = aws(sagemaker, bucket)
+    made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
     sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-forgotten")
-    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    done = delete_planned(made, fakes)
     assert {"endpoint config c-forgotten", "model m-forgotten"} <= set(done["kept"])
 
 
 def test_the_production_endpoint_ends_only_by_its_typed_name(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     """However busy it is: there is one way out, and a slip is none."""
-    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
-    busy = {"cloudwatch": FakeCloudWatch({"courier": 1000, "forgotten": 1}), **fakes}
+    scaling = FakeScaling(known=True)
+    busy = aws(sagemaker, bucket, {"courier": 1000, "forgotten": 1}, scaling)
     for slip in ("Courier", "forgotten", "yes"):
         with pytest.raises(ConfirmationError, match="'courier'"):
-            plan_cleanup(replace(REQUEST, end_production=slip), RESOURCES, NOW, **busy)
-    made = plan_cleanup(replace(REQUEST, end_production="courier"), RESOURCES, NOW, **busy)
+            plan_cleanup(replace(REQUEST, end_production=slip), PRODUCTION, busy, NOW)
+    made = plan_cleanup(replace(REQUEST, end_production="courier"), PRODUCTION, busy, NOW)
     row = next(item for item in made["items"] if item["name"] == "courier")
     assert (row["action"], row["reason"]) == ("delete", "it was named to be ended")
-    scaling = FakeScaling(known=True)
-    done = delete_planned(made, resources=RESOURCES, scaling=scaling, **fakes)
+    done = delete_planned(made, busy)
     assert done["deleted"][:3] == ["endpoint courier", "endpoint config c-courier", "model m-courier"]
     assert [name for name, _ in scaling.calls] == ["deregister_scalable_target"]
     assert ("endpoint", "forgotten") in sagemaker.things
@@ -226,41 +231,34 @@ def test_endpoints_of_others_may_bring_their_models_by_other_ways(sagemaker: Fak
     sagemaker.__dict__["list_tags"] = lambda ResourceArn: (
         {"Tags": []} if ResourceArn in theirs else ours(ResourceArn=ResourceArn)
     )
-    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
-    made = plan_cleanup(REQUEST, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
-    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    fakes = aws(sagemaker, bucket)
+    made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
+    done = delete_planned(made, fakes)
     assert {"endpoint forgotten", "endpoint config c-forgotten"} <= set(done["deleted"])
     assert not {"model m-forgotten", "endpoint components", "endpoint config c-shadow"} & set(done["deleted"])
-    assert fakes["hook"].served_model("components") is None
-    assert "m-forgotten" in fakes["hook"].models_in_use()
+    assert fakes.sagemaker.served_model("components") is None
+    assert "m-forgotten" in fakes.sagemaker.models_in_use()
 
 
 @pytest.mark.parametrize("days", [0, 1, 36_500])
 def test_however_long_ago_the_last_request_may_be_cloudwatch_can_be_asked(
     sagemaker: FakeSageMaker, bucket: FakeS3, days: int
 ) -> None:
-    inventory = take_inventory(
-        "b",
-        now=NOW,
-        traffic_days=days,
-        hook=FakeRegistryHook(sagemaker),
-        store=store(client=bucket),
-        cloudwatch=FakeCloudWatch({"forgotten": 3}),
-    )
+    inventory = take_inventory(aws(sagemaker, bucket, {"forgotten": 3}), now=NOW, traffic_days=days)
     assert {one.name: one.invocations for one in inventory.endpoints} == {"courier": 0, "forgotten": 3 if days else 0}
 
 
 def test_what_an_endpoint_used_goes_while_it_is_still_being_deleted(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
     """On AWS that takes minutes, in which it is still listed."""
-    fakes: dict[str, Any] = {"hook": FakeRegistryHook(sagemaker), "store": store(client=bucket)}
+    fakes = aws(sagemaker, bucket)
 
     def delete_endpoint(EndpointName: str) -> None:
         sagemaker.things["endpoint", EndpointName]["EndpointStatus"] = "Deleting"
 
     sagemaker.__dict__["delete_endpoint"] = delete_endpoint
     ended = replace(REQUEST, end_production="courier")
-    made = plan_cleanup(ended, RESOURCES, NOW, cloudwatch=FakeCloudWatch({}), **fakes)
-    done = delete_planned(made, resources=RESOURCES, scaling=FakeScaling(), **fakes)
+    made = plan_cleanup(ended, PRODUCTION, fakes, NOW)
+    done = delete_planned(made, fakes)
     assert done["deleted"][:6] == [
         *("endpoint courier", "endpoint forgotten"),
         *("endpoint config c-courier", "endpoint config c-forgotten"),
@@ -269,14 +267,7 @@ def test_what_an_endpoint_used_goes_while_it_is_still_being_deleted(sagemaker: F
 
 
 def test_an_endpoint_with_requests_stays(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
-    inventory = take_inventory(
-        "b",
-        now=NOW,
-        traffic_days=7,
-        hook=FakeRegistryHook(sagemaker),
-        store=store(client=bucket),
-        cloudwatch=FakeCloudWatch({"forgotten": 3}),
-    )
+    inventory = take_inventory(aws(sagemaker, bucket, {"forgotten": 3}), now=NOW, traffic_days=7)
     kept = planned(replace(inventory, production="courier"))
     assert deleted(kept) == {"training/leftover/", "capture/courier/AllTraffic/2026/01/01/"}
 
@@ -287,12 +278,5 @@ def test_a_registered_artifact_is_kept_though_its_model_is_gone(sagemaker: FakeS
     sagemaker.create_model_package(
         ModelPackageGroupName="scones-courier", InferenceSpecification={"Containers": [container]}
     )
-    inventory = take_inventory(
-        "b",
-        now=NOW,
-        traffic_days=7,
-        hook=FakeRegistryHook(sagemaker),
-        store=store(client=bucket),
-        cloudwatch=FakeCloudWatch({}),
-    )
+    inventory = take_inventory(aws(sagemaker, bucket), now=NOW, traffic_days=7)
     assert "training/leftover/" not in deleted(planned(inventory))

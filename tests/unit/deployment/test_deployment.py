@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from scones.aws.errors import already_there, is_absent, is_transient
-from scones.deployment import aws, verify
+from scones.deployment import verify
+from scones.deployment.aws import DeploymentAws
 from scones.deployment.golden import Golden, check_answers
 from scones.deployment.rollback import choose_version
 from scones.deployment.verify import capture_is_complete, retire_superseded, roll_back
@@ -30,6 +31,13 @@ from tests.support.training import RESOURCES, register, serve
 @pytest.fixture
 def sagemaker() -> FakeSageMaker:
     return FakeSageMaker()
+
+
+def aws_of(
+    sagemaker: FakeSageMaker | None = None, s3: FakeS3 | None = None, runtime: Any = None, scaling: Any = None
+) -> DeploymentAws:
+    clients = {"sagemaker-runtime": runtime, "application-autoscaling": scaling}
+    return DeploymentAws(store(client=s3), FakeRegistryHook(sagemaker or FakeSageMaker()), clients.__getitem__)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ GOLDEN = Golden("ds-0123456789ab", "j", 2)
 
 def test_golden_images_are_asked_with_ids_and_agree(staged: FakeS3) -> None:
     client = runtime()
-    result = check_answers("courier", GOLDEN, "r", store(client=staged), client)
+    result = check_answers("courier", GOLDEN, "r", aws_of(s3=staged, runtime=client))
     assert (result["images"], result["compared"], result["problems"]) == (8, True, [])
     assert result["largest_difference"] < 1e-9
     assert [request["InferenceId"] for request in client.requests] == result["inference_ids"]
@@ -76,7 +84,7 @@ def test_golden_images_are_asked_with_ids_and_agree(staged: FakeS3) -> None:
     ("wrong", "words"), [([0.1, 0.9], "differ by 0.8"), ([0.9, 0.9], "add up to"), ([1.0], "1 probabilities for 2")]
 )
 def test_wrong_answers_are_named(staged: FakeS3, wrong: list[float], words: str) -> None:
-    result = check_answers("c", GOLDEN, "r", store(client=staged), runtime(image_0_0=wrong))
+    result = check_answers("c", GOLDEN, "r", aws_of(s3=staged, runtime=runtime(image_0_0=wrong)))
     assert len(result["problems"]) == 1
     assert words in result["problems"][0]
 
@@ -84,12 +92,12 @@ def test_wrong_answers_are_named(staged: FakeS3, wrong: list[float], words: str)
 def test_answers_and_images_that_are_gone_are_no_agreement(staged: FakeS3) -> None:
     del staged.objects["evaluations/j/transform/0_0.png.out"]
     with pytest.raises(FileNotFoundError, match="answers of j to the test images are gone"):
-        check_answers("c", GOLDEN, "r", store(client=staged), runtime())
+        check_answers("c", GOLDEN, "r", aws_of(s3=staged, runtime=runtime()))
     lenient = replace(GOLDEN, need_answers=False, classes=0)
-    assert check_answers("c", lenient, "r", store(client=staged), runtime())["compared"] is False
+    assert check_answers("c", lenient, "r", aws_of(s3=staged, runtime=runtime()))["compared"] is False
     del staged.objects["datasets/ds-0123456789ab/test/0_1.png"]
     with pytest.raises(FileNotFoundError, match=r"test/0_1\.png of ds-0123456789ab is gone"):
-        check_answers("c", lenient, "r", store(client=staged), runtime())
+        check_answers("c", lenient, "r", aws_of(s3=staged, runtime=runtime()))
 
 
 def deployment(**changes: str) -> Any:
@@ -104,16 +112,10 @@ DEPLOYMENT: Any = {
 }
 
 
-@pytest.fixture
-def scaling(monkeypatch: pytest.MonkeyPatch) -> FakeScaling:
-    fake = FakeScaling(known=True)
-    monkeypatch.setattr(aws, "_client", lambda _: fake)
-    return fake
-
-
 def test_going_back_puts_the_earlier_config_into_service(
-    sagemaker: FakeSageMaker, scaling: FakeScaling, monkeypatch: pytest.MonkeyPatch
+    sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scaling = FakeScaling(known=True)
     serve(sagemaker, "old")
     serve(sagemaker, "new")
 
@@ -122,57 +124,59 @@ def test_going_back_puts_the_earlier_config_into_service(
         return type("Event", (), {"payload": {"status": "success", "state": "InService", "message": ""}})
 
     monkeypatch.setattr(verify, "first_event", settle)
-    assert roll_back(DEPLOYMENT, FakeRegistryHook(sagemaker)) == "so it was put back to c-old"
+    assert roll_back(DEPLOYMENT, aws_of(sagemaker, scaling=scaling)) == "so it was put back to c-old"
     assert [name for name, _ in scaling.calls][:2] == ["deregister_scalable_target", "register_scalable_target"]
     assert scaling.target == {"MinCapacity": 1, "MaxCapacity": 3}
     assert sagemaker.things["endpoint", "courier"]["EndpointConfigName"] == "c-old"
 
 
-@pytest.mark.usefixtures("scaling")
 def test_going_back_that_fails_is_told_and_a_first_endpoint_is_deleted(
     sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(sagemaker, "old")
     serve(sagemaker, "new")
-    hook = FakeRegistryHook(sagemaker)
+    scaled = aws_of(sagemaker, scaling=FakeScaling(known=True))
 
     async def break_down(_: Any) -> Any:
         return type("Event", (), {"payload": {"status": "failed", "state": "Failed", "message": "no capacity"}})
 
     monkeypatch.setattr(verify, "first_event", break_down)
-    assert "failed too (Failed: no capacity)" in roll_back(DEPLOYMENT, hook)
-    assert "no earlier config" in roll_back(deployment(previous_endpoint_config_name="", action="unchanged"), hook)
+    assert "failed too (Failed: no capacity)" in roll_back(DEPLOYMENT, scaled)
+    assert "no earlier config" in roll_back(deployment(previous_endpoint_config_name="", action="unchanged"), scaled)
     same = deployment(previous_endpoint_config_name=DEPLOYMENT["endpoint_config_name"])
-    assert "no earlier config" in roll_back(same, hook)
-    assert "c-gone no longer exists" in roll_back(deployment(previous_endpoint_config_name="c-gone"), hook)
+    assert "no earlier config" in roll_back(same, scaled)
+    assert "c-gone no longer exists" in roll_back(deployment(previous_endpoint_config_name="c-gone"), scaled)
     assert ("endpoint", "courier") in sagemaker.things
-    assert "deleted" in roll_back(deployment(previous_endpoint_config_name="", action="created"), hook)
+    assert "deleted" in roll_back(deployment(previous_endpoint_config_name="", action="created"), scaled)
     assert ("endpoint", "courier") not in sagemaker.things
 
 
 def test_only_what_nothing_uses_is_retired(sagemaker: FakeSageMaker) -> None:
-    hook = FakeRegistryHook(sagemaker)
+    aws = aws_of(sagemaker)
     serve(sagemaker, "old")
     old_model = sagemaker.things["endpoint_config", "c-old"]["ProductionVariants"][0]["ModelName"]
-    assert retire_superseded(DEPLOYMENT, hook)["kept"] == ["endpoint config c-old"]  # still served
+    assert retire_superseded(DEPLOYMENT, aws)["kept"] == ["endpoint config c-old"]  # still served
     serve(sagemaker, "new")
     sagemaker.create_endpoint_config(EndpointConfigName="c-other", ProductionVariants=[{"ModelName": old_model}])
-    assert retire_superseded(DEPLOYMENT, hook) == {
+    assert retire_superseded(DEPLOYMENT, aws) == {
         "deleted": ["endpoint config c-old"],
         "kept": [f"model {old_model}"],
     }
     sagemaker.create_endpoint_config(EndpointConfigName="c-old", ProductionVariants=[{"ModelName": old_model}])
     del sagemaker.things["endpoint_config", "c-other"]
-    assert f"model {old_model}" in retire_superseded(DEPLOYMENT, hook)["deleted"]
-    assert retire_superseded(DEPLOYMENT, hook) == {"deleted": [], "kept": []}  # a retry
-    assert retire_superseded(deployment(previous_endpoint_config_name=""), hook)["deleted"] == []
+    assert f"model {old_model}" in retire_superseded(DEPLOYMENT, aws)["deleted"]
+    assert retire_superseded(DEPLOYMENT, aws) == {"deleted": [], "kept": []}  # a retry
+    components = {"VariantName": "v", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}  # name no model
+    sagemaker.create_endpoint_config(EndpointConfigName="c-old", ProductionVariants=[components])
+    assert retire_superseded(DEPLOYMENT, aws)["deleted"] == ["endpoint config c-old"]
+    assert retire_superseded(deployment(previous_endpoint_config_name=""), aws)["deleted"] == []
 
 
 def test_a_config_an_update_is_going_to_is_in_use(sagemaker: FakeSageMaker) -> None:
     serve(sagemaker, "old")
     serve(sagemaker, "new")
     sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-old")
-    assert retire_superseded(DEPLOYMENT, FakeRegistryHook(sagemaker))["kept"] == ["endpoint config c-old"]
+    assert retire_superseded(DEPLOYMENT, aws_of(sagemaker))["kept"] == ["endpoint config c-old"]
 
 
 def test_the_capture_is_complete_when_every_golden_request_is_in_it() -> None:
@@ -183,12 +187,12 @@ def test_the_capture_is_complete_when_every_golden_request_is_in_it() -> None:
     def record(inference_id: str) -> bytes:
         return json.dumps({"eventMetadata": {"inferenceId": inference_id}}).encode() + b"\n"
 
-    assert capture_is_complete(store(client=s3), "courier", check, 50)  # sampling leaves it to chance
-    assert not capture_is_complete(store(client=s3), "courier", check, 100)
+    assert capture_is_complete(aws_of(s3=s3), "courier", check, 50)  # sampling leaves it to chance
+    assert not capture_is_complete(aws_of(s3=s3), "courier", check, 100)
     s3.objects[f"{folder}/00-00-000-a.jsonl"] = record("golden-1") + b'{"eventMetadata": {}}\n'
-    assert not capture_is_complete(store(client=s3), "courier", check, 100)
+    assert not capture_is_complete(aws_of(s3=s3), "courier", check, 100)
     s3.objects[f"{folder}/00-01-000-b.jsonl"] = record("other") + record("golden-2")
-    assert capture_is_complete(store(client=s3), "courier", check, 100)
+    assert capture_is_complete(aws_of(s3=s3), "courier", check, 100)
 
 
 VERSIONS = [(1, "Approved", "a"), (2, "Rejected", "b"), (3, "Approved", "c"), (4, "Approved", "d")]
@@ -219,7 +223,7 @@ def test_rolling_back_recreates_the_model_of_the_chosen_version(sagemaker: FakeS
     for name in [name for kind, name in list(sagemaker.things) if kind == "model"]:
         if sagemaker.things["model", name]["PrimaryContainer"]["ModelDataUrl"].count("/j/"):
             del sagemaker.things["model", name]  # it was cleaned up
-    chosen = choose_version(RESOURCES, None, store(client=staged), FakeRegistryHook(sagemaker))
+    chosen = choose_version(RESOURCES, None, aws_of(sagemaker, s3=staged))
     assert (chosen["version"], chosen["job_name"]) == (1, "j")
     assert (chosen["dataset_version"], chosen["classes"]) == ("ds-0123456789ab", ["bicycle", "motorcycle"])
     assert ("model", chosen["model_name"]) in sagemaker.things

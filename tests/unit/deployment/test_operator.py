@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from scones.deployment import aws
 from scones.deployment import operator as module
+from scones.deployment import operator as operator_module
 from scones.deployment.endpoint import EndpointDeploymentError, InvalidDeploymentError, ScalingPolicy
 from scones.deployment.operator import EndpointDeployOperator
 from scones.jobs.trigger import EndpointGoneTrigger, SageMakerWaitTrigger
@@ -23,7 +24,7 @@ MODEL = {"model_name": "m", "image": "i", "model_data_url": "s3://b/training/j/o
 @pytest.fixture
 def scaling(monkeypatch: pytest.MonkeyPatch) -> FakeScaling:
     fake = FakeScaling()
-    monkeypatch.setattr(aws, "_client", lambda _: fake)
+    monkeypatch.setattr(operator_module, "client", lambda *_: fake)
     return fake
 
 
@@ -296,12 +297,12 @@ def test_the_baking_is_time_that_is_given_on_top(sagemaker: FakeSageMaker) -> No
 
 
 def test_deregistering_is_quiet_where_there_is_no_autoscaling_and_loud_otherwise() -> None:
-    assert aws.deregister("e", client=FakeScaling(known=True)) == ScalingPolicy(1, 3)
-    assert aws.deregister("e", client=FakeScaling()) is None
+    assert aws.deregister("e", FakeScaling(known=True)) == ScalingPolicy(1, 3)
+    assert aws.deregister("e", FakeScaling()) is None
     for code in ("InvalidAction", "400"):
-        assert aws.deregister("e", client=FakeScaling(error=code)) is None
+        assert aws.deregister("e", FakeScaling(error=code)) is None
     with pytest.raises(Exception, match="AccessDenied"):
-        aws.deregister("e", client=FakeScaling(error="AccessDenied"))
+        aws.deregister("e", FakeScaling(error="AccessDenied"))
 
 
 def test_a_kill_leaves_the_real_endpoint_and_takes_the_short_lived_one(sagemaker: FakeSageMaker) -> None:
