@@ -24,7 +24,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from scones.aws import layout
 from scones.aws.resources import ResourcesNotDeployedError
 from scones.monitoring.index import DagRun
 from scones.ui import pages, rejects
@@ -122,8 +121,7 @@ def _checked(name: str, what: str) -> str:
     return name
 
 
-def _document(key: str, what: str) -> HTMLResponse:
-    content = open_store().read(key)
+def _document(content: bytes | None, what: str) -> HTMLResponse:
     if content is None:
         raise HTTPException(404, f"There is no such {what}.")
     return HTMLResponse(content, headers={"Content-Security-Policy": DOCUMENT_POLICY})
@@ -150,18 +148,18 @@ def overview(request: Request) -> HTMLResponse:
 
 def report(endpoint_name: str, report_id: str) -> HTMLResponse:
     """A stored report."""
-    folder = layout.reports(_checked(endpoint_name, "endpoint"))
-    return _document(f"{folder}{_checked(report_id, 'report')}/report.html", "report")
+    names = _checked(endpoint_name, "endpoint"), _checked(report_id, "report")
+    return _document(open_store().report(*names), "report")
 
 
 def batch(batch_id: str) -> HTMLResponse:
     """The stored page of a batch."""
-    return _document(layout.batch_report(_checked(batch_id, "batch")), "batch")
+    return _document(open_store().batch_report(_checked(batch_id, "batch")), "batch")
 
 
 def evaluation(job_name: str) -> HTMLResponse:
     """The stored page of an evaluation."""
-    return _document(layout.evaluation(_checked(job_name, "training job"), "evaluation.html"), "evaluation")
+    return _document(open_store().evaluation_page(_checked(job_name, "training job")), "evaluation")
 
 
 def run(request: Request, dag_id: str, run_id: str, show: Annotated[int, Query(ge=0, le=99)] = 0) -> HTMLResponse:

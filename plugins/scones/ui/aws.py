@@ -14,19 +14,18 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scones.aws import layout
 from scones.aws.errors import code_of
 from scones.aws.logs import read_log
 from scones.aws.naming import EXPERIMENT
 from scones.aws.resources import client, stack_outputs
 from scones.aws.sagemaker import SageMakerResourcesHook
-from scones.aws.store import ObjectStore
 from scones.jobs.links import has_console
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of
 from scones.training.registry import LOOK_BACK, ModelRegistryHook
 from scones.training.served import container_of
 from scones.ui.pages import Endpoint
 from scones.ui.resources import LOG_LINES, PAGES, Described, endpoint_cost
+from scones.ui.store import PageStore
 from scones.ui.trainings import SHOWN_TRAININGS, Training
 
 log = logging.getLogger(__name__)
@@ -37,18 +36,18 @@ _COMPONENTS = 3 * SHOWN_TRAININGS
 _NOT_THERE = frozenset({"ValidationException", "ExecutionDoesNotExist", "InvalidArn"})
 
 _lock = Lock()
-_stores: list[tuple[float, ObjectStore]] = []
+_stores: list[tuple[float, PageStore]] = []
 
 
 class NoSuchResourceError(LookupError):
     """There is no resource of that kind and name."""
 
 
-def open_store() -> ObjectStore:
+def open_store() -> PageStore:
     """The project's bucket; looked up again after a minute, as the stack may be deployed anew."""
     with _lock:
         if not _stores or time.monotonic() - _stores[0][0] > _KEEP_S:
-            _stores[:] = [(time.monotonic(), ObjectStore(stack_outputs()["BucketName"]))]
+            _stores[:] = [(time.monotonic(), PageStore(stack_outputs()["BucketName"]))]
         return _stores[0][1]
 
 
@@ -98,7 +97,7 @@ def package_metadata(arn: str) -> dict[str, str]:
     return (package or {}).get("CustomerMetadataProperties", {})
 
 
-def read_trainings(store: ObjectStore, hook: ModelRegistryHook | None = None) -> list[Training]:
+def read_trainings(store: PageStore, hook: ModelRegistryHook | None = None) -> list[Training]:
     """The newest training jobs, each with its version, its evaluation, and where it is live."""
     hook = hook or ModelRegistryHook()
     real = has_console(hook.conn_client_meta.endpoint_url)
@@ -113,9 +112,8 @@ def read_trainings(store: ObjectStore, hook: ModelRegistryHook | None = None) ->
     def read(name: str) -> Training:
         job = hook.training_job(name) or {"TrainingJobName": name}
         artifact = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
-        kept = layout.evaluation(name, "evaluation.json")
-        evaluation = store.read_usable(kept, f"the figures of {name} are not shown")
-        refused, endpoints = store.exists(layout.refusal(name)), live.get(artifact, []) if artifact else []
+        evaluation, refused = store.evaluation(name), store.was_refused(name)
+        endpoints = live.get(artifact, []) if artifact else []
         runs = trials.get(job.get("TrainingJobArn", ""), [])
         return Training(job, packages.get(artifact, {}), evaluation, refused, endpoints, runs, real=real)
 

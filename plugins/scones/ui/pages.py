@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from heapq import nlargest
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from scones.aws import layout
-from scones.aws.store import ObjectStore, ObjectTooLargeError
 from scones.batch.names import batch_id_for
 from scones.batch.progress import read_live
-from scones.images.pictures import MOST_BYTES
 from scones.monitoring.index import DagRun, IndexEntry, parse_index
 from scones.report import charts
 from scones.report.formatting import environment
 from scones.ui.resources import Described
+from scones.ui.store import PageStore
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_REPORTS = 50
@@ -37,27 +32,6 @@ TRENDS: tuple[tuple[str, str, charts.Form], ...] = (
 def render(template: str, base: str, **values: Any) -> str:
     """Render a template of the pages; ``base`` is where they are mounted."""
     return environment(TEMPLATES).get_template(template).render(base=base, **values)
-
-
-# What becomes of a page whose document is damaged.
-NOT_SHOWN = "it is not shown"
-
-
-def picture(store: ObjectStore, key: str, side: int) -> str | None:
-    """A ``data:`` URI of an image of the bucket; None when it is gone, too large, or no image."""
-    from scones.images.thumbnails import thumbnail_uri
-
-    try:
-        content = store.read(key, at_most=MOST_BYTES)
-    except ObjectTooLargeError:
-        return None
-    return thumbnail_uri(content, side) if content else None
-
-
-def newest_of_batches(store: ObjectStore, name: str, most: int) -> list[dict[str, Any]]:
-    """The objects of this name that batches wrote last, as S3 lists them, the newest first."""
-    listed = (item for item in store.objects(layout.BATCHES) if item["Key"].endswith(f"/{name}"))
-    return nlargest(most, listed, key=itemgetter("LastModified"))
 
 
 def problem(base: str, status: int, message: str) -> str:
@@ -97,15 +71,10 @@ class Endpoint:
         ]
 
 
-def endpoints(store: ObjectStore) -> list[Endpoint]:
+def endpoints(store: PageStore) -> list[Endpoint]:
     """Every endpoint that has reports; a damaged list is one without."""
-
-    def read(folder: str) -> Endpoint:
-        name = folder.removeprefix(layout.REPORTS).rstrip("/")
-        return Endpoint(name, parse_index(store.read(layout.report_index(name))))
-
-    with ThreadPoolExecutor(8) as executor:
-        return [one for one in executor.map(read, store.folders(layout.REPORTS)) if one.reports]
+    found = (Endpoint(name, parse_index(index)) for name, index in store.report_indexes())
+    return [one for one in found if one.reports]
 
 
 def overview(base: str, found: Sequence[Endpoint]) -> str:
@@ -120,7 +89,7 @@ def run_url(run: DagRun) -> str:
     return f"/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
 
 
-def run_documents(store: ObjectStore, base: str, run: DagRun, show: int) -> str:
+def run_documents(store: PageStore, base: str, run: DagRun, show: int) -> str:
     """The documents a DAG run wrote, the chosen one in a frame."""
     documents: list[Mapping[str, str]] = []
     for endpoint in endpoints(store):
@@ -129,10 +98,10 @@ def run_documents(store: ObjectStore, base: str, run: DagRun, show: int) -> str:
                 continue
             job = entry.training_job_name
             documents.append({"title": f"Monitoring {endpoint.name}", "url": f"{base}/{endpoint.path(entry)}"})
-            if job and run.dag_id == "train_and_deploy" and store.exists(layout.evaluation(job, "evaluation.html")):
+            if job and run.dag_id == "train_and_deploy" and store.has_evaluation_page(job):
                 documents.append({"title": "Evaluation", "url": f"{base}/evaluations/{job}"})
     batch_id = batch_id_for(run.dag_id, run.run_id)
-    if store.exists(layout.batch_report(batch_id)):
+    if store.has_batch_report(batch_id):
         documents.append({"title": "Batch", "url": f"{base}/batches/{batch_id}"})
     here = f"{base}/runs/{quote(run.dag_id, safe='')}/{quote(run.run_id, safe='')}"
     chosen = documents[min(show, len(documents) - 1)] if documents else None

@@ -16,13 +16,12 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
-from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.monitoring.capture import CaptureRecord, MalformedCaptureError, parse_line
 from scones.monitoring.capture_files import hour_prefixes
 from scones.report.formatting import DASH, number, when
-from scones.ui.pages import NOT_SHOWN, Endpoint, picture, render
-from scones.ui.trainings import Link, newest_batches
+from scones.ui.pages import Endpoint, render
+from scones.ui.store import PageStore
+from scones.ui.trainings import BATCHES_SEARCHED, Link
 
 SHOWN_ROWS = 100
 CAPTURE_HOURS, CAPTURE_BYTES = 24, 64 * 1024 * 1024
@@ -89,33 +88,30 @@ def path_of(batch_id: str, wanted: str = "", offset: int = 0) -> str:
     return f"predictions?{urlencode({name: value for name, value in found.items() if value})}"
 
 
-def rows_of(store: ObjectStore, batch_id: str, wanted: str = "") -> Iterator[Row]:
+def rows_of(store: PageStore, batch_id: str, wanted: str = "") -> Iterator[Row]:
     """Yield the rows of a batch, or those of one key, inference id or execution. A damaged line costs itself."""
     # As it stands in a line, quotes included: most lines need not be parsed.
     needle = json.dumps(wanted).encode() if wanted else b""
-    for item in store.objects(layout.results(batch_id)):
-        if not item["Key"].endswith(".jsonl"):
+    for line in store.result_lines(batch_id):
+        if needle not in line:
             continue
-        for line in store.lines(item["Key"]) or ():
-            if needle not in line:
-                continue
-            try:
-                row = msgspec.json.decode(line, type=Row)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                continue
-            if not wanted or wanted in (row.inference_id, row.key, row.execution_arn):
-                yield row
+        try:
+            row = msgspec.json.decode(line, type=Row)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        if not wanted or wanted in (row.inference_id, row.key, row.execution_arn):
+            yield row
 
 
 def find(
-    store: ObjectStore, wanted: str, batch_id: str, endpoints: Sequence[Endpoint], metadata: Metadata, now: datetime
+    store: PageStore, wanted: str, batch_id: str, endpoints: Sequence[Endpoint], metadata: Metadata, now: datetime
 ) -> Prediction | None:
     """Find a prediction in a batch, or in the newest ones, or among what was captured in the last hours.
 
     Args:
         endpoints: with their reports, which know the model that answered what they cover.
     """
-    for one in [batch_id] if batch_id else newest_batches(store):
+    for one in [batch_id] if batch_id else store.newest_batches(BATCHES_SEARCHED):
         row = next(rows_of(store, one, wanted), None)
         if row is not None:
             return _of_row(store, row, metadata)
@@ -124,9 +120,8 @@ def find(
     return None
 
 
-def _of_row(store: ObjectStore, row: Row, metadata: Metadata) -> Prediction:
-    model = store.read_usable(layout.summary(row.batch_id), NOT_SHOWN).get("model")
-    planned: Mapping[str, object] = model if isinstance(model, Mapping) else {}
+def _of_row(store: PageStore, row: Row, metadata: Metadata) -> Prediction:
+    planned = store.model_of(row.batch_id)
     # The endpoint may have changed under the batch: then this row's own model package tells.
     same = planned.get("package_arn") == row.model_package
     job = planned.get("training_job") if same else metadata(row.model_package or "").get("training_job")
@@ -163,15 +158,14 @@ def _time(text: str | None) -> str:
         return DASH
 
 
-def captured(store: ObjectStore, wanted: str, now: datetime) -> Iterator[tuple[str, str, CaptureRecord]]:
+def captured(store: PageStore, wanted: str, now: datetime) -> Iterator[tuple[str, str, CaptureRecord]]:
     """Yield (endpoint, address of the file, record) of the captures of an inference id, newest hours first.
 
     Looks into the last `CAPTURE_HOURS` hours, and into `CAPTURE_BYTES` of them at most.
     """
     needle, left = json.dumps(wanted).encode(), CAPTURE_BYTES
     hours = (hour_prefixes(now - timedelta(hours=CAPTURE_HOURS), now) or [])[::-1]
-    variants = [variant for endpoint in store.folders(layout.CAPTURE) for variant in store.folders(endpoint)]
-    for item in (item for hour in hours for variant in variants for item in store.objects(variant + hour)):
+    for endpoint, item in store.captured_files(hours):
         left -= item["Size"]
         if left < 0:
             return
@@ -181,7 +175,7 @@ def captured(store: ObjectStore, wanted: str, now: datetime) -> Iterator[tuple[s
             except MalformedCaptureError:
                 continue
             if record is not None and record.inference_id == wanted:
-                yield item["Key"].removeprefix(layout.CAPTURE).split("/")[0], store.uri(item["Key"]), record
+                yield endpoint, store.uri(item["Key"]), record
 
 
 def _of_record(endpoint: str, uri: str, record: CaptureRecord, endpoints: Sequence[Endpoint]) -> Prediction:
@@ -212,13 +206,13 @@ def _of_record(endpoint: str, uri: str, record: CaptureRecord, endpoints: Sequen
     return Prediction(unquote(record.custom_attributes), facts, answered_by, job)
 
 
-def prediction_page(store: ObjectStore, base: str, wanted: str, found: Prediction | None) -> str:
+def prediction_page(store: PageStore, base: str, wanted: str, found: Prediction | None) -> str:
     """The page of a prediction, or of a search that found none."""
-    image = picture(store, found.key, _PICTURE_PIXELS) if found and found.key else None
+    image = store.picture(found.key, _PICTURE_PIXELS) if found and found.key else None
     return render("prediction.html.j2", base, **{**_NOTHING, "wanted": wanted, "found": found, "picture": image})
 
 
-def batch_page(store: ObjectStore, base: str, batch_id: str, offset: int) -> str:
+def batch_page(store: PageStore, base: str, batch_id: str, offset: int) -> str:
     """All predictions of a batch, some at a time, each leading to its own page."""
     rows = list(islice(rows_of(store, batch_id), offset, offset + SHOWN_ROWS + 1))
     shown = {

@@ -15,15 +15,14 @@ from functools import lru_cache
 
 import msgspec
 
-from scones.aws import layout
 from scones.aws.naming import content_hash
-from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import Rejected, accept_labels, read_accepted, read_rejected, withdraw_labels
 from scones.monitoring.ground_truth import REJECTED, ground_truth_line
 from scones.monitoring.index import Time, check_times
-from scones.ui.pages import NOT_SHOWN, newest_of_batches, picture, render
+from scones.ui.pages import render
 from scones.ui.predictions import path_of
+from scones.ui.store import PageStore
 
 #: What a person says of an image that shows none of the classes, or that nobody can tell.
 SKIP = "skip"
@@ -56,10 +55,6 @@ class Batch:
     classes: tuple[str, ...]
     endpoint_name: str
     hours: tuple[str, ...]
-
-    def truth_keys(self, token: str) -> list[str]:
-        """Where the ground truth of an image goes: under every hour in which its answer may have been captured."""
-        return [f"{layout.ground_truth(self.endpoint_name)}{hour}/queue-{token}.jsonl" for hour in self.hours]
 
 
 @dataclass(frozen=True)
@@ -99,16 +94,16 @@ class NotInTheQueueError(ValueError):
     """The image is not in the queue, or somebody decided on it already."""
 
 
-def read_queue(store: ObjectStore) -> Queue:
+def read_queue(store: PageStore) -> Queue:
     """Read the newest batches' rejected images, the labels and the history. What is damaged costs itself."""
-    newest = newest_of_batches(store, "rejected.csv", _BATCHES_SEARCHED)
+    newest = store.newest_of_batches("rejected.csv", _BATCHES_SEARCHED)
     with ThreadPoolExecutor(8) as executor:
         parts = executor.map(lambda item: _rejected(store, item["Key"], item.get("ETag", "")), newest)
     try:
-        labelled = read_accepted(store.read(layout.ACCEPTED_LABELS))
+        labelled = read_accepted(store.accepted_labels())
     except BatchInputError:
         labelled = {}
-    decisions = parse_history(store.read(layout.LABEL_HISTORY))
+    decisions = parse_history(store.label_history())
     decided = {key for key, decision in {one.key: one for one in decisions}.items() if decision.label} | set(labelled)
     rows: dict[str, Waiting] = {}
     for part in parts:
@@ -123,7 +118,7 @@ def _least_sure_first(one: Waiting) -> tuple[bool, float, str]:
 
 
 @lru_cache(maxsize=2 * _BATCHES_SEARCHED)
-def _rejected(store: ObjectStore, key: str, etag: str) -> Sequence[Waiting]:
+def _rejected(store: PageStore, key: str, etag: str) -> Sequence[Waiting]:
     """A batch's rejected images; read once as long as the file and the store's object stay the same."""
     batch_id = key.split("/")[-2]
     rows = read_rejected(store.read(key) or b"", key)
@@ -146,9 +141,9 @@ def parse_history(content: bytes | None) -> list[Decision]:
     return found
 
 
-def read_batch(store: ObjectStore, batch_id: str) -> Batch:
+def read_batch(store: PageStore, batch_id: str) -> Batch:
     """Read what labels need of a batch: the classes of the model that answered, its endpoint, and when."""
-    summary = store.read_usable(layout.summary(batch_id), NOT_SHOWN)
+    summary = store.summary(batch_id)
     model, classes = summary.get("model"), summary.get("classes")
     endpoint = model.get("endpoint_name") if isinstance(model, Mapping) else ""
     return Batch(
@@ -171,7 +166,7 @@ def _hours(first: object, last: object) -> Iterable[str]:
         return
 
 
-def decide(store: ObjectStore, choices: Mapping[str, str], by: str, now: datetime) -> list[Decision]:
+def decide(store: PageStore, choices: Mapping[str, str], by: str, now: datetime) -> list[Decision]:
     """Take what somebody says of images of the queue: token -> class name, or "skip".
 
     Raises:
@@ -196,13 +191,13 @@ def decide(store: ObjectStore, choices: Mapping[str, str], by: str, now: datetim
     for one, label in found:
         if one and one.row.inference_id and label != SKIP:
             line = ground_truth_line(one.row.inference_id, label, REJECTED)
-            for key in batches[one.batch_id].truth_keys(one.token):
+            for key in _truth_keys(store, batches[one.batch_id], one.token):
                 store.write(key, line, "application/jsonlines")
     _note(store, decisions)
     return decisions
 
 
-def take_back(store: ObjectStore, token: str, by: str, now: datetime) -> Decision:
+def take_back(store: PageStore, token: str, by: str, now: datetime) -> Decision:
     """Undo a decision: the image waits again, and trains no more.
 
     Raises:
@@ -214,21 +209,24 @@ def take_back(store: ObjectStore, token: str, by: str, now: datetime) -> Decisio
         raise NotInTheQueueError("Nobody decided on this image, or it was taken back already.")
     if last.key in queue.labelled:
         withdraw_labels([last.key], store)
-    store.delete(read_batch(store, last.batch_id).truth_keys(token))
+    store.delete(_truth_keys(store, read_batch(store, last.batch_id), token))
     decision = Decision(last.key, "", by, now)
     _note(store, [decision])
     return decision
 
 
-def _note(store: ObjectStore, decisions: Sequence[Decision]) -> None:
-    lines = b"".join(msgspec.json.encode(decision) + b"\n" for decision in decisions)
-    store.update(layout.LABEL_HISTORY, lambda content: (content or b"") + lines, "application/jsonlines")
+def _truth_keys(store: PageStore, batch: Batch, token: str) -> list[str]:
+    return store.truth_keys(batch.endpoint_name, batch.hours, token)
+
+
+def _note(store: PageStore, decisions: Sequence[Decision]) -> None:
+    store.add_to_history(b"".join(msgspec.json.encode(decision) + b"\n" for decision in decisions))
 
 
 # ---- pages
 
 
-def queue_page(store: ObjectStore, base: str, offset: int) -> str:
+def queue_page(store: PageStore, base: str, offset: int) -> str:
     """Rejected images that have no label yet, the least sure first."""
     queue = read_queue(store)
     offset = min(offset, max(0, len(queue.waiting) - 1) // SHOWN * SHOWN)
@@ -242,9 +240,9 @@ def queue_page(store: ObjectStore, base: str, offset: int) -> str:
             "guess": one.row.guess,
             "confidence": one.row.confidence,
             "classes": batches[one.batch_id].classes,
-            "picture": picture(store, one.row.key, _SMALL),
+            "picture": store.picture(one.row.key, _SMALL),
             "prediction": path_of(one.batch_id, one.row.inference_id) if one.row.inference_id else "",
-            "test_image": layout.test_image_behind(one.row.key, store.metadata(one.row.key)),
+            "test_image": store.test_image_behind(one.row.key),
         }
 
     with ThreadPoolExecutor(8) as executor:
@@ -265,7 +263,7 @@ def queue_page(store: ObjectStore, base: str, offset: int) -> str:
     )
 
 
-def picture_page(store: ObjectStore, base: str, token: str) -> str:
+def picture_page(store: PageStore, base: str, token: str) -> str:
     """One image of the queue, or one somebody decided on, as large as it is.
 
     Raises:
@@ -276,4 +274,4 @@ def picture_page(store: ObjectStore, base: str, token: str) -> str:
     key = one.row.key if one else next((key for key in queue.last if token_of(key) == token), None)
     if key is None:
         raise NotInTheQueueError("There is no such image in the reject queue.")
-    return render("picture.html.j2", base, key=key, picture=picture(store, key, _LARGE))
+    return render("picture.html.j2", base, key=key, picture=store.picture(key, _LARGE))

@@ -10,17 +10,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.report.formatting import DASH, number, percent, when
 from scones.training.costs import job_cost
 from scones.training.model_package import APPROVED_BY
-from scones.ui.pages import NOT_SHOWN, Endpoint, newest_of_batches, picture, render
+from scones.ui.pages import Endpoint, render
+from scones.ui.store import PageStore
 
 SHOWN_TRAININGS = 50
 SHOWN_IMAGES = 24
-_BATCHES_SEARCHED = 50
-# Holds that many photographs of CIFAR's size many times over.
-_BEGINNING_BYTES = 512 * 1024
+BATCHES_SEARCHED = 50
 
 
 @dataclass(frozen=True)
@@ -143,15 +141,15 @@ class Link(NamedTuple):
     path: str = ""
 
 
-def lineage_page(store: ObjectStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
+def lineage_page(store: PageStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
     job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
-    manifest = store.read_usable(layout.manifest(version), NOT_SHOWN) if version else {}
+    manifest, written = store.manifest(version)
     images = _images(manifest.get("counts"))
     shown = training_images(store, version, manifest.get("classes")) if manifest else []
     made_of = [
         Link("Dataset", f"{version or DASH} {f'({images})' if images else ''}".strip()),
-        Link("Manifest, image by image", store.uri(layout.manifest(version)) if manifest else DASH),
+        Link("Manifest, image by image", written or DASH),
         *[Link("Trial", name) for name in training.trials],
         *([Link("Tuning job", tuned, f"resources/tuning-jobs/{tuned}")] if (tuned := training.tuning_job) else []),
         Link("Training job", job, f"resources/training-jobs/{job}"),
@@ -178,17 +176,17 @@ def lineage_page(store: ObjectStore, base: str, training: Training, endpoints: S
     return render("lineage.html.j2", base, job=job, made_of=made_of, answered=answered, images=shown)
 
 
-def training_images(store: ObjectStore, version: str, classes: object) -> list[tuple[str, str | None]]:
+def training_images(store: PageStore, version: str, classes: object) -> list[tuple[str, str | None]]:
     """Some of a dataset's training images: (class, ``data:`` URI), however it trains: as RecordIO or as PNGs."""
     from scones.dataset.recordio import first_images
     from scones.images.thumbnails import thumbnail_uri
 
     names = classes if isinstance(classes, list) else []
-    for item in store.objects(layout.recordio(version, "train")):
-        records = islice(first_images(store.beginning(item["Key"], _BEGINNING_BYTES)), SHOWN_IMAGES)
+    if recordio := store.beginning_of_recordio(version):
+        records = islice(first_images(recordio), SHOWN_IMAGES)
         return [(str(names[label]) if label < len(names) else str(label), thumbnail_uri(one)) for label, one in records]
-    keys = (item["Key"] for item in store.objects(layout.training_images(version)))
-    return [(key.rsplit("/", 1)[-1], picture(store, key, 96)) for key in islice(keys, SHOWN_IMAGES)]
+    keys = islice(store.training_image_keys(version), SHOWN_IMAGES)
+    return [(key.rsplit("/", 1)[-1], store.picture(key, 96)) for key in keys]
 
 
 def _images(counts: object) -> str:
@@ -199,12 +197,7 @@ def _images(counts: object) -> str:
     return ", ".join(f"{sum(one for one in per if isinstance(one, int))} {split}" for split, per in splits.items())
 
 
-def _batches(store: ObjectStore, job: str) -> list[str]:
+def _batches(store: PageStore, job: str) -> list[str]:
     """The newest batches that the job's model answered."""
-    models = ((one, store.read_usable(layout.summary(one), NOT_SHOWN).get("model")) for one in newest_batches(store))
-    return [batch_id for batch_id, model in models if isinstance(model, Mapping) and model.get("training_job") == job]
-
-
-def newest_batches(store: ObjectStore) -> list[str]:
-    """Ids of the batches that ended last."""
-    return [item["Key"].split("/")[-2] for item in newest_of_batches(store, "summary.json", _BATCHES_SEARCHED)]
+    newest = store.newest_batches(BATCHES_SEARCHED)
+    return [batch_id for batch_id in newest if store.model_of(batch_id).get("training_job") == job]

@@ -14,6 +14,7 @@ from scones.batch.progress import ChunkProgress, live, read_live
 from scones.monitoring.index import DagRun
 from scones.training.served import ServedModel
 from scones.ui import pages
+from scones.ui.store import PageStore
 from tests.support.fake_aws import FakeS3, store
 
 NOW = datetime(2026, 11, 20, 12, 0, 50, tzinfo=UTC)
@@ -63,7 +64,7 @@ def test_the_page_of_a_run_shows_it_and_a_damaged_note_costs_its_own_chunk(
     s3.objects[layout.plan(batch_id)] = json.dumps(PLAN).encode()
     s3.objects[layout.progress(batch_id, 0)] = json.dumps(noted).encode()
     s3.objects[layout.progress(batch_id, 1)] = damaged
-    page = pages.run_documents(store(client=s3), "/scones", run, 0)
+    page = pages.run_documents(PageStore("b", client=s3), "/scones", run, 0)
     assert "2 of 100 images are done" in page
     assert "&lt;b&gt;E&lt;/b&gt;" in page
     assert "<script>" not in page

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.monitoring.index import DagRun, IndexEntry, Window, add_entry, parse_index, parse_place
 from scones.ui import pages
+from scones.ui.store import PageStore
 from tests.support.fake_aws import FakeS3, FakeSageMaker, client_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx`")  # Airflow imports Starlette's test client
@@ -72,7 +72,7 @@ def test_a_damaged_entry_costs_itself(change: dict[str, Any]) -> None:
     document["reports"][0] |= change
     content = json.dumps(document).replace('"1e999"', "1e999").encode()
     assert [one.report_id for one in parse_index(content)] == ["a"]
-    store = ObjectStore("b", client=FakeS3())
+    store = PageStore("b", client=FakeS3())
     store.write(layout.report_index("courier"), content, "application/json")
     assert "report-1" not in pages.overview("/scones", pages.endpoints(store))
 
@@ -117,7 +117,7 @@ def application() -> Iterator[Any]:
     patch = pytest.MonkeyPatch()
     may = application._may
     patch.setattr(application, "_may", lambda *_: Depends(lambda: None))
-    patch.setattr(application, "open_store", lambda: ObjectStore("b", client=FakeS3()))
+    patch.setattr(application, "open_store", lambda: PageStore("b", client=FakeS3()))
     patch.setattr(application, "read_trainings", lambda _: [])
     patch.setattr(application, "with_costs", lambda endpoints: endpoints)
     patch.setattr(application, "describe", lambda kind, name: _describe(kind, name))

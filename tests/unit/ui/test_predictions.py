@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.monitoring.index import DagRun, IndexEntry, Window
 from scones.ui.pages import Endpoint
 from scones.ui.predictions import SHOWN_ROWS, batch_page, captured, find, prediction_page
+from scones.ui.store import PageStore
 from tests.contract import monitoring_world as world
 from tests.support.batch_world import png
 from tests.support.fake_aws import FakeS3
@@ -42,8 +42,8 @@ def row(key: str, number: int, **changes: Any) -> str:
 
 
 @pytest.fixture
-def bucket() -> ObjectStore:
-    store = ObjectStore("b", client=FakeS3())
+def bucket() -> PageStore:
+    store = PageStore("b", client=FakeS3())
     store.write_json(layout.summary("batch-1"), {"model": {"package_arn": "arn:package/1", "training_job": "job-1"}})
     lines = (
         row(HOSTILE, 1)
@@ -60,14 +60,14 @@ def metadata(arn: str) -> dict[str, str]:
     return {"arn:package/2": {"training_job": "job-2"}}.get(arn, {})
 
 
-def page_of(bucket: ObjectStore, wanted: str, batch_id: str = "", endpoints: Any = ()) -> str:
+def page_of(bucket: PageStore, wanted: str, batch_id: str = "", endpoints: Any = ()) -> str:
     found = find(bucket, wanted, batch_id, endpoints, metadata, NOW)
     return prediction_page(bucket, "/scones", wanted, found)
 
 
 @pytest.mark.parametrize("wanted", [HOSTILE, "id-1", "arn:execution/1"])
 @pytest.mark.parametrize("batch_id", ["batch-1", ""])
-def test_a_prediction_leads_to_all_it_hangs_on(bucket: ObjectStore, wanted: str, batch_id: str) -> None:
+def test_a_prediction_leads_to_all_it_hangs_on(bucket: PageStore, wanted: str, batch_id: str) -> None:
     page = page_of(bucket, wanted, batch_id)
     for path in (
         "resources/executions/arn:execution/1",
@@ -84,23 +84,23 @@ def test_a_prediction_leads_to_all_it_hangs_on(bucket: ObjectStore, wanted: str,
     assert "<script" not in page
 
 
-def test_where_the_endpoint_changed_under_the_batch_the_row_knows_its_own_model(bucket: ObjectStore) -> None:
+def test_where_the_endpoint_changed_under_the_batch_the_row_knows_its_own_model(bucket: PageStore) -> None:
     # The row before, of the same key, is damaged.
     assert 'href="/scones/lineage/job-2"' in page_of(bucket, "b.png")
 
 
 @pytest.mark.parametrize("wanted", ["id-9", "batch-1", "0.6", "\x00", '"', "id-1,"])
-def test_what_is_not_there_is_not_found(bucket: ObjectStore, wanted: str) -> None:
+def test_what_is_not_there_is_not_found(bucket: PageStore, wanted: str) -> None:
     assert "No such prediction" in page_of(bucket, wanted)
 
 
-def test_a_damaged_summary_costs_the_training_job_only(bucket: ObjectStore) -> None:
+def test_a_damaged_summary_costs_the_training_job_only(bucket: PageStore) -> None:
     for damaged in (b"[", b"[]", b'{"model": 5}'):
         bucket.write(layout.summary("batch-1"), damaged, "")
         assert "Nobody knows which training job" in page_of(bucket, "id-1")
 
 
-def test_a_batch_shows_its_predictions_some_at_a_time(bucket: ObjectStore) -> None:
+def test_a_batch_shows_its_predictions_some_at_a_time(bucket: PageStore) -> None:
     lines = "".join(row(f"{number}.png", number) for number in range(SHOWN_ROWS + 5))
     bucket.write(layout.part("batch-1", 0), lines.encode(), "")
     first, second = batch_page(bucket, "/scones", "batch-1", 0), batch_page(bucket, "/scones", "batch-1", SHOWN_ROWS)
@@ -110,7 +110,7 @@ def test_a_batch_shows_its_predictions_some_at_a_time(bucket: ObjectStore) -> No
     assert "This batch has no results" in batch_page(bucket, "/scones", "nobody", 0)
 
 
-def capture(bucket: ObjectStore, at: datetime, inference_id: str) -> str:
+def capture(bucket: PageStore, at: datetime, inference_id: str) -> str:
     line = json.loads(world.capture_line(png(), [0.3, 0.7], at, source="photos/a%20b.png"))
     line["eventMetadata"]["inferenceId"] = inference_id
     key = f"{layout.capture('courier', 'AllTraffic')}{at:%Y/%m/%d/%H}/{inference_id}.jsonl"
@@ -118,7 +118,7 @@ def capture(bucket: ObjectStore, at: datetime, inference_id: str) -> str:
     return key
 
 
-def test_what_no_batch_sent_is_found_among_the_captures_and_the_report_tells_its_model(bucket: ObjectStore) -> None:
+def test_what_no_batch_sent_is_found_among_the_captures_and_the_report_tells_its_model(bucket: PageStore) -> None:
     at = NOW - timedelta(hours=2)
     key = capture(bucket, at, "from-an-app")
     page = page_of(bucket, "from-an-app")
@@ -135,7 +135,7 @@ def test_what_no_batch_sent_is_found_among_the_captures_and_the_report_tells_its
     assert 'href="/scones/lineage/job-1"' in page
 
 
-def test_the_search_among_captures_ends(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_among_captures_ends(bucket: PageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     capture(bucket, NOW - timedelta(days=2), "long-ago")
     assert list(captured(bucket, "long-ago", NOW)) == []
     capture(bucket, NOW, "now")

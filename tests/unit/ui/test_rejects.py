@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import read_accepted
 from scones.monitoring.ground_truth import GroundTruth
@@ -26,6 +25,7 @@ from scones.ui.rejects import (
     take_back,
     token_of,
 )
+from scones.ui.store import PageStore
 from tests.support.fake_aws import FakeS3
 from tests.support.picture_files import drawn, encoded
 
@@ -46,7 +46,7 @@ def quoted(text: str) -> str:
 
 
 @pytest.fixture
-def bucket() -> ObjectStore:
+def bucket() -> PageStore:
     s3 = FakeS3()
     s3.delete_object = lambda *, Key, **_: s3.objects.pop(Key, None)  # type: ignore[attr-defined]
     rows = [f"{quoted(key)},,bicycle,0.5{index},id-{index},arn" for index, key in enumerate(KEYS)]
@@ -54,21 +54,21 @@ def bucket() -> ObjectStore:
     s3.objects[layout.rejected("b1")] = "\n".join([header, *rows]).encode()
     s3.objects[layout.summary("b1")] = json.dumps(SUMMARY).encode()
     s3.objects["photos/1.png"] = encoded(drawn())
-    return ObjectStore("b", client=s3)
+    return PageStore("b", client=s3)
 
 
-def waiting(bucket: ObjectStore) -> list[str]:
+def waiting(bucket: PageStore) -> list[str]:
     return [one.row.key for one in read_queue(bucket).waiting]
 
 
-def truth(bucket: ObjectStore) -> GroundTruth:
+def truth(bucket: PageStore) -> GroundTruth:
     found = GroundTruth()
     for item in bucket.objects(layout.ground_truth("courier")):
         found.read(bucket.read(item["Key"]) or b"", CLASSES)
     return found
 
 
-def test_a_label_trains_is_compared_and_is_known_by_who_gave_it(bucket: ObjectStore) -> None:
+def test_a_label_trains_is_compared_and_is_known_by_who_gave_it(bucket: PageStore) -> None:
     assert waiting(bucket) == KEYS
     decide(bucket, {token_of(KEYS[0]): "motorcycle", token_of(ODD): SKIP}, "ann", NOW)
     assert waiting(bucket) == [KEYS[2]]
@@ -84,7 +84,7 @@ def test_a_label_trains_is_compared_and_is_known_by_who_gave_it(bucket: ObjectSt
     ]
 
 
-def test_what_is_taken_back_waits_again_and_leaves_nothing(bucket: ObjectStore) -> None:
+def test_what_is_taken_back_waits_again_and_leaves_nothing(bucket: PageStore) -> None:
     decide(bucket, {token_of(KEYS[0]): "motorcycle", token_of(ODD): SKIP}, "ann", NOW)
     for key in (KEYS[0], ODD):
         take_back(bucket, token_of(key), "bob", NOW)
@@ -106,20 +106,20 @@ def test_what_is_taken_back_waits_again_and_leaves_nothing(bucket: ObjectStore) 
         ({token_of(KEYS[0]): "bicycle", token_of(ODD): "1"}, BatchInputError),
     ],
 )
-def test_nothing_is_taken_when_one_choice_is_wrong(bucket: ObjectStore, choices: Any, error: type[Exception]) -> None:
+def test_nothing_is_taken_when_one_choice_is_wrong(bucket: PageStore, choices: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         decide(bucket, choices, "ann", NOW)
     assert waiting(bucket) == KEYS
 
 
-def test_labels_are_of_the_model_that_rejected_the_image(bucket: ObjectStore) -> None:
+def test_labels_are_of_the_model_that_rejected_the_image(bucket: PageStore) -> None:
     bucket.write(layout.CURRENT_DATASET, b'{"dataset_version": "ds-refused"}', "application/json")
     bucket.write(layout.label_map("ds-refused"), b'{"0": "cat", "1": "dog"}', "application/json")
     assert 'value="motorcycle"' in queue_page(bucket, "/scones", 0)
     assert 'value="cat"' not in queue_page(bucket, "/scones", 0)
 
 
-def test_the_page_escapes_hides_no_picture_and_marks_test_images(bucket: ObjectStore) -> None:
+def test_the_page_escapes_hides_no_picture_and_marks_test_images(bucket: PageStore) -> None:
     page = queue_page(bucket, "/scones", 10**6)
     assert "<script" not in page
     assert page.count("data:image/png;base64,") == 1
@@ -159,4 +159,4 @@ def test_a_damaged_document_costs_itself_and_never_the_page(key: str, data: st.D
         )
     )
     s3.objects[key] = content
-    assert "Scones reject queue" in queue_page(ObjectStore("b", client=s3), "/scones", 0)
+    assert "Scones reject queue" in queue_page(PageStore("b", client=s3), "/scones", 0)

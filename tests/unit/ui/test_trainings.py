@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.dataset.recordio import pack_image
 from scones.monitoring.index import DagRun, IndexEntry, Window
 from scones.ui.aws import read_trainings
 from scones.ui.pages import Endpoint
+from scones.ui.store import PageStore
 from scones.ui.trainings import Training, compared, lineage_page, trainings_page
 from tests.support.batch_world import png
 from tests.support.fake_aws import FakeS3
@@ -50,8 +50,8 @@ def package(name: str, version: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bucket() -> ObjectStore:
-    store = ObjectStore("b", client=FakeS3())
+def bucket() -> PageStore:
+    store = PageStore("b", client=FakeS3())
     store.write_json(layout.evaluation("one", "evaluation.json"), {"test_accuracy": 0.91, "log_loss": 0.3})
     store.write(layout.evaluation("two", "evaluation.json"), b"[", "application/json")
     store.write_json(layout.refusal("two"), {})
@@ -84,12 +84,12 @@ class Hook:
         return job(name, **({"ModelArtifacts": {}, "HyperParameters": {"epochs": "9"}} if name == "running" else {}))
 
 
-def found(bucket: ObjectStore) -> dict[str, Training]:
+def found(bucket: PageStore) -> dict[str, Training]:
     hook: Any = Hook()
     return {one.name: one for one in read_trainings(bucket, hook)}
 
 
-def test_each_run_has_its_figures_its_decision_and_where_it_is_live(bucket: ObjectStore) -> None:
+def test_each_run_has_its_figures_its_decision_and_where_it_is_live(bucket: PageStore) -> None:
     runs = found(bucket)
     assert list(runs) == ["two", "one", "running"]
     one = runs["one"].facts
@@ -100,14 +100,14 @@ def test_each_run_has_its_figures_its_decision_and_where_it_is_live(bucket: Obje
     assert (one["Trial"], runs["two"].facts["Trial"]) == ("a-run, its-reuse", "\u2013")
 
 
-def test_a_tuned_run_names_its_tuning_job(bucket: ObjectStore) -> None:
+def test_a_tuned_run_names_its_tuning_job(bucket: PageStore) -> None:
     tuned = Training(job("t-001", TuningJobArn="arn:aws:sagemaker:r:111122223333:hyper-parameter-tuning-job/scones-t"))
     assert tuned.facts["Tuning job"] == "scones-t"
     for page in (trainings_page("/scones", [tuned], "", ""), lineage_page(bucket, "/scones", tuned, [])):
         assert 'href="/scones/resources/tuning-jobs/scones-t"' in page
 
 
-def test_two_runs_are_shown_side_by_side(bucket: ObjectStore) -> None:
+def test_two_runs_are_shown_side_by_side(bucket: PageStore) -> None:
     runs = found(bucket)
     rows = {row.name: (row.a, row.b) for row in compared(runs["one"], runs["running"])}
     assert rows["epochs"] == ("3", "9")
@@ -117,7 +117,7 @@ def test_two_runs_are_shown_side_by_side(bucket: ObjectStore) -> None:
     assert "What differs is marked" not in trainings_page("/scones", list(runs.values()), "one", HOSTILE)
 
 
-def test_the_lineage_goes_from_the_dataset_to_what_the_model_answered(bucket: ObjectStore) -> None:
+def test_the_lineage_goes_from_the_dataset_to_what_the_model_answered(bucket: PageStore) -> None:
     entry = IndexEntry(
         report_id="report-1",
         created_at=AT,
@@ -149,7 +149,7 @@ def test_the_lineage_goes_from_the_dataset_to_what_the_model_answered(bucket: Ob
 
 
 @pytest.mark.parametrize("as_recordio", [True, False])
-def test_the_lineage_shows_training_images_whichever_way_they_train(bucket: ObjectStore, as_recordio: bool) -> None:
+def test_the_lineage_shows_training_images_whichever_way_they_train(bucket: PageStore, as_recordio: bool) -> None:
     bucket.write_json(layout.manifest("ds-1"), {"counts": {}, "classes": ["bicycle", HOSTILE]})
     if as_recordio:
         records = pack_image(1, 7, png(10)) + pack_image(0, 8, b"no image") + pack_image(0, 9, png(20))[:40]
@@ -162,7 +162,7 @@ def test_the_lineage_shows_training_images_whichever_way_they_train(bucket: Obje
     assert "<script" not in page
 
 
-def test_what_others_named_stays_text(bucket: ObjectStore) -> None:
+def test_what_others_named_stays_text(bucket: PageStore) -> None:
     hostile = Training(
         job(HOSTILE, HyperParameters={HOSTILE: HOSTILE}, TrainingJobStatus=HOSTILE),
         {"ModelApprovalStatus": HOSTILE, "ModelPackageArn": HOSTILE},
