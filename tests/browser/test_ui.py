@@ -24,12 +24,12 @@ from embedded import environment, services
 from embedded.airflow_api import AirflowApi
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings
-from scones.aws.store import ObjectStore
 from scones.batch.names import batch_id_for
 from scones.monitoring.aws import MonitoringAws
 from scones.monitoring.document import WrittenReport
 from scones.monitoring.index import DagRun
 from scones.monitoring.report import ReportOrder, write_report
+from scones.monitoring.store import MonitoringStore
 from scones.ui.rejects import token_of
 from tests.contract import monitoring_world as world
 from tests.support.chromium import CHROMIUM, FLAGS, needs_chromium
@@ -66,7 +66,7 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[WrittenReport, list[st
     world.put_documents(s3, bucket)
     start = world.now() - timedelta(minutes=40)
     aws = MonitoringAws(
-        store=ObjectStore(bucket, client=s3),
+        store=MonitoringStore(bucket, client=s3),
         sagemaker=world.FakeSageMaker(bucket, ENDPOINT, start - timedelta(hours=1)),  # type: ignore[arg-type]
         cloudwatch=cloudwatch,
         sns=None,

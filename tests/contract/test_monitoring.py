@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from scones.aws.store import ObjectStore
 from scones.monitoring import tasks
 from scones.monitoring.aws import EndpointMissingError, MonitoringAws
 from scones.monitoring.document import WrittenReport
 from scones.monitoring.index import DagRun, parse_index, parse_place
 from scones.monitoring.report import ReportOrder, window_of, write_report
+from scones.monitoring.store import MonitoringStore
 from scones.monitoring.tasks import DRIFT_ASSET
 from tests.contract import monitoring_world as world
 
@@ -43,7 +43,7 @@ class World:
         self.start = world.now() - timedelta(minutes=30)
         self.sagemaker = world.FakeSageMaker(self.bucket, self.endpoint, self.start - timedelta(minutes=5))
         self.aws = MonitoringAws(
-            store=ObjectStore(self.bucket, client=self.s3),
+            store=MonitoringStore(self.bucket, client=self.s3),
             sagemaker=self.sagemaker,  # type: ignore[arg-type]
             cloudwatch=self.cloudwatch,
             sns=sns,

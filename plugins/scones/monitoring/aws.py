@@ -13,8 +13,8 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scones.aws.resources import AWS_CONN_ID
-from scones.aws.store import ObjectStore
 from scones.monitoring.build import Traffic
+from scones.monitoring.store import MonitoringStore
 from scones.training.aws import read_served_model
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel
@@ -42,7 +42,7 @@ class EndpointMissingError(RuntimeError):
 class MonitoringAws:
     """The clients monitoring needs, all through one Airflow connection; tests pass their own."""
 
-    store: ObjectStore
+    store: MonitoringStore
     sagemaker: ModelRegistryHook
     cloudwatch: Any
     sns: Any
@@ -51,7 +51,7 @@ class MonitoringAws:
     def connect(cls, bucket: str, aws_conn_id: str = AWS_CONN_ID) -> MonitoringAws:
         """Connect through Airflow's AWS connection."""
         return cls(
-            store=ObjectStore(bucket, aws_conn_id),
+            store=MonitoringStore(bucket, aws_conn_id),
             sagemaker=ModelRegistryHook(aws_conn_id=aws_conn_id),
             cloudwatch=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudwatch").conn,
             sns=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="sns").conn,

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scones.aws import layout
 from scones.aws.naming import content_hash
 from scones.monitoring.build import ReportInputs, build_report, index_entry
 from scones.monitoring.capture import FIRST_YEAR, LAST_YEAR
 from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.checks import needs_retraining
-from scones.monitoring.index import DagRun, IndexEntry, Place, Window, add_entry, later_place, parse_index, parse_place
+from scones.monitoring.index import DagRun, Place, Window
 from scones.monitoring.page import render_page
 from scones.monitoring.sources import CapturePlace, documents_of, judge, read_settings
 
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from scones.monitoring.aws import MonitoringAws
     from scones.monitoring.capture_summary import CaptureSummary
     from scones.monitoring.document import Report, WrittenReport
+    from scones.monitoring.store import MonitoringStore
 
 log = logging.getLogger(__name__)
-
-_HTML, _JSON = "text/html; charset=utf-8", "application/json"
 
 
 def now_utc() -> datetime:
@@ -93,8 +92,8 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
     now, store, name = clock(), aws.store, order.endpoint_name
     endpoint = aws.endpoint(name)
     model = documents_of(store, aws.served(name, order.classes))
-    entries = parse_index(store.read(layout.report_index(name)))
-    place = place_of(aws, name, entries, order.report_id)
+    entries = store.entries(name)
+    place = store.place(name, entries, order.report_id)
     captures = CapturePlace.of(store, endpoint)
     window = Window(order.since or place.until or datetime.fromisoformat(endpoint["created_at"]), order.until or now)
 
@@ -121,32 +120,21 @@ def write_report(aws: MonitoringAws, order: ReportOrder, clock: Callable[[], dat
         previous=next((one for one in entries if one.report_id != order.report_id and one.captured_records), None),
     )
     report = build_report(summary, inputs)
-    written = _store(aws, report, summary)
+    written = _store(store, report, summary)
     # The index makes the report visible and the watermark ends it: a crash before either repeats the whole report.
-    _note(aws, name, index_entry(report, inputs, place))
+    store.add_entry(name, index_entry(report, inputs, place))
     if order.since is None:
-        reached = Place(place.captures.advance(files), place.ground_truth.advance(judged.files), window.until)
-        store.update(layout.watermark(name), lambda content: later_place(content, reached), _JSON)
+        store.advance(
+            name, Place(place.captures.advance(files), place.ground_truth.advance(judged.files), window.until)
+        )
     log.info("%s %s", report["headline"], written["html_uri"])
     return written
 
 
-def place_of(aws: MonitoringAws, endpoint_name: str, entries: list[IndexEntry], report_id: str = "") -> Place:
-    """Where a report starts to read: for a report that was written before, where it started then."""
-    for entry in entries:
-        if entry.report_id == report_id:
-            return entry.place_before
-    return parse_place(aws.store.read(layout.watermark(endpoint_name)), entries)
-
-
-def _store(aws: MonitoringAws, report: Report, summary: CaptureSummary) -> WrittenReport:
-    folder = f"{layout.reports(report['endpoint_name'])}{report['report_id']}/"
-
-    def write(name: str, content: str, content_type: str = _JSON) -> str:
-        return aws.store.write(folder + name, content.encode(), content_type, CacheControl="private, no-cache")
-
+def _store(store: MonitoringStore, report: Report, summary: CaptureSummary) -> WrittenReport:
+    write = partial(store.write_report, report)
     page = render_page(report, summary.least_confident, summary.most_unlike)
-    html_uri = write("report.html", page, _HTML)
+    html_uri = write("report.html", page, "text/html; charset=utf-8")
     write("statistics.json", json.dumps(report["statistics"]))
     write("constraint_violations.json", json.dumps({"violations": report["violations"]}, indent=2))
     return {
@@ -161,9 +149,3 @@ def _store(aws: MonitoringAws, report: Report, summary: CaptureSummary) -> Writt
         "rejection_rate": report["rejection_rate"],
         "needs_retraining": needs_retraining(report["violations"]),
     }
-
-
-def _note(aws: MonitoringAws, endpoint_name: str, entry: IndexEntry) -> None:
-    aws.store.update(
-        layout.report_index(endpoint_name), lambda content: add_entry(content, endpoint_name, entry), _JSON
-    )

@@ -17,10 +17,9 @@ from scones.monitoring.capture_files import CaptureFile, Watermark, endpoint_pre
 from scones.monitoring.capture_reader import read_capture
 from scones.monitoring.capture_summary import ReadSettings
 from scones.monitoring.ground_truth import GroundTruth, Quality, model_quality
-from scones.monitoring.store import fetcher, list_captures, listed
+from scones.monitoring.store import MonitoringStore, fetcher, list_captures, listed
 
 if TYPE_CHECKING:
-    from scones.aws.store import ObjectStore
     from scones.monitoring.document import EndpointFacts
     from scones.monitoring.index import Window
     from scones.training.served import ServedModel
@@ -52,7 +51,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def documents_of(store: ObjectStore, served: ServedModel) -> ModelDocuments:
+def documents_of(store: MonitoringStore, served: ServedModel) -> ModelDocuments:
     """Read what belongs to the live model; what is not there, or can't be understood, keeps its default."""
     version, job = served.dataset_version, served.training_job
     keys = {
@@ -80,13 +79,13 @@ def documents_of(store: ObjectStore, served: ServedModel) -> ModelDocuments:
 class CapturePlace:
     """Where an endpoint's captures and their ground truth lie."""
 
-    store: ObjectStore
+    store: MonitoringStore
     endpoint_name: str
     prefix: str
     fetch: Callable[[CaptureFile], Iterator[bytes]]
 
     @classmethod
-    def of(cls, store: ObjectStore, endpoint: EndpointFacts) -> CapturePlace:
+    def of(cls, store: MonitoringStore, endpoint: EndpointFacts) -> CapturePlace:
         """Find it.
 
         Raises:
@@ -158,8 +157,8 @@ def judge(captures: CapturePlace, model: ModelDocuments, mark: Watermark) -> Jud
 
     The labels lie under the hour of their prediction, so only those hours of the captures are read again.
     """
-    prefix = layout.ground_truth(captures.endpoint_name)
-    files = mark.select(listed(captures.store, prefix))
+    prefix, there = captures.store.ground_truth(captures.endpoint_name)
+    files = mark.select(there)
     truth, hours = GroundTruth(), set[str]()
     for file in files:
         truth.read(captures.store.read(file.key) or b"", model.classes)

@@ -1,10 +1,11 @@
-"""Capture files in S3: listing them by hour, and streaming them."""
+"""What monitoring keeps in S3, and the capture files there: listing them by hour, and streaming them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,9 +13,23 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
+from scones.aws import layout
 from scones.aws.errors import code_of, is_absent_object
-from scones.aws.store import ObjectStore
+from scones.aws.store import JSON, ObjectStore
 from scones.monitoring.capture_files import CaptureFile, hour_prefixes, key_time
+from scones.monitoring.index import (
+    IndexEntry,
+    Mark,
+    Place,
+    add_entry,
+    later_place,
+    mark_entry,
+    parse_index,
+    parse_place,
+)
+
+if TYPE_CHECKING:
+    from scones.monitoring.document import Report, WrittenReport
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +39,68 @@ _CONNECT_S, _READ_S = 10, 60
 _URL_VALID_S = 3600
 #: At least one for each thread that reads.
 _CONNECTIONS = 16
+
+
+class MonitoringStore(ObjectStore):
+    """Reports, how far they have read, and what they are made from."""
+
+    def entries(self, endpoint: str) -> list[IndexEntry]:
+        """Return the index of an endpoint's reports, the newest first."""
+        return parse_index(self.read(layout.report_index(endpoint)))
+
+    def add_entry(self, endpoint: str, entry: IndexEntry) -> None:
+        """Put a report into the index of its endpoint, where it takes the place of an earlier try."""
+        self.update(layout.report_index(endpoint), lambda content: add_entry(content, endpoint, entry), JSON)
+
+    def mark_entry(self, written: WrittenReport, mark: Mark) -> None:
+        """Note in a report's entry what followed from it, and when."""
+        name, now = written["endpoint_name"], datetime.now(UTC)
+        self.update(
+            layout.report_index(name),
+            lambda content: mark_entry(content, name, written["report_id"], mark, now),
+            JSON,
+        )
+
+    def place(self, endpoint: str, entries: list[IndexEntry], report_id: str = "") -> Place:
+        """Return where a report starts to read: for a report that was written before, where it started then."""
+        for entry in entries:
+            if entry.report_id == report_id:
+                return entry.place_before
+        return parse_place(self.read(layout.watermark(endpoint)), entries)
+
+    def advance(self, endpoint: str, reached: Place) -> None:
+        """Note how far the reports have read; a place that lies further on stays."""
+        self.update(layout.watermark(endpoint), lambda content: later_place(content, reached), JSON)
+
+    def write_report(self, report: Report, name: str, content: str, content_type: str = JSON) -> str:
+        """Write a file of a report; return its address."""
+        key = f"{layout.reports(report['endpoint_name'])}{report['report_id']}/{name}"
+        return self.write(key, content.encode(), content_type, CacheControl="private, no-cache")
+
+    def report(self, written: WrittenReport) -> Report:
+        """Return a report that was written.
+
+        Raises:
+            FileNotFoundError: somebody deleted it.
+        """
+        key = f"{layout.reports(written['endpoint_name'])}{written['report_id']}/report.json"
+        found: Any = self.read_json(key)
+        if found is None:
+            raise FileNotFoundError(f"{self.uri(key)} is gone; clear the task write_report to write it again")
+        return found
+
+    def ground_truth(self, endpoint: str) -> tuple[str, list[CaptureFile]]:
+        """Return where an endpoint's ground truth lies, and its files."""
+        prefix = layout.ground_truth(endpoint)
+        return prefix, listed(self, prefix)
+
+    def labels(self) -> tuple[bytes | None, bytes | None]:
+        """Return the table of accepted labels, and the one that the last training took, or was asked to take."""
+        return self.read(layout.ACCEPTED_LABELS), self.read(layout.TAKEN_LABELS)
+
+    def note_taken(self, labels: bytes) -> None:
+        """Note the labels for which a training was asked."""
+        self.write(layout.TAKEN_LABELS, labels, "text/csv")
 
 
 def listed(store: ObjectStore, prefix: str) -> list[CaptureFile]:

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAny, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from scones.aws import layout
 from scones.jobs.links import page_url, report_task
 
 if TYPE_CHECKING:
     from scones.monitoring.aws import MonitoringAws
-    from scones.monitoring.document import Report, WrittenReport
-    from scones.monitoring.index import Mark
+    from scones.monitoring.document import WrittenReport
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +38,13 @@ def resolve_resources(params: Any = None, dag: Any = None, dag_run: Any = None) 
     """
     from scones.aws.conf import check_conf
     from scones.aws.resources import stack_outputs
-    from scones.aws.sagemaker import SageMakerResourcesHook
     from scones.monitoring.report import window_of
 
     check_conf(dag_run.conf, dag.params)
     window_of(params)
     resources = stack_outputs()
     resources["EndpointName"] = params["endpoint_name"] or resources["EndpointName"]
-    if SageMakerResourcesHook().endpoint(resources["EndpointName"]) is None:
+    if _connect(resources).sagemaker.endpoint(resources["EndpointName"]) is None:
         raise AirflowSkipException(f"There is no endpoint {resources['EndpointName']!r} yet: run train_and_deploy")
     return resources
 
@@ -55,13 +52,12 @@ def resolve_resources(params: Any = None, dag: Any = None, dag_run: Any = None) 
 @task(multiple_outputs=False, task_id="await_capture", execution_timeout=timedelta(minutes=30))
 def await_capture(resources: Mapping[str, str], params: Any = None) -> Any:
     """Wait until what was invoked since the last report has been captured, or the timeout is over."""
-    from scones.monitoring.index import Window, parse_index
-    from scones.monitoring.report import place_of
+    from scones.monitoring.index import Window
     from scones.monitoring.sources import CapturePlace, wait_for_records
 
     aws, name = _connect(resources), resources["EndpointName"]
     endpoint = aws.endpoint(name)
-    place = place_of(aws, name, parse_index(aws.store.read(layout.report_index(name))))
+    place = aws.store.place(name, aws.store.entries(name))
     captures, now = CapturePlace.of(aws.store, endpoint), datetime.now(UTC)
     window = Window(place.until or datetime.fromisoformat(endpoint["created_at"]), now)
     reported = captures.invocations_reported(place.captures, window, endpoint)
@@ -101,7 +97,7 @@ def write_first_report(
 def publish_metrics(resources: Mapping[str, str], written: WrittenReport) -> int:
     """Publish the report's numbers to CloudWatch. Return how many."""
     aws = _connect(resources)
-    return aws.put_metrics(_report(aws, written))
+    return aws.put_metrics(aws.store.report(written))
 
 
 @task(multiple_outputs=False, task_id="send_alarm", execution_timeout=_SHORT)
@@ -109,19 +105,18 @@ def send_alarm(resources: Mapping[str, str], written: WrittenReport) -> dict[str
     """Tell the alert topic of violations, once per report."""
     from scones.aws.alerts import notify_others
     from scones.monitoring.alarm import alarm_message
-    from scones.monitoring.index import parse_index
 
     aws = _connect(resources)
-    report = _report(aws, written)
+    report = aws.store.report(written)
     page = page_url(f"reports/{written['endpoint_name']}/{written['report_id']}")
     subject, message = alarm_message(report, page if page.startswith("http") else written["html_uri"])
-    entries = parse_index(aws.store.read(layout.report_index(written["endpoint_name"])))
+    entries = aws.store.entries(written["endpoint_name"])
     sent = any(one.alarm_sent_at for one in entries if one.report_id == written["report_id"])
     if sent or not report["violations"]:
         return {"sent": False, "subject": subject, "message_id": None}
     answer = aws.sns.publish(TopicArn=resources["AlertTopicArn"], Subject=subject, Message=message)
     notify_others("monitoring_alarm", subject, message)
-    _mark(aws, written, "alarm_sent_at")
+    aws.store.mark_entry(written, "alarm_sent_at")
     return {"sent": True, "subject": subject, "message_id": answer["MessageId"]}
 
 
@@ -135,19 +130,18 @@ def report_drift(
     retraining answers it.
     """
     from scones.monitoring.drift import RETRAINING_CHECKS
-    from scones.monitoring.index import parse_index
 
     if not written["needs_retraining"]:
         raise AirflowSkipException("No violation asks for retraining")
     aws = _connect(resources)
-    report = _report(aws, written)
+    report = aws.store.report(written)
     since = datetime.now(UTC) - timedelta(hours=params["retrain_cooldown_hours"])
-    for entry in parse_index(aws.store.read(layout.report_index(written["endpoint_name"]))):
+    for entry in aws.store.entries(written["endpoint_name"]):
         asked = entry.retraining_requested_at
         same_model = entry.training_job_name == (report["lineage"]["training_job"] or None)
         if asked and asked > since and same_model and entry.report_id != written["report_id"]:
             raise AirflowSkipException(f"Report {entry.report_id} asked for retraining of the live model at {asked}")
-    _mark(aws, written, "retraining_requested_at")
+    aws.store.mark_entry(written, "retraining_requested_at")
     asking = [entry for entry in report["violations"] if entry["constraint_check_type"] in RETRAINING_CHECKS]
     event = {
         "report_id": written["report_id"],
@@ -172,12 +166,12 @@ def report_labels(resources: Mapping[str, str], written: WrittenReport, outlet_e
     if not wanted:
         raise AirflowSkipException("SCONES_LABELS_TO_RETRAIN is 0: labels start no training")
     aws = _connect(resources)
-    accepted = aws.store.read(layout.ACCEPTED_LABELS)
-    classes = _report(aws, written)["classes"]
-    new = new_labels(accepted, aws.store.read(layout.TAKEN_LABELS), classes)
+    accepted, taken = aws.store.labels()
+    classes = aws.store.report(written)["classes"]
+    new = new_labels(accepted, taken, classes)
     if accepted is None or new < wanted:
         raise AirflowSkipException(f"{new} new labels of {', '.join(classes)}; {wanted} ask for a training")
-    aws.store.write(layout.TAKEN_LABELS, accepted, "text/csv")
+    aws.store.note_taken(accepted)
     event = {"new_labels": new, "reason": f"{new} labels that no training has taken; {wanted} are enough"}
     outlet_events[LABELS_ASSET].extra.update(event)
     return event
@@ -187,22 +181,3 @@ def _connect(resources: Mapping[str, str]) -> MonitoringAws:
     from scones.monitoring.aws import MonitoringAws
 
     return MonitoringAws.connect(resources["BucketName"])
-
-
-def _report(aws: MonitoringAws, written: WrittenReport) -> Report:
-    key = f"{layout.reports(written['endpoint_name'])}{written['report_id']}/report.json"
-    report: Any = aws.store.read_json(key)
-    if report is None:
-        raise FileNotFoundError(f"{aws.store.uri(key)} is gone; clear the task write_report to write it again")
-    return report
-
-
-def _mark(aws: MonitoringAws, written: WrittenReport, mark: Mark) -> None:
-    from scones.monitoring.index import mark_entry
-
-    name, now = written["endpoint_name"], datetime.now(UTC)
-    aws.store.update(
-        layout.report_index(name),
-        lambda content: mark_entry(content, name, written["report_id"], mark, now),
-        "application/json",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import accept_labels
 from scones.dataset.accepted import take_accepted_images
 from scones.monitoring import tasks
+from scones.monitoring.store import MonitoringStore
 from scones.monitoring.tasks import LABELS_ASSET
-from tests.support.fake_aws import FakeS3, store
+from tests.support.fake_aws import FakeS3
 
 CLASSES = ["bicycle", "motorcycle"]
 
@@ -27,9 +28,9 @@ class Place:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.s3 = FakeS3()
-        self.store: ObjectStore = store(client=self.s3)
+        self.s3.objects["reports/courier/r/report.json"] = json.dumps({"classes": CLASSES}).encode()
+        self.store = MonitoringStore("b", client=self.s3)
         monkeypatch.setattr(tasks, "_connect", lambda _: SimpleNamespace(store=self.store))
-        monkeypatch.setattr(tasks, "_report", lambda *_: {"classes": CLASSES})
 
     def label(self, *names: str, label: str = "bicycle", classes: list[str] = CLASSES) -> None:
         accept_labels({f"incoming/{name}.png": label for name in names}, self.store, classes)
@@ -37,7 +38,7 @@ class Place:
     def asks(self) -> int:
         """How many new labels the asset is told of; 0 when it is not."""
         events: Any = defaultdict(lambda: SimpleNamespace(extra={}))
-        written: Any = {"report_id": "r"}
+        written: Any = {"endpoint_name": "courier", "report_id": "r"}
         with contextlib.suppress(AirflowSkipException):
             tasks.report_labels.function({}, written, events)
         return int(events[LABELS_ASSET].extra.get("new_labels", 0))

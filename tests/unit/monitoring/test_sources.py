@@ -12,8 +12,9 @@ from scones.aws import layout
 from scones.images.statistics import baseline_statistics
 from scones.monitoring.drift import compare, suggest_constraints
 from scones.monitoring.sources import documents_of, read_settings
+from scones.monitoring.store import MonitoringStore
 from scones.training.served import ServedModel
-from tests.support.fake_aws import FakeS3, store
+from tests.support.fake_aws import FakeS3
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 BASELINE = baseline_statistics(IMAGES, [0, 1] * 20, ["bicycle", "motorcycle"])
@@ -29,7 +30,7 @@ GOOD: dict[str, Any] = {
 def read(**changed: Any) -> Any:
     s3 = FakeS3()
     s3.objects = {key: json.dumps(document).encode() for key, document in {**GOOD, **changed}.items()}
-    return documents_of(store(client=s3), SERVED)
+    return documents_of(MonitoringStore("b", client=s3), SERVED)
 
 
 def without(name: str) -> dict[str, Any]:
