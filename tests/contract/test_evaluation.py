@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from scones.aws.layout import transform as transform_prefix
-from scones.aws.store import ObjectStore
 from scones.evaluation.evaluate import evaluate_model, publish_threshold
 from scones.evaluation.gate import Rules, decide
 from scones.evaluation.metrics import EvaluationError
+from scones.evaluation.store import EvaluationStore
 from scones.evaluation.threshold import ThresholdError, Why, parse
 
 FILES = [f"image_{number:03d}.png" for number in range(40)]
@@ -67,7 +67,7 @@ def model(job: str, champion: str = "", classes: tuple[str, ...] = ("bicycle", "
 
 
 def evaluated(s3: Any, bucket: str, job: str, version: str = "ds-1", **champion: Any) -> Any:
-    return evaluate_model(ObjectStore(bucket, client=s3), version, model(job, **champion))
+    return evaluate_model(EvaluationStore(bucket, client=s3), version, model(job, **champion))
 
 
 def stored(s3: Any, bucket: str, key: str) -> bytes:
@@ -157,7 +157,7 @@ class TestChampion:
 
 class TestThreshold:
     def publish(self, s3: Any, bucket: str, value: Any) -> dict[str, Any]:
-        return asdict(publish_threshold(ObjectStore(bucket, client=s3), value, Why("test", "because")))
+        return asdict(publish_threshold(EvaluationStore(bucket, client=s3), value, Why("test", "because")))
 
     def test_versions(self, s3: Any, bucket: str) -> None:
         assert self.publish(s3, bucket, 0.93)["version"] == 1
@@ -189,13 +189,13 @@ class TestThreshold:
                 answer = s3.get_object(**options)
                 if not self.raced:
                     self.raced = True
-                    publish_threshold(ObjectStore(bucket, client=s3), 0.6, Why("other", "first"))
+                    publish_threshold(EvaluationStore(bucket, client=s3), 0.6, Why("other", "first"))
                 return answer
 
             def put_object(self, **options: Any) -> Any:
                 return s3.put_object(**options)
 
-        ours = publish_threshold(ObjectStore(bucket, client=Racing()), 0.7, Why("us", "second"))
+        ours = publish_threshold(EvaluationStore(bucket, client=Racing()), 0.7, Why("us", "second"))
         assert (ours.version, ours.threshold) == (3, 0.7)
 
     def test_parallel_writers_all_count(self, s3: Any, bucket: str) -> None:

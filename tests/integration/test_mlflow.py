@@ -14,7 +14,7 @@ import requests
 
 from embedded.processes import http_ok
 from embedded.settings import free_port
-from scones.evaluation.store import connect
+from scones.evaluation.aws import connect
 from scones.evaluation.tracking import MlflowError, record
 from tests.support.mlflow_facts import approved, facts
 

@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
-from scones.aws.store import ObjectStore
+from scones.evaluation.store import EvaluationStore
 from scones.training.registry import ModelRegistryHook
 
 
@@ -230,8 +230,8 @@ class FakeS3:
         return type("Pages", (), {"paginate": staticmethod(paginate)})
 
 
-def store(bucket: str = "b", client: FakeS3 | None = None) -> ObjectStore:
-    return ObjectStore(bucket, client=client or FakeS3())
+def store(bucket: str = "b", client: FakeS3 | None = None) -> EvaluationStore:
+    return EvaluationStore(bucket, client=client or FakeS3())
 
 
 class FakeRuntime:

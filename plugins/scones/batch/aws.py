@@ -31,7 +31,7 @@ from scones.training.served import ServedClassesError, ServedModel
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-    from scones.aws.store import ObjectStore
+    from scones.batch.store import BatchStore
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class EndpointNotServingError(RuntimeError):
     """The endpoint does not exist or does not answer; the message says what to do."""
 
 
-def served_model(endpoint_name: str, store: ObjectStore, classes: Sequence[str]) -> ServedModel:
+def served_model(endpoint_name: str, store: BatchStore, classes: Sequence[str]) -> ServedModel:
     """Return what answers now: noted in every row, and checked before thousands of executions start.
 
     Args:
@@ -301,7 +301,7 @@ class EndpointEye:
         Args:
             known: what was served at the last look; its lineage is not read again.
         """
-        from scones.aws.store import ObjectStore
+        from scones.batch.store import BatchStore
         from scones.training.aws import read_served_model
         from scones.training.registry import ModelRegistryHook
 
@@ -312,7 +312,7 @@ class EndpointEye:
             if endpoint.get("EndpointConfigName") != known.endpoint_config:
                 found = read_served_model(
                     known.endpoint_name,
-                    ObjectStore(request.bucket, request.aws_conn_id),
+                    BatchStore(request.bucket, request.aws_conn_id),
                     ModelRegistryHook(aws_conn_id=request.aws_conn_id),
                     self._plan.params.get("classes") or (),
                 )

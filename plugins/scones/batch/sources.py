@@ -13,7 +13,6 @@ from scones.batch.inputs import BatchInputError, candidate_of, folder_prefix, ob
 from scones.batch.items import WITHOUT_ANSWER, Candidate, Item, Row
 from scones.batch.names import check_batch_id
 from scones.batch.store import BatchStore
-from scones.training.data import read_manifest
 from scones.training.served import ServedModel
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -141,7 +140,7 @@ def _listed_source(store: BatchStore, prefix: str, model: ServedModel) -> Source
 
 def _labels(store: BatchStore, version: str, model: ServedModel) -> dict[str, int]:
     """Return {key: the served model's label} of a dataset's images; classes the model does not know have none."""
-    dataset = read_manifest(store, version) if version else None
+    dataset = store.manifest(version) if version else None
     if dataset is None:
         return {}
     names = dataset.get("classes", [])

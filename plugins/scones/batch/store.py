@@ -11,12 +11,13 @@ from typing import cast
 from botocore.exceptions import ClientError
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.aws.store import ObjectTooLargeError
 from scones.batch.inputs import BatchInputError, open_text, text_lines
 from scones.batch.items import Candidate, Item, Row
+from scones.training.store import TrainingStore
 
 
-class BatchStore(ObjectStore):
+class BatchStore(TrainingStore):
     """Batches in one bucket."""
 
     def text_lines(self, key: str) -> Iterator[str] | None:

@@ -15,7 +15,7 @@ from scones.batch.items import Item
 from scones.batch.plan import MACHINES, Plan, find_threshold, write_chunks
 from scones.batch.store import BatchStore
 from scones.images.transformations import KINDS, transform_png
-from scones.training.data import ManifestFile, read_manifest, test_images
+from scones.training.data import ManifestFile, test_images
 from scones.training.served import ServedModel
 
 UPLOADERS = 8
@@ -115,7 +115,7 @@ def make_traffic(
     Raises:
         BatchInputError: the model's dataset is not there, or the params cannot be used.
     """
-    dataset = read_manifest(store, model.dataset_version) if model.dataset_version else None
+    dataset = store.manifest(model.dataset_version) if model.dataset_version else None
     if dataset is None:
         raise BatchInputError(
             f"No dataset is known that the model of {model.endpoint_name} was trained on, so there are no test images:"

@@ -13,9 +13,9 @@ from scones.aws import layout
 from scones.aws.lineage import PROJECT_TAG
 from scones.aws.resources import client
 from scones.aws.sagemaker import models_of
-from scones.aws.store import ObjectStore
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
 from scones.deployment.endpoint import VARIANT, ScalingPolicy
+from scones.evaluation.store import EvaluationStore
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import container_of
@@ -36,14 +36,14 @@ class DeploymentAws:
         client: a boto3 client of a service, by its name.
     """
 
-    store: ObjectStore
+    store: EvaluationStore
     sagemaker: ModelRegistryHook
     client: Callable[[str], Any] = client
 
     @classmethod
     def connect(cls, bucket: str) -> DeploymentAws:
         """Connect through Airflow's AWS connection."""
-        return cls(ObjectStore(bucket), ModelRegistryHook())
+        return cls(EvaluationStore(bucket), ModelRegistryHook())
 
 
 # ---- autoscaling: target tracking on invocations per instance
@@ -188,7 +188,7 @@ def _invocations(cloudwatch: Any, endpoint: str, variants: Iterable[str], now: d
     return total
 
 
-def _grouped(store: ObjectStore, prefix: str, depth: int) -> dict[str, Folder]:
+def _grouped(store: EvaluationStore, prefix: str, depth: int) -> dict[str, Folder]:
     """Sum up objects under ``prefix`` by their first ``depth`` path parts."""
     folders: dict[str, Folder] = {}
     for item in store.objects(prefix):
@@ -200,7 +200,7 @@ def _grouped(store: ObjectStore, prefix: str, depth: int) -> dict[str, Folder]:
     return folders
 
 
-def _training_folders(store: ObjectStore, artifacts: set[str], registered: set[str]) -> list[Folder]:
+def _training_folders(store: EvaluationStore, artifacts: set[str], registered: set[str]) -> list[Folder]:
     """Outputs of training jobs: kept while a model or a registered version needs the artifact."""
     folders = []
     for name, folder in _grouped(store, layout.TRAINING, 2).items():
@@ -212,6 +212,6 @@ def _training_folders(store: ObjectStore, artifacts: set[str], registered: set[s
     return folders
 
 
-def _capture_folders(store: ObjectStore) -> list[Folder]:
+def _capture_folders(store: EvaluationStore) -> list[Folder]:
     """Captures by day: capture/<endpoint>/<variant>/yyyy/mm/dd/."""
     return list(_grouped(store, layout.CAPTURE, 6).values())

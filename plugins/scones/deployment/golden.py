@@ -15,7 +15,7 @@ from scones.aws.naming import content_hash
 from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Check
 from scones.deployment.endpoint import parity_problems, probability_problems
-from scones.training.data import Manifest, read_manifest, test_images
+from scones.training.data import Manifest, test_images
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def golden_images(aws: DeploymentAws, dataset_version: str) -> dict[str, bytes]:
         FileNotFoundError: the dataset's manifest or an image is gone.
     """
     store = aws.store
-    manifest = read_manifest(store, dataset_version)
+    manifest = store.manifest(dataset_version)
     if manifest is None:
         raise FileNotFoundError(f"{store.uri(layout.manifest(dataset_version))} is gone: stage the images again")
     images = {}

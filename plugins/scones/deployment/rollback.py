@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from scones.aws.lineage import tags, training_job_of_artifact
 from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Version
-from scones.training.aws import read_label_map
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of, choose_rollback_version, model_request
 from scones.training.served import classes_of, container_of, quality_of
 
@@ -46,6 +45,6 @@ def choose_version(resources: Mapping[str, str], version: int | None, aws: Deplo
         "model_data_url": artifact,
         "job_name": job,
         "dataset_version": dataset_version,
-        "classes": list(classes_of(read_label_map(aws.store, dataset_version), metadata)),
+        "classes": list(classes_of(aws.store.label_map(dataset_version), metadata)),
         "recommended_threshold": quality_of(metadata).get("recommended_threshold"),
     }

@@ -15,22 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from scones.aws import layout
-from scones.aws.store import JSON, ObjectStore
 from scones.evaluation.data import Comparison, Evaluation
 from scones.evaluation.metrics import EvaluationError, compare, evaluate
 from scones.evaluation.page import render
+from scones.evaluation.store import EvaluationStore
 from scones.evaluation.threshold import Threshold, Why, bump, check_value, parse
-from scones.training.data import Candidate, Champion, Manifest, read_manifest, test_images
+from scones.training.data import Candidate, Champion, Manifest, test_images
 
 log = logging.getLogger(__name__)
 _THREADS = 8
-_MAX_ANSWER_BYTES = 1024 * 1024
 _NAMED = 10
 _MOST_MISTAKES = 50
 
 
-def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -> Evaluation:
+def evaluate_model(store: EvaluationStore, dataset_version: str, model: Candidate) -> Evaluation:
     """Evaluate a model's answers, and the champion's to the same images; write ``evaluation.json`` and its page.
 
     Args:
@@ -41,7 +39,7 @@ def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -
     Raises:
         EvaluationError: images without an answer, or answers that are no probabilities.
     """
-    manifest = read_manifest(store, dataset_version)
+    manifest = store.manifest(dataset_version)
     if manifest is None:
         raise EvaluationError(f"There is no manifest of {dataset_version}. Stage the dataset again.")
     classes = manifest["classes"]
@@ -59,7 +57,7 @@ def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": manifest.get("source"),
         "champion": against,
-        "mistakes": _mistakes(names, truth, answers, layout.test_images(dataset_version)),
+        "mistakes": _mistakes(names, truth, answers, store.test_images(dataset_version)),
     }
     log.info(
         "Evaluated on %(images)d test images: accuracy %(test_accuracy).4f, log loss %(log_loss).4f, calibration error "
@@ -68,12 +66,8 @@ def evaluate_model(store: ObjectStore, dataset_version: str, model: Candidate) -
     )
     metrics = document.get("binary_classification_metrics") or document["multiclass_classification_metrics"]
     return {
-        "evaluation_uri": store.write(
-            layout.evaluation(job, "evaluation.json"), json.dumps(document, indent=1, allow_nan=False).encode(), JSON
-        ),
-        "report_uri": store.write(
-            layout.evaluation(job, "evaluation.html"), render(document).encode(), "text/html; charset=utf-8"
-        ),
+        "evaluation_uri": store.write_evaluation(job, document),
+        "report_uri": store.write_page(job, render(document)),
         "training_job_name": job,
         "dataset_version": dataset_version,
         "classes": classes,
@@ -112,29 +106,28 @@ def parse_answer(body: bytes, name: str) -> list[float]:
     return [float(item) for item in values]
 
 
-def read_answers(store: ObjectStore, job: str, names: Sequence[str]) -> list[list[float]]:
+def read_answers(store: EvaluationStore, job: str, names: Sequence[str]) -> list[list[float]]:
     """The answer of a job's model to each of ``names``, in order.
 
     Raises EvaluationError when one is missing (naming up to ten), malformed, or of another length than the others.
     """
-    prefix = layout.transform(job)
-    found = {item["Key"].rpartition("/")[2]: item for item in store.objects(prefix)}
+    found, folder = {key.rpartition("/")[2]: key for key in store.answers(job)}, store.answers_uri(job)
     missing = [name for name in names if f"{name}.out" not in found]
     if missing:
         shown = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise EvaluationError(
-            f"{len(missing)} of {len(names)} test images have no answer below {store.uri(prefix)}: {shown}. "
+            f"{len(missing)} of {len(names)} test images have no answer below {folder}: {shown}. "
             "Look at the transform job's log, then run it again over the whole test folder."
         )
 
     def read(name: str) -> list[float]:
-        return parse_answer(store.read(found[f"{name}.out"]["Key"], at_most=_MAX_ANSWER_BYTES) or b"", name)
+        return parse_answer(store.answer(found[f"{name}.out"]), name)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         answers = list(pool.map(read, names))
     lengths = {len(answer) for answer in answers}
     if len(lengths) > 1:
-        raise EvaluationError(f"The answers below {store.uri(prefix)} have different lengths: {sorted(lengths)}.")
+        raise EvaluationError(f"The answers below {folder} have different lengths: {sorted(lengths)}.")
     return answers
 
 
@@ -144,7 +137,7 @@ def comparable(champion: Champion, classes: Sequence[str]) -> bool:
 
 
 def _compare(
-    store: ObjectStore,
+    store: EvaluationStore,
     champion: Champion,
     classes: list[str],
     names: Sequence[str],
@@ -177,8 +170,8 @@ def _mistakes(
     return sorted(wrong, key=lambda item: -float(item["confidence"]))[:_MOST_MISTAKES]
 
 
-def publish_threshold(store: ObjectStore, threshold: float, why: Why) -> Threshold:
-    """Put a threshold into force: `layout.THRESHOLD` with the next version. The same value changes nothing.
+def publish_threshold(store: EvaluationStore, threshold: float, why: Why) -> Threshold:
+    """Put a threshold into force, with the next version. The same value changes nothing.
 
     Raises:
         ThresholdError: a value outside (0, 1], or a stored document that is damaged.
@@ -193,18 +186,18 @@ def publish_threshold(store: ObjectStore, threshold: float, why: Why) -> Thresho
         in_force = bump(current, threshold, why, datetime.now(UTC))
         return None if in_force is current else in_force.dumps()
 
-    store.update(layout.THRESHOLD, change, JSON)
+    store.change_threshold(change)
     assert in_force is not None
     log.info("The threshold in force is %s, version %d", in_force.threshold, in_force.version)
     return in_force
 
 
-def follow_rollback(store: ObjectStore, training_job: str, recommended: float | None) -> bool:
+def follow_rollback(store: EvaluationStore, training_job: str, recommended: float | None) -> bool:
     """Put the threshold of the model that serves again into force, where that of another model is; return whether.
 
     A threshold that a person or the deployment chose belongs to no model and stays.
     """
-    body = store.read(layout.THRESHOLD)
+    body = store.threshold()
     adopted_for = parse(body).training_job if body is not None else ""
     if adopted_for in ("", training_job):
         return False

@@ -1,84 +1,54 @@
-"""What an MLflow server is sent, and where it is: Airflow's connection `mlflow_default`."""
+"""What an evaluation reads and writes in the bucket: answers, its documents, refusals, and the threshold in force."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from scones.aws.logs import TRAINING_LOGS, read_log
-from scones.aws.resources import client
-from scones.evaluation.tracking import Call, Facts, record
+from scones.aws import layout
+from scones.aws.store import JSON
+from scones.training.store import TrainingStore
 
-if TYPE_CHECKING:
-    from scones.evaluation.data import Decision, Evaluation, Registration
-    from scones.training.data import StagedDataset, TrainingResult
-
-# An MLflow server that is told of each training run, where there is such a connection (of the type HTTP).
-MLFLOW_CONN_ID = "mlflow_default"
-_TIMEOUT_S = 30
+_MAX_ANSWER_BYTES = 1024 * 1024
 
 
-def connect() -> tuple[Call, str]:
-    """Return what sends requests to the MLflow server of the connection, and the server's address.
+class EvaluationStore(TrainingStore):
+    """Evaluations of training jobs' models."""
 
-    Raises:
-        AirflowNotFoundException: there is no such connection.
-    """
-    from airflow.providers.http.hooks.http import HttpHook
+    def answers(self, job: str) -> Iterator[str]:
+        """Yield the keys of the outputs of the batch transform over the test images."""
+        return (item["Key"] for item in self.objects(layout.transform(job)))
 
-    server = HttpHook(http_conn_id=MLFLOW_CONN_ID)
-    server.get_conn()  # learns the address
+    def answer(self, key: str) -> bytes:
+        """Return one of these outputs.
 
-    def call(method: str, path: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-        server.method = method
-        sent = {"data": dict(body)} if method == "GET" else {"json": dict(body)}
-        answer = server.run(path, extra_options={"timeout": _TIMEOUT_S, "check_response": False}, **sent)
-        try:
-            document = answer.json()
-        except ValueError:
-            document = None
-        return answer.status_code, document if isinstance(document, dict) else {"message": answer.text}
+        Raises:
+            ObjectTooLargeError: no answer to one image is that large.
+        """
+        return self.read(key, at_most=_MAX_ANSWER_BYTES) or b""
 
-    return call, server.base_url.rstrip("/")
+    def test_images(self, dataset_version: str) -> str:
+        """Return the folder of a dataset's test images."""
+        return layout.test_images(dataset_version)
 
+    def write_evaluation(self, job: str, document: Mapping[str, Any]) -> str:
+        """Write ``evaluation.json``; return its address."""
+        content = json.dumps(document, indent=1, allow_nan=False).encode()
+        return self.write(layout.evaluation(job, "evaluation.json"), content, JSON)
 
-def send_to_mlflow(
-    work: tuple[StagedDataset, TrainingResult],
-    verdict: tuple[Evaluation | None, Decision | None, Registration | None],
-    dag_id: str,
-    run_id: str,
-) -> str:
-    """Send a run's training job to MLflow; return the address of its run there.
+    def write_page(self, job: str, page: str) -> str:
+        """Write the evaluation's page; return its address."""
+        return self.write(layout.evaluation(job, "evaluation.html"), page.encode(), "text/html; charset=utf-8")
 
-    Raises:
-        AirflowNotFoundException: there is no connection `mlflow_default`.
-        MlflowError: MLflow refused.
-    """
-    from airflow.sdk.configuration import conf
+    def write_refusal(self, job: str, document: Mapping[str, Any]) -> str:
+        """Write the record of a refusal; return its address."""
+        return self.write_json(layout.refusal(job), document)
 
-    from scones.jobs.links import page_url
-    from scones.training.model_package import MODEL_PACKAGE_GROUP
-    from scones.training.registry import ModelRegistryHook
+    def threshold(self) -> bytes | None:
+        """Return the threshold in force as it is stored."""
+        return self.read(layout.THRESHOLD)
 
-    call, server = connect()
-    dataset, training = work
-    evaluation, decision, registration = verdict
-    hook, job = ModelRegistryHook(), training["job_name"]
-    arn = registration["model_package_arn"] if registration else ""
-    airflow = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-    facts = Facts(
-        training=training,
-        dataset=dataset,
-        job=hook.training_job(job) or {},
-        evaluation=evaluation,
-        decision=decision,
-        log=read_log(client("logs"), TRAINING_LOGS, f"{job}/"),
-        package=(hook.describe("describe_model_package", ModelPackageName=arn) if arn else None) or {},
-        links={
-            "Lineage": page_url(f"lineage/{quote(job, safe='')}"),
-            "Evaluation": page_url(f"evaluations/{quote(job, safe='')}"),
-            "Airflow run": f"{airflow}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}",
-        },
-    )
-    return f"{server}/{record(call, MODEL_PACKAGE_GROUP, facts)}"
+    def change_threshold(self, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Change the threshold in force; see `ObjectStore.update`."""
+        self.update(layout.THRESHOLD, change, JSON)

@@ -36,10 +36,10 @@ def choose_champion(model: Candidate, dataset: StagedDataset) -> Champion:
 @evaluation_task(task_id="evaluate_model", trigger_rule="none_failed")
 def evaluate_model(model: Candidate, dataset: StagedDataset, answers: Any) -> Evaluation:
     """Measure the model on the test images, and the champion on the same ones."""
-    from scones.aws.store import ObjectStore
     from scones.evaluation.evaluate import evaluate_model as evaluate
+    from scones.evaluation.store import EvaluationStore
 
-    return evaluate(ObjectStore(dataset["bucket"]), dataset["dataset_version"], model)
+    return evaluate(EvaluationStore(dataset["bucket"]), dataset["dataset_version"], model)
 
 
 @task.branch(task_id="check_quality")
@@ -82,10 +82,10 @@ def register_model(
 def refuse_model(evaluation: Evaluation, decision: Decision, resources: Mapping[str, str], run_id: Any = None) -> None:
     """Record and announce the refusal, then fail the run: it was asked to deploy and did not."""
     from scones.aws.alerts import publish_alert
-    from scones.aws.store import ObjectStore
+    from scones.evaluation.store import EvaluationStore
     from scones.evaluation.verdict import record_refusal
 
-    document, uri = record_refusal(ObjectStore(resources["BucketName"]), evaluation, decision["reasons"], run_id)
+    document, uri = record_refusal(EvaluationStore(resources["BucketName"]), evaluation, decision["reasons"], run_id)
     job = evaluation["training_job_name"]
     publish_alert("model_refused", f"Model {job} was refused", document, topic_arn=resources["AlertTopicArn"])
     raise AirflowFailException(
@@ -102,7 +102,7 @@ def track_run(dag: Any = None, run_id: Any = None, ti: Any = None) -> str:
     """
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from scones.evaluation.store import send_to_mlflow
+    from scones.evaluation.aws import send_to_mlflow
 
     dataset, training, evaluation, registration = (
         ti.xcom_pull(task_ids=name)
@@ -122,8 +122,8 @@ def publish_threshold(evaluation: Evaluation, resources: Mapping[str, str], para
     """Put the recommended threshold into force, if the run is to do so and one could be proven."""
     from dataclasses import asdict
 
-    from scones.aws.store import ObjectStore
     from scones.evaluation.evaluate import publish_threshold as publish
+    from scones.evaluation.store import EvaluationStore
     from scones.evaluation.threshold import Why
 
     recommended = evaluation["recommended_threshold"]
@@ -131,4 +131,4 @@ def publish_threshold(evaluation: Evaluation, resources: Mapping[str, str], para
         raise AirflowSkipException(f"The threshold in force stays; the evaluation recommends {recommended}")
     job = evaluation["training_job_name"]
     why = Why("train_and_deploy", f"Recommended by the evaluation of {job}", job)
-    return asdict(publish(ObjectStore(resources["BucketName"]), recommended, why))
+    return asdict(publish(EvaluationStore(resources["BucketName"]), recommended, why))

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scones.aws import layout
 from scones.aws.lineage import Lineage
-from scones.aws.store import ObjectStore
 from scones.evaluation.data import Decision, Evaluation, Registration
+from scones.evaluation.store import EvaluationStore
 from scones.training.costs import endpoint_monthly_cost, job_cost
 from scones.training.data import StagedDataset, TrainingResult
 from scones.training.model_package import APPROVED, APPROVED_BY, PENDING, PackageSpec, metrics_of, model_package_request
@@ -119,7 +118,7 @@ def register(work: Work, approval: Approval, hook: ModelRegistryHook | None = No
 
 
 def record_refusal(
-    store: ObjectStore, evaluation: Evaluation, reasons: list[str], run_id: str, now: datetime | None = None
+    store: EvaluationStore, evaluation: Evaluation, reasons: list[str], run_id: str, now: datetime | None = None
 ) -> tuple[dict[str, Any], str]:
     """Write the record of a refusal; return it with its address."""
     job = evaluation["training_job_name"]
@@ -132,7 +131,7 @@ def record_refusal(
         "champion": evaluation["champion"],
         "evaluation_uri": evaluation["evaluation_uri"],
     }
-    uri = store.write_json(layout.refusal(job), document)
+    uri = store.write_refusal(job, document)
     return {**document, "record": uri}, uri
 
 

@@ -27,6 +27,7 @@ from scones.monitoring.index import (
     parse_index,
     parse_place,
 )
+from scones.training.store import TrainingStore
 
 if TYPE_CHECKING:
     from scones.monitoring.document import Report, WrittenReport
@@ -41,7 +42,7 @@ _URL_VALID_S = 3600
 _CONNECTIONS = 16
 
 
-class MonitoringStore(ObjectStore):
+class MonitoringStore(TrainingStore):
     """Reports, how far they have read, and what they are made from."""
 
     def entries(self, endpoint: str) -> list[IndexEntry]:

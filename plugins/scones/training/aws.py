@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from scones.aws import layout
 from scones.aws.lineage import training_job_of_artifact
-from scones.aws.store import ObjectStore
 from scones.training.model_package import MODEL_PACKAGE_GROUP
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel, classes_of, container_of, main_variant, quality_of, shape_of
+from scones.training.store import TrainingStore
 
 log = logging.getLogger(__name__)
 
 
 def read_served_model(
     endpoint_name: str,
-    store: ObjectStore,
+    store: TrainingStore,
     hook: ModelRegistryHook | None = None,
     classes: Sequence[str] = (),
 ) -> ServedModel | None:
@@ -63,7 +62,7 @@ def read_served_model(
 
 
 def _with_lineage(
-    served: ServedModel, model: dict[str, Any], store: ObjectStore, hook: ModelRegistryHook
+    served: ServedModel, model: dict[str, Any], store: TrainingStore, hook: ModelRegistryHook
 ) -> ServedModel:
     container = container_of(model)
     package = _package_of(hook, container) or {}
@@ -85,18 +84,10 @@ def _with_lineage(
         training_job=job_name,
         dataset_version=dataset_version,
         git_revision=metadata.get("git_revision") or tags.get("scones:git_revision", ""),
-        classes=classes_of(read_label_map(store, dataset_version), metadata),
+        classes=classes_of(store.label_map(dataset_version), metadata),
         image_shape=shape_of([metadata.get("image_shape"), job.get("HyperParameters", {}).get("image_shape")]),
         quality=quality_of(metadata),
     )
-
-
-def read_label_map(store: ObjectStore, dataset_version: str) -> dict[str, Any] | None:
-    """Return the label map of a dataset version; None when there is none that can be understood."""
-    if not dataset_version:
-        return None
-    otherwise = "the class names are taken from the model package"
-    return store.read_usable(layout.label_map(dataset_version), otherwise) or None
 
 
 def _package_of(hook: ModelRegistryHook, container: dict[str, Any]) -> dict[str, Any] | None:

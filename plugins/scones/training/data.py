@@ -5,12 +5,7 @@ The dataset is made by the wing `dataset`; its form stands here, because trainin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
-
-from scones.aws import layout
-
-if TYPE_CHECKING:
-    from scones.aws.store import ObjectStore
+from typing import Any, NotRequired, TypedDict
 
 
 class StagedDataset(TypedDict):
@@ -86,15 +81,6 @@ class Manifest(TypedDict):
     counts: dict[str, dict[str, int]]
     checks: list[dict[str, Any]]
     files: list[ManifestFile]
-
-
-def read_manifest(store: ObjectStore, dataset_version: str) -> Manifest | None:
-    """Return what a dataset version holds; None when it has no manifest.
-
-    Raises:
-        DamagedDocumentError: what is stored is no JSON object.
-    """
-    return cast("Manifest | None", store.read_json(layout.manifest(dataset_version)))
 
 
 def test_images(manifest: Manifest) -> list[ManifestFile]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from scones.aws import layout
 from scones.aws.lineage import tags
-from scones.aws.store import ObjectStore
 from scones.training.aws import read_served_model
 from scones.training.data import Candidate, Champion, Model, TrainingResult
 from scones.training.model_package import model_request
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import ServedModel
+from scones.training.store import TrainingStore
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 def create_model(
     training: TrainingResult,
     resources: Mapping[str, str],
-    store: ObjectStore,
+    store: TrainingStore,
     hook: ModelRegistryHook | None = None,
 ) -> Candidate:
     """Create the SageMaker model of a training job, and find the champion it is measured against.
@@ -43,17 +42,17 @@ def create_model(
     }
 
 
-def _model(store: ObjectStore, name: str, image: str, artifact: str, job: str) -> Model:
+def _model(store: TrainingStore, name: str, image: str, artifact: str, job: str) -> Model:
     return {
         "model_name": name,
         "image": image,
         "model_data_url": artifact,
         "job_name": job,
-        "answers_uri": store.uri(layout.transform(job)),
+        "answers_uri": store.answers_uri(job),
     }
 
 
-def _champion(served: ServedModel | None, challenger: str, store: ObjectStore) -> Champion | None:
+def _champion(served: ServedModel | None, challenger: str, store: TrainingStore) -> Champion | None:
     if served is None or not served.model_name:
         log.info("No champion: the endpoint serves nothing")
         return None

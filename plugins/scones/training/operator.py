@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator, serialize
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from scones.aws import layout
 from scones.aws.errors import already_there, not_found
 from scones.aws.lineage import tags
 from scones.aws.naming import EXPERIMENT, trial_name
 from scones.aws.resources import vpc_config
-from scones.aws.store import ObjectStore
 from scones.jobs.links import TrainingJobLink, TuningJobLink, has_console, persist_link
 from scones.jobs.operator import WaitingMixin, as_bool, as_int
 from scones.jobs.states import KINDS
@@ -28,6 +26,7 @@ from scones.training.job import (
     training_result,
 )
 from scones.training.plan import Plan
+from scones.training.store import TrainingStore
 from scones.training.tuning import best, tuning_failure, tuning_result
 
 if TYPE_CHECKING:
@@ -250,9 +249,9 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         raise AirflowFailException(f"This run has already started {MOST_ATTEMPTS} {plan.kind} jobs: start a new run")
 
     def _reusable_job(self, plan: Plan) -> dict[str, Any] | None:
-        store = ObjectStore(plan.spec.bucket, aws_conn_id=self.aws_conn_id)
-        record = store.read_json(layout.fingerprint(plan.mark))
-        description = self._resources_hook().training_job(record["job_name"]) if record else None
+        store = TrainingStore(plan.spec.bucket, aws_conn_id=self.aws_conn_id)
+        job = store.job_that_did(plan.mark)
+        description = self._resources_hook().training_job(job) if job else None
         if description is None or description["TrainingJobStatus"] != "Completed":
             return None
         artifact = description["ModelArtifacts"]["S3ModelArtifacts"]
@@ -315,7 +314,5 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             return result
         on_aws = has_console(self.hook.conn_client_meta.endpoint_url)
         self.log.info(cost_line(result, on_aws=on_aws))
-        store = ObjectStore(self.stack["BucketName"], aws_conn_id=self.aws_conn_id)
-        record = {"job_name": result["job_name"], "metrics": result["metrics"]}
-        store.write_json(layout.fingerprint(result["fingerprint"]), record)
+        TrainingStore(self.stack["BucketName"], aws_conn_id=self.aws_conn_id).note_job(result)
         return result

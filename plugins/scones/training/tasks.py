@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @task(multiple_outputs=False, task_id="create_model")
 def create_model(training: TrainingResult, resources: Mapping[str, str]) -> Candidate:
     """Create the SageMaker model; find the champion."""
-    from scones.aws.store import ObjectStore
     from scones.training.models import create_model as create
+    from scones.training.store import TrainingStore
 
-    return create(training, resources, ObjectStore(resources["BucketName"]))
+    return create(training, resources, TrainingStore(resources["BucketName"]))

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from scones.evaluation.store import connect
+from scones.evaluation.aws import connect
 from scones.evaluation.tracking import MlflowError, record
 from tests.support.mlflow_facts import approved, facts
 
