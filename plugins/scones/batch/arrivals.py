@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from scones.aws import layout
 from scones.aws.naming import content_hash
 from scones.batch.form import BATCH
 from scones.batch.inputs import KEY_BYTES_MAX
@@ -150,13 +149,13 @@ def make_arrivals(
         NothingArrivedError: no image is new.
         BatchInputError: the batch cannot be planned.
     """
-    written = store.read_json(layout.arrivals(batch_id))
+    written = store.arrivals(batch_id)
     if written is None:
         received = queue.receive(params["max_messages"])
         post = Post.read((body for _, body in received), store.bucket)
         written = asdict(post)
         if received:
-            store.write_json(layout.arrivals(batch_id), written)
+            store.write_arrivals(batch_id, written)
         queue.delete([receipt for receipt, _ in received])
     told: list[list[str]] = written["images"]
     if params["sweep"]:
@@ -208,16 +207,10 @@ def _sorted_out(
             return GONE, key
         if head["ETag"].strip('"') != etag:
             return REPLACED, key
-        if not claim(store, batch_id, key, etag):
+        if not store.claim(batch_id, content_hash([key, etag], 32)):
             return SCORED, key
         size, storage = head["ContentLength"], head.get("StorageClass", "")
         return Candidate(Item(key, etag=etag), head["LastModified"], size, storage)
 
     with ThreadPoolExecutor(THREADS) as pool:
         yield from pool.map(look, told)
-
-
-def claim(store: BatchStore, batch_id: str, key: str, etag: str) -> bool:
-    """Say that an image is this batch's; False when it is another's. The same again for a retry."""
-    place, name = layout.claim(content_hash([key, etag], 32)), batch_id.encode()
-    return store.write_new(place, name, "text/plain") or store.read(place) == name

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scones.aws import layout
-from scones.aws.store import ObjectStore
 from scones.batch.inputs import BatchInputError, csv_line, open_text, parse_label, read_table, text_lines
 from scones.batch.items import Row
+from scones.batch.store import BatchStore
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def _csv(labels: Iterable[tuple[str, str]]) -> bytes:
     return "".join([csv_line(ACCEPTED_COLUMNS), *map(csv_line, sorted(labels))]).encode()
 
 
-def accept_labels(labels: Mapping[str, str], store: ObjectStore, classes: Sequence[str]) -> int:
+def accept_labels(labels: Mapping[str, str], store: BatchStore, classes: Sequence[str]) -> int:
     """Add labels that people gave to rejected images: the next staging takes them as extra training images.
 
     Two people who accept labels at once both keep theirs.
@@ -129,20 +128,20 @@ def accept_labels(labels: Mapping[str, str], store: ObjectStore, classes: Sequen
     """
     accepted = check_labels(labels, classes)
     if accepted:
-        store.update(layout.ACCEPTED_LABELS, lambda content: merge_accepted(content, accepted), "text/csv")
+        store.change_accepted_labels(lambda content: merge_accepted(content, accepted))
     return len(accepted)
 
 
-def withdraw_labels(keys: Iterable[str], store: ObjectStore) -> None:
+def withdraw_labels(keys: Iterable[str], store: BatchStore) -> None:
     """Take labels of images back: the next staging knows nothing of them."""
     gone = frozenset(keys)
 
     def without(content: bytes | None) -> bytes:
         return _csv((key, label) for key, label in read_accepted(content).items() if key not in gone)
 
-    store.update(layout.ACCEPTED_LABELS, without, "text/csv")
+    store.change_accepted_labels(without)
 
 
-def accept_labelled_csv(content: bytes, store: ObjectStore, classes: Sequence[str]) -> int:
+def accept_labelled_csv(content: bytes, store: BatchStore, classes: Sequence[str]) -> int:
     """Add the labels of a filled-in rejected.csv; see :func:`accept_labels`."""
     return accept_labels(read_labelled(content), store, classes)

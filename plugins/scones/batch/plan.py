@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any, TypedDict
 
-from scones.aws import layout
 from scones.batch.inputs import BatchInputError, parse_date
 from scones.batch.items import Candidate, Threshold
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
@@ -64,7 +63,7 @@ class Plan:
 
     def save(self, store: BatchStore) -> None:
         """Write it: last, so that a batch with a plan has all its chunks."""
-        store.write_json(layout.plan(self.batch_id), {**asdict(self), "model": self.model.as_dict()})
+        store.write_plan(self.batch_id, {**asdict(self), "model": self.model.as_dict()})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Plan:
@@ -75,7 +74,7 @@ class Plan:
     @classmethod
     def load(cls, store: BatchStore, batch_id: str) -> Plan | None:
         """Return the plan that a batch has already; None when it has none."""
-        document = store.read_json(layout.plan(batch_id))
+        document = store.plan(batch_id)
         return None if document is None else cls.from_dict(document)
 
     def references(self) -> list[ChunkReference]:
@@ -184,7 +183,7 @@ def write_chunks(store: BatchStore, batch_id: str, lines: Iterable[str], size: i
     """Write the items' lines as chunk files of ``size``; returns how many."""
     number = 0
     for number, chunk in enumerate(cut(lines, size), start=1):
-        store.write(layout.chunk(batch_id, number - 1), "".join(chunk).encode("ascii"), "application/x-ndjson")
+        store.write_chunk(batch_id, number - 1, chunk)
     return number
 
 
@@ -196,11 +195,9 @@ def find_threshold(store: BatchStore, asked: float | None) -> Threshold:
     """
     if asked is not None:
         return Threshold(float(asked))
-    found = store.read_json(layout.THRESHOLD)
+    found, where = store.threshold()
     if not found:
-        raise BatchInputError(
-            f"{store.uri(layout.THRESHOLD)} is missing: run `make deploy`, or give the param threshold."
-        )
+        raise BatchInputError(f"{where} is missing: run `make deploy`, or give the param threshold.")
     return Threshold(float(found["threshold"]), int(found["version"]))
 
 

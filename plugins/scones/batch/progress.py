@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from scones.aws import layout
-from scones.aws.store import DamagedDocumentError, ObjectStore
+from scones.aws.store import DamagedDocumentError
 from scones.batch.items import OUTCOMES, WITHOUT_ANSWER, Row
+from scones.batch.store import BatchStore
 
 FAILURES_SHOWN = 5
 _READERS = 8
@@ -70,9 +70,9 @@ def live(plan: Mapping[str, Any], chunks: Sequence[ChunkProgress], records: int,
     return LiveBatch(plan["batch_id"], plan["fan_out"], images, done, named, failures, rate, end)
 
 
-def read_live(store: ObjectStore, batch_id: str) -> LiveBatch | None:
+def read_live(store: BatchStore, batch_id: str) -> LiveBatch | None:
     """Return how far a batch is; None when it has no plan."""
-    plan = store.read_json(layout.plan(batch_id))
+    plan = store.plan(batch_id)
     if plan is None:
         return None
 
@@ -83,7 +83,6 @@ def read_live(store: ObjectStore, batch_id: str) -> LiveBatch | None:
             return ChunkProgress()  # it costs its own chunk, never the page
 
     with ThreadPoolExecutor(_READERS) as pool:
-        chunks = list(pool.map(read, [entry["Key"] for entry in store.objects(layout.progress(batch_id))]))
-    by_map = plan["fan_out"] == "distributed_map"
-    records = sum(1 for _ in store.objects(layout.map_items(batch_id))) if by_map else 0
+        chunks = list(pool.map(read, store.progress_keys(batch_id)))
+    records = store.map_records(batch_id) if plan["fan_out"] == "distributed_map" else 0
     return live(plan, chunks, records, datetime.now(UTC))

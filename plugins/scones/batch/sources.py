@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from scones.aws import layout
 from scones.batch.inputs import BatchInputError, candidate_of, folder_prefix, object_key, parse_manifest
 from scones.batch.items import WITHOUT_ANSWER, Candidate, Item, Row
 from scones.batch.names import check_batch_id
@@ -124,15 +123,14 @@ def _listed_source(store: BatchStore, prefix: str, model: ServedModel) -> Source
     advice = "Check the prefix for typing errors, or upload images there."
     if prefix:
         prefix = folder_prefix(prefix, store.bucket)
-        if prefix.startswith(layout.DATASETS) and prefix.count("/") > 1:
-            version = prefix.split("/")[1]
+        version = store.dataset_of(prefix) or version
     elif not version:
         raise BatchInputError(
             f"No dataset is known that the model of {model.endpoint_name} was trained on, so there are no test images:"
             " give a prefix with images, or run the DAG train_and_deploy."
         )
     else:
-        prefix = layout.test_images(version)
+        prefix = store.test_images(version)
         advice = "Those were the model's test images: give a prefix with images, or run the DAG train_and_deploy."
     near = {prefix.strip("/ ") + "/", unquote(prefix), "/" + prefix} - {prefix, "/"}
     return Source(store.uri(prefix), store.listed(prefix, _labels(store, version, model)), advice, sorted(near))
@@ -145,7 +143,7 @@ def _labels(store: BatchStore, version: str, model: ServedModel) -> dict[str, in
         return {}
     names = dataset.get("classes", [])
     known = {label: model.classes.index(name) for label, name in enumerate(names) if name in model.classes}
-    folder = layout.dataset(version)
+    folder = store.dataset_prefix(version)
     return {folder + file["key"]: known[file["label"]] for file in dataset.get("files", []) if file["label"] in known}
 
 

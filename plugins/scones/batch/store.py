@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -42,9 +42,80 @@ class BatchStore(TrainingStore):
         except (ClientError, ObjectTooLargeError):
             return None
 
+    def threshold(self) -> tuple[dict[str, Any] | None, str]:
+        """Return the threshold in force, and where it is written; (None, ...) when none is."""
+        return self.read_json(layout.THRESHOLD), self.uri(layout.THRESHOLD)
+
+    def change_accepted_labels(self, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Change the table of accepted labels; see `ObjectStore.update`."""
+        self.update(layout.ACCEPTED_LABELS, change, "text/csv")
+
     def batch_ids(self) -> Iterator[str]:
         """Yield the ids of all batches."""
         return (prefix[len(layout.BATCHES) :].rstrip("/") for prefix in self.folders(layout.BATCHES))
+
+    # A batch: its plan, its chunks, how far it is, what came of it
+
+    def plan(self, batch_id: str) -> dict[str, Any] | None:
+        """Return plan.json; None when the batch has no plan."""
+        return self.read_json(layout.plan(batch_id))
+
+    def write_plan(self, batch_id: str, plan: Mapping[str, Any]) -> None:
+        """Write plan.json."""
+        self.write_json(layout.plan(batch_id), plan)
+
+    def write_chunk(self, batch_id: str, number: int, lines: Iterable[str]) -> None:
+        """Write the items of a chunk."""
+        self.write(layout.chunk(batch_id, number), "".join(lines).encode("ascii"), "application/x-ndjson")
+
+    def arrivals(self, batch_id: str) -> dict[str, Any] | None:
+        """Return what the batch took from the queue of arrivals; None when it took nothing yet."""
+        return self.read_json(layout.arrivals(batch_id))
+
+    def write_arrivals(self, batch_id: str, taken: Mapping[str, Any]) -> None:
+        """Write down what the batch took from the queue."""
+        self.write_json(layout.arrivals(batch_id), taken)
+
+    def claim(self, batch_id: str, mark: str) -> bool:
+        """Say that what a mark stands for is this batch's; False when it is another's. The same again for a retry."""
+        place, name = layout.claim(mark), batch_id.encode()
+        return self.write_new(place, name, "text/plain") or self.read(place) == name
+
+    def progress_keys(self, batch_id: str) -> list[str]:
+        """Return the keys of what the chunks noted of how far they are."""
+        return [entry["Key"] for entry in self.objects(layout.progress(batch_id))]
+
+    def map_records(self, batch_id: str) -> int:
+        """Return how many items of a Distributed Map have left their record."""
+        return sum(1 for _ in self.objects(layout.map_items(batch_id)))
+
+    def write_parquet(self, batch_id: str, number: int, content: bytes) -> None:
+        """Write a part of the results as Parquet."""
+        self.write(layout.part(batch_id, number, "parquet"), content, "application/vnd.apache.parquet")
+
+    def upload_rejected(self, batch_id: str, path: str) -> str:
+        """Upload the list of rejected images; return its address."""
+        return self.upload(layout.rejected(batch_id), path, "text/csv")
+
+    def uris(self, batch_id: str) -> dict[str, str]:
+        """Return where the summary, the report and the results are."""
+        return {
+            "summary_uri": self.uri(layout.summary(batch_id)),
+            "report_uri": self.uri(layout.batch_report(batch_id)),
+            "results_uri": self.uri(layout.results(batch_id)),
+        }
+
+    def write_report(self, batch_id: str, page: str) -> None:
+        """Write the batch's page."""
+        self.write(layout.batch_report(batch_id), page.encode(), "text/html; charset=utf-8")
+
+    def write_summary(self, batch_id: str, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        self.write_json(layout.summary(batch_id), summary)
+
+    def summary(self, batch_id: str) -> dict[str, Any] | None:
+        """Return summary.json; None when the batch has not been collected."""
+        return self.read_json(layout.summary(batch_id))
 
     def part_numbers(self, batch_id: str) -> list[int]:
         """Return the numbers of the parts of results that are there."""

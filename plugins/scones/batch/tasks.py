@@ -148,11 +148,10 @@ def summarize_batch(
     Raises:
         AirflowFailException: too many failures or rejections; the message is the summary. A retry would not help.
     """
-    from scones.aws import layout
     from scones.batch.store import BatchStore
     from scones.batch.summary import BatchLimitError, check_limits, describe
 
-    summary: Any = BatchStore(resources["BucketName"]).read_json(layout.summary(batch_id_for(dag.dag_id, run_id)))
+    summary: Any = BatchStore(resources["BucketName"]).summary(batch_id_for(dag.dag_id, run_id))
     log.info("%s", describe(summary))
     log.info("Report: %s", summary["report_uri"])
     try:
@@ -176,7 +175,6 @@ def collect(
     Raises:
         IncompleteResultsError: an image of the plan is missing or doubled.
     """
-    from scones.aws import layout
     from scones.batch.items import REJECTED, to_parquet
     from scones.batch.labels import REJECTED_HEADER, rejected_line
     from scones.batch.plan import Plan
@@ -199,26 +197,21 @@ def collect(
                 gallery.add(row)
                 if row["outcome"] == REJECTED:
                     rejected.write(rejected_line(row))
-            store.write(layout.part(batch_id, number, "parquet"), to_parquet(rows), "application/vnd.apache.parquet")
+            store.write_parquet(batch_id, number, to_parquet(rows))
         if figures.images != plan.images:
             raise IncompleteResultsError(
                 f"Batch {batch_id} has {figures.images} rows for {plan.images} images: clear run_chunk."
             )
         rejected.flush()
-        rejected_uri = store.upload(layout.rejected(batch_id), rejected.name, "text/csv")
+        rejected_uri = store.upload_rejected(batch_id, rejected.name)
     seen.close()
-    uris = {
-        "summary_uri": store.uri(layout.summary(batch_id)),
-        "report_uri": store.uri(layout.batch_report(batch_id)),
-        "results_uri": store.uri(layout.results(batch_id)),
-        "rejected_uri": rejected_uri,
-    }
+    uris = {**store.uris(batch_id), "rejected_uri": rejected_uri}
     summary = summarise(plan, figures.figures(), uris, hourly, on_aws=on_aws)
     rejects, failures = (
         [shown(row, store.picture(row["key"], PICTURE_BYTES_MAX)) for row in rows]
         for rows in (gallery.rejected, gallery.failed)
     )
     page = render(summary, rejects, failures, predictions)
-    store.write(layout.batch_report(batch_id), page.encode(), "text/html; charset=utf-8")
-    store.write_json(layout.summary(batch_id), summary)
+    store.write_report(batch_id, page)
+    store.write_summary(batch_id, summary)
     return summary

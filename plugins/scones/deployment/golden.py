@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from scones.aws import layout
 from scones.aws.naming import content_hash
 from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Check
@@ -66,10 +65,10 @@ def golden_images(aws: DeploymentAws, dataset_version: str) -> dict[str, bytes]:
     store = aws.store
     manifest = store.manifest(dataset_version)
     if manifest is None:
-        raise FileNotFoundError(f"{store.uri(layout.manifest(dataset_version))} is gone: stage the images again")
+        raise FileNotFoundError(f"The manifest of {dataset_version} is gone: stage the images again")
     images = {}
     for key in golden_keys(manifest):
-        body = store.read(layout.dataset(dataset_version) + key)
+        body = store.dataset_file(dataset_version, key)
         if body is None:
             raise FileNotFoundError(f"The test image {key} of {dataset_version} is gone: stage the images again")
         images[key.rpartition("/")[2]] = body
@@ -80,7 +79,7 @@ def kept_answers(aws: DeploymentAws, job: str, names: Iterable[str]) -> dict[str
     """Return the probabilities the evaluation kept of the named images; None when one is gone."""
     answers = {}
     for name in names:
-        body = aws.store.read(f"{layout.transform(job)}{name}.out")
+        body = aws.store.kept_answer(job, name)
         if body is None:
             return None
         answers[name] = json.loads(body)["prediction"]

@@ -111,8 +111,8 @@ def read_answers(store: EvaluationStore, job: str, names: Sequence[str]) -> list
 
     Raises EvaluationError when one is missing (naming up to ten), malformed, or of another length than the others.
     """
-    found, folder = {key.rpartition("/")[2]: key for key in store.answers(job)}, store.answers_uri(job)
-    missing = [name for name in names if f"{name}.out" not in found]
+    found, folder = store.answers(job), store.answers_uri(job)
+    missing = [name for name in names if name not in found]
     if missing:
         shown = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise EvaluationError(
@@ -121,7 +121,7 @@ def read_answers(store: EvaluationStore, job: str, names: Sequence[str]) -> list
         )
 
     def read(name: str) -> list[float]:
-        return parse_answer(store.answer(found[f"{name}.out"]), name)
+        return parse_answer(store.answer(found[name]), name)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         answers = list(pool.map(read, names))

@@ -13,13 +13,13 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from scones.aws.errors import already_there, not_found
 from scones.aws.naming import EXPERIMENT, content_hash, sagemaker_name, trial_name
+from scones.evaluation.store import EvaluationStore
 from scones.evaluation.verdict import question
 from scones.jobs.links import TransformJobLink, page_url, persist_link
 from scones.jobs.operator import WaitingMixin, as_int
 from scones.jobs.trigger import SageMakerWaitTrigger
 from scones.training.model_package import APPROVED, REJECTED
 from scones.training.registry import ModelRegistryHook
-from scones.training.store import TrainingStore
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -163,7 +163,7 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
 
     def _has_output(self) -> bool:
         bucket, _, prefix = self.model["answers_uri"].removeprefix("s3://").partition("/")
-        return next(TrainingStore(bucket, self.aws_conn_id).objects(prefix.rstrip("/") + "/"), None) is not None
+        return next(EvaluationStore(bucket, self.aws_conn_id).objects(prefix.rstrip("/") + "/"), None) is not None
 
     def _result(self, description: dict[str, Any], *, reused: bool) -> dict[str, Any]:
         self.serialized_transform = serialize(description)  # OpenLineage reads both

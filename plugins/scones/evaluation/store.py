@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from scones.aws import layout
@@ -16,21 +16,22 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 class EvaluationStore(TrainingStore):
     """Evaluations of training jobs' models."""
 
-    def answers(self, job: str) -> Iterator[str]:
-        """Yield the keys of the outputs of the batch transform over the test images."""
-        return (item["Key"] for item in self.objects(layout.transform(job)))
+    def answers(self, job: str) -> dict[str, str]:
+        """Return the keys of a model's answers to the test images, by the images' names."""
+        keys = (item["Key"] for item in self.objects(layout.transform(job)))
+        return {key.rpartition("/")[2].removesuffix(".out"): key for key in keys}
 
     def answer(self, key: str) -> bytes:
-        """Return one of these outputs.
+        """Return an answer; nothing when it is gone.
 
         Raises:
             ObjectTooLargeError: no answer to one image is that large.
         """
         return self.read(key, at_most=_MAX_ANSWER_BYTES) or b""
 
-    def test_images(self, dataset_version: str) -> str:
-        """Return the folder of a dataset's test images."""
-        return layout.test_images(dataset_version)
+    def kept_answer(self, job: str, name: str) -> bytes | None:
+        """Return the answer that a training job's model gave to a test image; None when it is not kept."""
+        return self.read(f"{layout.transform(job)}{name}.out", at_most=_MAX_ANSWER_BYTES)
 
     def write_evaluation(self, job: str, document: Mapping[str, Any]) -> str:
         """Write ``evaluation.json``; return its address."""

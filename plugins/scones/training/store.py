@@ -22,6 +22,26 @@ class TrainingStore(ObjectStore):
         """
         return cast("Manifest | None", self.read_json(layout.manifest(dataset_version)))
 
+    def dataset_of(self, prefix: str) -> str:
+        """Return the dataset version that a prefix lies in; "" when it lies in none."""
+        return prefix.split("/")[1] if prefix.startswith(layout.DATASETS) and prefix.count("/") > 1 else ""
+
+    def dataset_prefix(self, dataset_version: str) -> str:
+        """Return where a dataset lies; ends in "/"."""
+        return layout.dataset(dataset_version)
+
+    def test_images(self, dataset_version: str) -> str:
+        """Return the folder of a dataset's test images."""
+        return layout.test_images(dataset_version)
+
+    def dataset_file(self, dataset_version: str, key: str) -> bytes | None:
+        """Return a file of a dataset; None when it is gone.
+
+        Args:
+            key: as the manifest has it, below the dataset's prefix.
+        """
+        return self.read(layout.dataset(dataset_version) + key)
+
     def label_map(self, dataset_version: str) -> dict[str, Any] | None:
         """Return the label map of a dataset version; None when there is none that can be understood."""
         if not dataset_version:

@@ -149,12 +149,12 @@ def overview(request: Request) -> HTMLResponse:
 def report(endpoint_name: str, report_id: str) -> HTMLResponse:
     """A stored report."""
     names = _checked(endpoint_name, "endpoint"), _checked(report_id, "report")
-    return _document(open_store().report(*names), "report")
+    return _document(open_store().report_page(*names), "report")
 
 
 def batch(batch_id: str) -> HTMLResponse:
     """The stored page of a batch."""
-    return _document(open_store().batch_report(_checked(batch_id, "batch")), "batch")
+    return _document(open_store().batch_page(_checked(batch_id, "batch")), "batch")
 
 
 def evaluation(job_name: str) -> HTMLResponse:

@@ -101,7 +101,7 @@ def run_documents(store: PageStore, base: str, run: DagRun, show: int) -> str:
             if job and run.dag_id == "train_and_deploy" and store.has_evaluation_page(job):
                 documents.append({"title": "Evaluation", "url": f"{base}/evaluations/{job}"})
     batch_id = batch_id_for(run.dag_id, run.run_id)
-    if store.has_batch_report(batch_id):
+    if store.has_batch_page(batch_id):
         documents.append({"title": "Batch", "url": f"{base}/batches/{batch_id}"})
     here = f"{base}/runs/{quote(run.dag_id, safe='')}/{quote(run.run_id, safe='')}"
     chosen = documents[min(show, len(documents) - 1)] if documents else None

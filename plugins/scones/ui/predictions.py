@@ -208,7 +208,7 @@ def _of_record(endpoint: str, uri: str, record: CaptureRecord, endpoints: Sequen
 
 def prediction_page(store: PageStore, base: str, wanted: str, found: Prediction | None) -> str:
     """The page of a prediction, or of a search that found none."""
-    image = store.picture(found.key, _PICTURE_PIXELS) if found and found.key else None
+    image = store.thumbnail(found.key, _PICTURE_PIXELS) if found and found.key else None
     return render("prediction.html.j2", base, **{**_NOTHING, "wanted": wanted, "found": found, "picture": image})
 
 

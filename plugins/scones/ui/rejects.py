@@ -143,7 +143,7 @@ def parse_history(content: bytes | None) -> list[Decision]:
 
 def read_batch(store: PageStore, batch_id: str) -> Batch:
     """Read what labels need of a batch: the classes of the model that answered, its endpoint, and when."""
-    summary = store.summary(batch_id)
+    summary = store.summary_shown(batch_id)
     model, classes = summary.get("model"), summary.get("classes")
     endpoint = model.get("endpoint_name") if isinstance(model, Mapping) else ""
     return Batch(
@@ -240,7 +240,7 @@ def queue_page(store: PageStore, base: str, offset: int) -> str:
             "guess": one.row.guess,
             "confidence": one.row.confidence,
             "classes": batches[one.batch_id].classes,
-            "picture": store.picture(one.row.key, _SMALL),
+            "picture": store.thumbnail(one.row.key, _SMALL),
             "prediction": path_of(one.batch_id, one.row.inference_id) if one.row.inference_id else "",
             "test_image": store.test_image_behind(one.row.key),
         }
@@ -274,4 +274,4 @@ def picture_page(store: PageStore, base: str, token: str) -> str:
     key = one.row.key if one else next((key for key in queue.last if token_of(key) == token), None)
     if key is None:
         raise NotInTheQueueError("There is no such image in the reject queue.")
-    return render("picture.html.j2", base, key=key, picture=store.picture(key, _LARGE))
+    return render("picture.html.j2", base, key=key, picture=store.thumbnail(key, _LARGE))

@@ -9,7 +9,8 @@ from operator import itemgetter
 from typing import Any
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.aws.store import ObjectTooLargeError
+from scones.batch.store import BatchStore
 from scones.images.pictures import MOST_BYTES
 from scones.images.thumbnails import thumbnail_uri
 
@@ -18,10 +19,10 @@ _NOT_SHOWN = "it is not shown"
 _BEGINNING_BYTES = 512 * 1024
 
 
-class PageStore(ObjectStore):
+class PageStore(BatchStore):
     """What is shown of reports, batches, captures, datasets and labels."""
 
-    def picture(self, key: str, side: int) -> str | None:
+    def thumbnail(self, key: str, side: int) -> str | None:
         """Return a ``data:`` URI of an image; None when it is gone, too large, or no image."""
         try:
             content = self.read(key, at_most=MOST_BYTES)
@@ -31,15 +32,15 @@ class PageStore(ObjectStore):
 
     # Documents: pages that tasks wrote
 
-    def report(self, endpoint: str, report_id: str) -> bytes | None:
+    def report_page(self, endpoint: str, report_id: str) -> bytes | None:
         """Return a report's page."""
         return self.read(f"{layout.reports(endpoint)}{report_id}/report.html")
 
-    def batch_report(self, batch_id: str) -> bytes | None:
+    def batch_page(self, batch_id: str) -> bytes | None:
         """Return a batch's page."""
         return self.read(layout.batch_report(batch_id))
 
-    def has_batch_report(self, batch_id: str) -> bool:
+    def has_batch_page(self, batch_id: str) -> bool:
         """Return whether a batch has a page."""
         return self.exists(layout.batch_report(batch_id))
 
@@ -80,13 +81,13 @@ class PageStore(ObjectStore):
         """Return the ids of the batches that ended last."""
         return [item["Key"].split("/")[-2] for item in self.newest_of_batches("summary.json", most)]
 
-    def summary(self, batch_id: str) -> dict[str, Any]:
+    def summary_shown(self, batch_id: str) -> dict[str, Any]:
         """Return a batch's summary; {} when there is none."""
         return self.read_usable(layout.summary(batch_id), _NOT_SHOWN)
 
     def model_of(self, batch_id: str) -> Mapping[str, Any]:
         """Return what is noted of the model that answered a batch."""
-        model = self.summary(batch_id).get("model")
+        model = self.summary_shown(batch_id).get("model")
         return model if isinstance(model, Mapping) else {}
 
     def result_lines(self, batch_id: str) -> Iterator[bytes]:
@@ -105,7 +106,7 @@ class PageStore(ObjectStore):
 
     # Datasets
 
-    def manifest(self, version: str) -> tuple[dict[str, Any], str]:
+    def manifest_shown(self, version: str) -> tuple[dict[str, Any], str]:
         """Return what a dataset version holds, and where that is written; ({}, "") when there is nothing."""
         found = self.read_usable(layout.manifest(version), _NOT_SHOWN) if version else {}
         return found, self.uri(layout.manifest(version)) if found else ""

@@ -144,7 +144,7 @@ class Link(NamedTuple):
 def lineage_page(store: PageStore, base: str, training: Training, endpoints: Sequence[Endpoint]) -> str:
     """What a model was made of, and what it answered."""
     job, version, package = training.name, training.dataset_version, str(training.package.get("ModelPackageArn") or "")
-    manifest, written = store.manifest(version)
+    manifest, written = store.manifest_shown(version)
     images = _images(manifest.get("counts"))
     shown = training_images(store, version, manifest.get("classes")) if manifest else []
     made_of = [
@@ -186,7 +186,7 @@ def training_images(store: PageStore, version: str, classes: object) -> list[tup
         records = islice(first_images(recordio), SHOWN_IMAGES)
         return [(str(names[label]) if label < len(names) else str(label), thumbnail_uri(one)) for label, one in records]
     keys = islice(store.training_image_keys(version), SHOWN_IMAGES)
-    return [(key.rsplit("/", 1)[-1], store.picture(key, 96)) for key in keys]
+    return [(key.rsplit("/", 1)[-1], store.thumbnail(key, 96)) for key in keys]
 
 
 def _images(counts: object) -> str:

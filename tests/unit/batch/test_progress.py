@@ -15,7 +15,7 @@ from scones.monitoring.index import DagRun
 from scones.training.served import ServedModel
 from scones.ui import pages
 from scones.ui.store import PageStore
-from tests.support.fake_aws import FakeS3, store
+from tests.support.fake_aws import FakeS3
 
 NOW = datetime(2026, 11, 20, 12, 0, 50, tzinfo=UTC)
 PLAN = {"batch_id": "b", "fan_out": "executions", "images": 100, "created_at": "2026-11-20T12:00:00+00:00"}
@@ -47,10 +47,10 @@ def test_the_records_of_a_distributed_map_are_counted() -> None:
     s3.objects[layout.plan("b")] = json.dumps({**PLAN, "fan_out": "distributed_map"}).encode()
     for n in range(7):
         s3.objects[f"{layout.map_items('b')}{n}.json"] = b"{}"
-    found = read_live(store(client=s3), "b")
+    found = read_live(PageStore("b", client=s3), "b")
     assert found is not None
     assert (found.done, found.outcomes) == (7, {})
-    assert read_live(store(client=s3), "another") is None
+    assert read_live(PageStore("b", client=s3), "another") is None
 
 
 @pytest.mark.parametrize("damaged", [b"no json", b"[]", b'{"colour": 1}'])

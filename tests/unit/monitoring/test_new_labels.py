@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from scones.aws import layout
 from scones.batch.inputs import BatchInputError
 from scones.batch.labels import accept_labels
+from scones.batch.store import BatchStore
 from scones.dataset.accepted import take_accepted_images
 from scones.monitoring import tasks
 from scones.monitoring.store import MonitoringStore
@@ -33,7 +34,7 @@ class Place:
         monkeypatch.setattr(tasks, "_connect", lambda _: SimpleNamespace(store=self.store))
 
     def label(self, *names: str, label: str = "bicycle", classes: list[str] = CLASSES) -> None:
-        accept_labels({f"incoming/{name}.png": label for name in names}, self.store, classes)
+        accept_labels({f"incoming/{name}.png": label for name in names}, BatchStore("b", client=self.s3), classes)
 
     def asks(self) -> int:
         """How many new labels the asset is told of; 0 when it is not."""

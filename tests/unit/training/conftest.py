@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scones.evaluation import operator as transform
+from scones.evaluation.store import EvaluationStore
 from scones.training import operator as training
-from scones.training.store import TrainingStore
 from tests.support.fake_aws import FakeS3, FakeSageMaker
 
 
@@ -19,9 +19,9 @@ def sagemaker() -> FakeSageMaker:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     s3 = FakeS3()
 
-    def open_store(name: str, aws_conn_id: str | None = None) -> TrainingStore:
-        return TrainingStore(name, aws_conn_id, client=s3)
+    def open_store(name: str, aws_conn_id: str | None = None) -> EvaluationStore:
+        return EvaluationStore(name, aws_conn_id, client=s3)
 
     monkeypatch.setattr(training, "TrainingStore", open_store)
-    monkeypatch.setattr(transform, "TrainingStore", open_store)
+    monkeypatch.setattr(transform, "EvaluationStore", open_store)
     return s3
