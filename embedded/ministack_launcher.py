@@ -64,7 +64,11 @@ from embedded.patches.state_language import (
     refuse_paths_to_nowhere,
     time_out_executions,
 )
-from embedded.patches.step_functions import honour_map_paths, keep_aborted_executions_aborted
+from embedded.patches.step_functions import (
+    describe_no_half_of_an_end,
+    honour_map_paths,
+    keep_aborted_executions_aborted,
+)
 from sagemaker_local.box import Box, Network, open_box
 from sagemaker_local.box.relay import App, Relays
 
@@ -89,6 +93,7 @@ def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
     queue_invocations(lambda_svc, float(os.environ.get("LAMBDA_QUEUE_SECONDS", QUEUE_SECONDS)))
     call_lambda_as_aws_does(stepfunctions, lambda_svc)
     keep_aborted_executions_aborted(stepfunctions)
+    describe_no_half_of_an_end(stepfunctions)
     refuse_paths_to_nowhere(stepfunctions)
     name_errors_as_aws_does(stepfunctions)
     limit_payloads(stepfunctions)

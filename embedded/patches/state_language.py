@@ -88,13 +88,9 @@ def _context(engine: Any, ctx: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_errors_as_aws_does(engine: Any) -> None:
-    """States.Runtime is never caught, a wildcard does not catch States.DataLimitExceeded, Fail may name no error.
-
-    A FAILED execution has an error and a cause, and no output.
-    """
+    """States.Runtime is never caught, a wildcard does not catch States.DataLimitExceeded, Fail may name no error."""
     matches = replaceable(engine, "_error_matches", ("error_equals", "error"))
     field = replaceable(engine, "_fail_state_field", ("state_def", "field", "default", "raw_input", "ctx"))
-    fail = replaceable(engine, "_fail_execution", ("execution", "error", "cause"))
 
     def error_matches(error_equals: list[str], error: str | None) -> bool:
         if error == _UNCATCHABLE:
@@ -103,14 +99,8 @@ def name_errors_as_aws_does(engine: Any) -> None:
             return error in error_equals
         return bool(matches(error_equals, error))
 
-    def fail_execution(execution: dict[str, Any], error: str | None, cause: str | None) -> None:
-        fail(execution, error, cause)
-        if execution["status"] == "FAILED":
-            execution |= {"output": None, "outputDetails": None}
-
     engine._error_matches = error_matches
     engine._fail_state_field = lambda state, name, default, data, ctx: field(state, name, None, data, ctx)
-    engine._fail_execution = fail_execution
 
 
 def limit_payloads(engine: Any) -> None:

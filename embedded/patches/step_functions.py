@@ -1,21 +1,30 @@
-"""Step Functions in MiniStack: a stop that lasts, and a Distributed Map whose settings come from its input."""
+"""Step Functions in MiniStack: an end that is whole and lasts, and a Distributed Map set by its input."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from embedded.patches.checks import replaceable, require
 
 
 def keep_aborted_executions_aborted(engine: Any) -> None:
-    """A task that fails after StopExecution does not turn ABORTED into FAILED; a stopped map starts nothing more."""
-    fail = replaceable(engine, "_fail_execution", ("execution", "error", "cause"))
+    """A task that fails after StopExecution does not turn ABORTED into FAILED; a stopped map starts nothing more.
+
+    A FAILED execution has an error and a cause, and no output.
+    """
+    replaceable(engine, "_fail_execution", ("execution", "error", "cause"))
     run_sub_machine = replaceable(engine, "_run_sub_machine", ("states", "start_at", "input_data", "execution", "ctx"))
     require(hasattr(engine, "_map_runs") and hasattr(engine, "_executions"), "Step Functions keeps its state elsewhere")
 
-    def fail_execution(execution: dict[str, Any], error: str, cause: str) -> None:
-        if execution["status"] == "RUNNING":
-            fail(execution, error, cause)
+    def fail_execution(execution: dict[str, Any], error: str | None, cause: str | None) -> None:
+        if execution["status"] != "RUNNING":
+            return
+        ended = {"status": "FAILED", "error": error, "cause": cause, "stopDate": engine.now_iso()}
+        execution |= {**ended, "output": None, "outputDetails": None}
+        told = {"executionFailedEventDetails": {"error": error, "cause": cause}}
+        engine._add_event(execution, "ExecutionFailed", told)
+        engine._emit_execution_status_event(execution)
 
     def run_item(states: Any, start_at: str, input_data: Any, execution: dict[str, Any], ctx: dict[str, Any]) -> Any:
         map_run = engine._map_runs.get(execution.get("mapRunArn") or "")
@@ -26,6 +35,19 @@ def keep_aborted_executions_aborted(engine: Any) -> None:
 
     engine._fail_execution = fail_execution
     engine._run_sub_machine = run_item
+
+
+def describe_no_half_of_an_end(engine: Any) -> None:
+    """DescribeExecution tells of an end when its output and time are there too; they are noted one after the other."""
+    describe = replaceable(engine, "_describe_execution", ("data",))
+
+    def describe_execution(data: dict[str, Any]) -> Any:
+        execution = engine._executions.get(data.get("executionArn")) or {"status": "RUNNING"}
+        while execution["status"] != "RUNNING" and execution["stopDate"] is None:
+            time.sleep(0)  # lets the execution's thread go on
+        return describe(data)
+
+    engine._describe_execution = describe_execution
 
 
 def honour_map_paths(engine: Any) -> None:

@@ -421,6 +421,7 @@ def test_another_version_is_refused_with_what_to_do() -> None:
         state_language.limit_payloads,
         state_language.time_out_executions,
         step_functions.keep_aborted_executions_aborted,
+        step_functions.describe_no_half_of_an_end,
         step_functions.honour_map_paths,
         s3.keep_versions_on_disk,
         cloudformation.read_templates_in_c,
@@ -432,6 +433,65 @@ def test_each_patch_refuses_a_ministack_that_has_changed(patch: Callable[[Any], 
     changed = SimpleNamespace(__name__="changed")
     with pytest.raises(checks.IncompatibleMiniStackError, match="adapt it"):
         patch(changed)
+
+
+def test_an_end_is_told_whole() -> None:
+    """MiniStack notes the status first, then the output, then the time, while others ask."""
+    execution: dict[str, Any] = {"status": "SUCCEEDED", "output": None, "stopDate": None}
+
+    def _describe_execution(data: dict[str, Any]) -> dict[str, Any]:
+        return dict(execution)
+
+    engine = SimpleNamespace(
+        __name__="engine",
+        _describe_execution=_describe_execution,
+        _executions={"e": execution, "r": {"status": "RUNNING"}},
+    )
+    step_functions.describe_no_half_of_an_end(engine)
+    with ThreadPoolExecutor(1) as executor:
+        asked = executor.submit(engine._describe_execution, {"executionArn": "e"})
+        with pytest.raises(TimeoutError):
+            asked.result(0.05)
+        execution["output"] = "{}"
+        execution["stopDate"] = "now"
+        assert asked.result(10) == {"status": "SUCCEEDED", "output": "{}", "stopDate": "now"}
+    for arn in ("r", "unknown"):
+        engine._describe_execution({"executionArn": arn})
+
+
+def test_a_failure_is_whole_at_once_and_a_stopped_execution_stays_so() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def _fail_execution(execution: Any, error: Any, cause: Any) -> None:
+        """MiniStack's, which is replaced."""
+
+    def _run_sub_machine(states: Any, start_at: Any, input_data: Any, execution: Any, ctx: Any) -> None:
+        """Not called."""
+
+    class Noting(dict[str, Any]):
+        def __ior__(self, other: Any) -> Noting:  # type: ignore[misc, override]
+            super().__ior__(other)
+            seen.append(dict(self))
+            return self
+
+    engine = SimpleNamespace(
+        __name__="engine",
+        _fail_execution=_fail_execution,
+        _run_sub_machine=_run_sub_machine,
+        _map_runs={},
+        _executions={},
+        now_iso=lambda: "now",
+        _add_event=lambda *_: None,
+        _emit_execution_status_event=lambda _: None,
+    )
+    step_functions.keep_aborted_executions_aborted(engine)
+    running = Noting(status="RUNNING", output="half", outputDetails={"included": True}, stopDate=None)
+    engine._fail_execution(running, "E", "why")
+    whole = {"status": "FAILED", "error": "E", "cause": "why", "output": None, "outputDetails": None, "stopDate": "now"}
+    assert seen == [whole]
+    stopped = Noting(status="ABORTED", output=None)
+    engine._fail_execution(stopped, "E", "why")
+    assert stopped == {"status": "ABORTED", "output": None}
 
 
 def test_a_template_read_in_c_is_the_same_template(monkeypatch: pytest.MonkeyPatch) -> None:
