@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scones.aws import layout
 from scones.batch.costs import batch_cost
 from scones.batch.inputs import BatchInputError
 from scones.batch.items import COLUMNS, BatchFacts, Ending, Execution, Item, Row, classify, read_cause, result_row
-from scones.batch.labels import check_labels, merge_accepted, read_accepted, read_labelled
+from scones.batch.labels import accept_labelled_csv, check_labels, merge_accepted, read_accepted, read_labelled
 from scones.batch.map_items import parent_problem, row_of_record
 from scones.batch.report import Gallery, render, short_key, shown
+from scones.batch.store import BatchStore
 from scones.batch.summary import BatchLimitError, Summary, check_limits
 from scones.evaluation.metrics import calibration
 from scones.training.served import ServedModel
+from tests.support.fake_aws import FakeS3
 
 MODEL = ServedModel("courier", endpoint_config="config-1", version=3, classes=("bicycle", "motorcycle"))
 FACTS = BatchFacts("b", MODEL)
@@ -253,6 +256,13 @@ def test_labels() -> None:
     assert read_accepted(content) == {'k,"1".png': "motorcycle", "b.png": "bicycle"}
     with pytest.raises(BatchInputError, match="label"):
         read_labelled(b"key,guess\na,b\n")
+
+
+def test_a_filled_in_file_is_taken_as_the_documentation_says() -> None:
+    s3 = FakeS3()
+    for content in (b"key,label,guess\na.png,1,bicycle\nb.png,,bicycle\n", b"key,label\nb.png,bicycle\n"):
+        assert accept_labelled_csv(content, BatchStore("b", client=s3), classes=["bicycle", "motorcycle"]) == 1
+    assert read_accepted(s3.objects[layout.ACCEPTED_LABELS]) == {"a.png": "motorcycle", "b.png": "bicycle"}
 
 
 def test_rows_of_a_distributed_map() -> None:
