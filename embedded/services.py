@@ -17,7 +17,7 @@ AIRFLOW = Path(sys.executable).with_name("airflow")
 # The log servers of 3.3.2 listen on every interface, and no setting changes that. Here all logs are in one folder, and
 # the API server reads them there.
 AIRFLOW_COMPONENTS = {
-    "api-server": [str(AIRFLOW), "api-server"],
+    "api-server": [sys.executable, "-P", str(PROJECT_ROOT / "embedded" / "airflow_api_server.py")],
     "scheduler": [sys.executable, "-P", str(PROJECT_ROOT / "embedded" / "airflow_scheduler.py"), "--skip-serve-logs"],
     "dag-processor": [str(AIRFLOW), "dag-processor"],
     "triggerer": [str(AIRFLOW), "triggerer", "--skip-serve-logs"],
