@@ -3,7 +3,8 @@
     python -P embedded/airflow_scheduler.py --skip-serve-logs
 
 By itself an idle scheduler looks every `scheduler_idle_sleep_time`: seldom is cheap, and makes a trigger wait. Here it
-sleeps until another process has written to the SQLite database and a run is active, and for that time at the most.
+sleeps until another process has started a run in the SQLite database, or a task of a running one has come to another
+state, and for that time at the most.
 
 LocalExecutor forks each task from it, so what nearly all of them import is imported here, once.
 """
@@ -23,20 +24,25 @@ from types import SimpleNamespace
 BETWEEN_LOOKS_S = 0.5
 POLL_S = 0.1
 # What must not wait for the clock; whatever else is written, signs of life above all, may. An index has each answer.
-WORK = """
-    SELECT EXISTS (SELECT 1 FROM dag_run WHERE state = 'running')
-        OR EXISTS (SELECT 1 FROM dag_run WHERE state = 'queued')
-        OR EXISTS (SELECT 1 FROM asset_dag_run_queue)
+WAITING = """
+    SELECT EXISTS (SELECT 1 FROM dag_run WHERE state = 'queued') OR EXISTS (SELECT 1 FROM asset_dag_run_queue)
+"""
+# That a task was begun asks for nothing.
+TASKS = """
+    SELECT task.id, CASE task.state WHEN 'running' THEN 'queued' ELSE task.state END
+    FROM dag_run JOIN task_instance AS task ON task.dag_id = dag_run.dag_id AND task.run_id = dag_run.run_id
+    WHERE dag_run.state = 'running'
 """
 
 
 class DatabaseWatch:
-    """Sleeps as long as a SQLite database of Airflow's doesn't change, or holds no work."""
+    """Sleeps as long as a SQLite database of Airflow's doesn't change, or holds no new work."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
         self._files = [database, database.with_name(f"{database.name}-wal")]
         self._seen = self._written()
+        self._tasks: list[tuple[str, str | None]] = []  # id and state of those of running runs
         self._due = math.inf  # by time.monotonic()
 
     def _written(self) -> list[tuple[int, int] | None]:
@@ -44,15 +50,17 @@ class DatabaseWatch:
         return [(found.st_size, found.st_mtime_ns) if (found := _stat(file)) else None for file in self._files]
 
     def _work(self) -> bool:
-        """Whether there is work; what can't be read is left to the scheduler."""
+        """Whether there is new work; what can't be read is left to the scheduler."""
+        before = self._tasks
         try:
             with closing(sqlite3.connect(f"{self._database.as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
-                return bool(connection.execute(WORK).fetchone()[0])
+                self._tasks = connection.execute(TASKS).fetchall()
+                return self._tasks != before or bool(connection.execute(WAITING).fetchone()[0])
         except sqlite3.Error:
             return True
 
     def sleep(self, longest_s: float) -> None:
-        """Return as soon as something was written and there is work, but after BETWEEN_LOOKS_S at the soonest.
+        """Return as soon as something was written and there is new work, but after BETWEEN_LOOKS_S at the soonest.
 
         What was written may be due "now", and SQLite's CURRENT_TIMESTAMP knows whole seconds only: with the next full
         second one more look is due.

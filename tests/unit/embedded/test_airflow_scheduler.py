@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from embedded import airflow_scheduler
-from embedded.airflow_scheduler import BETWEEN_LOOKS_S, WORK, DatabaseWatch
+from embedded.airflow_scheduler import BETWEEN_LOOKS_S, TASKS, WAITING, DatabaseWatch
 
 
 class Clock:
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def write(database: Path, statement: str = "INSERT INTO dag_run VALUES ('queued')") -> None:
+def write(database: Path, statement: str = "INSERT INTO dag_run (state) VALUES ('queued')") -> None:
     with sqlite3.connect(database) as connection:
         connection.execute(statement)
 
@@ -52,10 +52,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     # Held open, as the scheduler itself does: the log of writes goes with the last connection.
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA journal_mode={request.param}")
-    connection.execute("CREATE TABLE dag_run (state TEXT)")
+    connection.execute("CREATE TABLE dag_run (dag_id TEXT DEFAULT 'd', run_id TEXT DEFAULT 'r', state TEXT)")
+    connection.execute(
+        "CREATE TABLE task_instance (id TEXT, dag_id TEXT DEFAULT 'd', run_id TEXT DEFAULT 'r', state TEXT, beat TEXT)"
+    )
     connection.execute("CREATE TABLE asset_dag_run_queue (target_dag_id TEXT)")
     connection.execute("CREATE TABLE job (latest_heartbeat TEXT)")
-    connection.execute("INSERT INTO dag_run VALUES ('success')")
+    connection.execute("INSERT INTO dag_run (state) VALUES ('success')")
+    connection.execute("INSERT INTO task_instance (id, state) VALUES ('first', 'success')")
     connection.commit()
     yield path
     connection.close()
@@ -71,8 +75,7 @@ def test_it_sleeps_until_somebody_writes(clock: Clock, database: Path) -> None:
 @pytest.mark.parametrize(
     "work",
     [
-        "INSERT INTO dag_run VALUES ('queued')",
-        "UPDATE dag_run SET state = 'running'",
+        "INSERT INTO dag_run (state) VALUES ('queued')",
         "INSERT INTO asset_dag_run_queue VALUES ('train_and_deploy')",
     ],
 )
@@ -87,6 +90,31 @@ def test_signs_of_life_are_no_work(clock: Clock, database: Path, work: str) -> N
     assert clock.now < 11
     watch.sleep(60)
     assert 20.0 <= clock.now < 20.2, "there is still work, and something was written"
+
+
+def test_in_a_running_run_only_another_state_of_a_task_is_work(clock: Clock, database: Path) -> None:
+    watch = DatabaseWatch(database)
+    news = {
+        1.0: "UPDATE dag_run SET state = 'running'",
+        3.0: "INSERT INTO task_instance (id) VALUES ('second')",
+        6.0: "UPDATE task_instance SET state = 'queued' WHERE id = 'second'",
+        12.0: "UPDATE task_instance SET state = 'success' WHERE id = 'second'",
+        15.0: "UPDATE task_instance SET state = NULL WHERE id = 'first'",
+        18.0: "UPDATE dag_run SET state = 'failed'",
+    }
+    signs_of_life = {
+        7.0: "UPDATE task_instance SET state = 'running' WHERE id = 'second'",
+        8.0: "UPDATE task_instance SET beat = 'now' WHERE id = 'second'",
+        9.0: "INSERT INTO job VALUES ('now')",
+    }
+    clock.at = [(at, lambda said=said: write(database, said)) for at, said in sorted((news | signs_of_life).items())]
+    for at in news:
+        watch.sleep(60)
+        assert at <= clock.now < at + 0.2
+        watch.sleep(60)  # with the next full second
+        assert clock.now < at + 1.2
+    watch.sleep(60)
+    assert clock.now > 60
 
 
 def test_a_write_that_is_seen_before_it_is_done_is_not_missed(
@@ -112,16 +140,18 @@ def test_the_question_for_work_is_answered_by_airflows_own_tables_out_of_an_inde
     from airflow.models import import_all_models
     from airflow.models.asset import AssetDagRunQueue
     from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
 
     import_all_models()
     with closing(sqlite3.connect(":memory:")) as connection:
-        for table in (DagRun.__table__, AssetDagRunQueue.__table__):
+        for table in (DagRun.__table__, TaskInstance.__table__, AssetDagRunQueue.__table__):
             connection.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
             for index in table.indexes:
                 connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
-        steps = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {WORK}")]
+        steps = [step for sql in (WAITING, TASKS) for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
     assert any("idx_dag_run_running_dags" in step for step in steps), steps
     assert any("idx_dag_run_queued_dags" in step for step in steps), steps
+    assert any("SEARCH task USING INDEX" in step for step in steps), steps
     assert {str(state) for state in State.unfinished_dr_states} == {"queued", "running"}
 
 
