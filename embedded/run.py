@@ -23,9 +23,10 @@ from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiErro
 from embedded.environment import client
 from embedded.settings import PORT_FIELDS, EmbeddedSettings
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 UNREACHABLE_AFTER_S = 600
 STYLES = {"success": "green", "failed": "red", "upstream_failed": "red", "skipped": "yellow", "running": "cyan"}
+ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
 class RunFailedError(RuntimeError):
@@ -77,13 +78,17 @@ class OneCommandRun:
     def _watched_run(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
         self._patiently(lambda: self._trigger_once(dag_id, run_id, conf))
         seen: set[tuple[str, int]] = set()
+        at_work = True
         while True:
-            state = self._patiently(lambda: self._api.run_state(dag_id, run_id))
+            # An answer costs the server more than anything else it does: no run ends before its tasks.
+            state = None if at_work else self._patiently(lambda: self._api.run_state(dag_id, run_id))
             instances = self._patiently(lambda: self._api.task_instances(dag_id, run_id))
             self._print_finished(dag_id, run_id, instances, seen)
             if state in TERMINAL_RUN_STATES:
                 break
-            time.sleep(POLL_SECONDS)
+            at_work = any(item["state"] not in ENDED for item in instances)
+            if at_work or state:
+                time.sleep(POLL_SECONDS)
         xcoms = self._xcoms(dag_id, run_id, instances)
         self.stages += summary.stages(dag_id, instances, xcoms)
         if state != "success":
@@ -101,9 +106,7 @@ class OneCommandRun:
     def _print_finished(
         self, dag_id: str, run_id: str, instances: list[dict[str, Any]], seen: set[tuple[str, int]]
     ) -> None:
-        ended = [
-            item for item in instances if item["end_date"] and item["state"] in STYLES and item["state"] != "running"
-        ]
+        ended = [item for item in instances if item["end_date"] and item["state"] in ENDED]
         for item in sorted(ended, key=lambda item: item["end_date"]):
             if (key := (item["task_id"], item["map_index"])) in seen:
                 continue
