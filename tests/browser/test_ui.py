@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import requests
 
 from embedded import environment, services
 from embedded.airflow_api import AirflowApi
-from embedded.processes import stop_all
+from embedded.processes import http_ok, stop_all
 from embedded.settings import EmbeddedSettings
 from scones.batch.names import batch_id_for
 from scones.monitoring.aws import MonitoringAws
@@ -104,15 +105,17 @@ def _fill(s3: Any, cloudwatch: Any, bucket: str) -> tuple[WrittenReport, list[st
 
 @pytest.fixture(scope="module")
 def database(platform_settings: EmbeddedSettings) -> Iterator[Future[Any]]:
-    """Airflow's database with the DAGs, made while the stack is deployed."""
+    """Airflow's database with the DAGs, made by one process while the stack is deployed."""
+    program = (
+        "import sys; from airflow.__main__ import main;"
+        "sys.argv[1:] = ['db', 'migrate']; main();"
+        "sys.argv[1:] = ['dags', 'reserialize']; main()"
+    )
 
     def make() -> None:
-        services.migrate(platform_settings)
         services.write_passwords(platform_settings)
         subprocess.run(
-            [services.AIRFLOW, "dags", "reserialize"],
-            env=environment.airflow_environment(platform_settings),
-            check=True,
+            [sys.executable, "-c", program], env=environment.airflow_environment(platform_settings), check=True
         )
 
     with ThreadPoolExecutor(1) as executor:
@@ -132,6 +135,9 @@ def site(
     written, rejected = _fill(s3, aws("cloudwatch"), bucket)
     database.result()
     server = next(one for one in services.airflow(platform_settings) if one.name == "airflow-api-server")
+    # No task runs here: what only tasks speak with need not be built, which takes as long as all the rest.
+    server.command = [*server.command, "--apps", "core"]
+    server.ready = lambda: http_ok(f"{platform_settings.airflow_url}/api/v2/monitor/health", timeout_s=60)
     server.start()
     try:
         server.wait_ready()
