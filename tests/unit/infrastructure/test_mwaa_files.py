@@ -8,8 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cfnlint.api import lint
-from cfnlint.config import ManualArgs
 
 from infrastructure import mwaa_files
 from infrastructure.artifacts import ROOT
@@ -59,5 +57,8 @@ def test_it_wants_what_the_project_wants_in_versions_that_are_pinned(folder: Pat
 
 
 def test_cfn_lint_finds_nothing_in_the_environments_template(folder: Path) -> None:
+    from cfnlint.api import lint
+    from cfnlint.config import ManualArgs
+
     matches = lint((folder / "template.yaml").read_text(), config=ManualArgs(regions=["us-east-1"]))
     assert [str(match) for match in matches] == []

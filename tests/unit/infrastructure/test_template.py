@@ -11,9 +11,6 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
-from cfnlint.api import lint
-from cfnlint.config import ManualArgs
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from infrastructure.artifacts import FUNCTIONS, ROOT, definitions
 from infrastructure.deploy import template_body
@@ -76,6 +73,9 @@ def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_cfn_lint_finds_nothing() -> None:
+    from cfnlint.api import lint
+    from cfnlint.config import ManualArgs
+
     matches = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1"]))
     assert [str(match) for match in matches] == []
 
@@ -254,6 +254,8 @@ def test_a_budget_tells_the_alert_address_and_needs_one() -> None:
 
 def test_what_a_parameter_changes_by_making_it_anew_has_no_name_of_its_own() -> None:
     """CloudFormation makes the new one first: two cannot have the same name."""
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+
     found = set()
     for name, resource in RESOURCES.items():
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource["Type"]).schema

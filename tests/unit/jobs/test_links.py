@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 
 from scones.batch.links import BatchLink
 from scones.batch.names import batch_id_for
@@ -51,6 +50,8 @@ def test_only_amazons_own_hosts_have_a_console() -> None:
     ],
 )
 def test_the_task_has_the_button_and_keeps_one_xcom(dag_id: str, task_id: str, button: str) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
     bag = DagBag(dag_folder=str(DAGS / f"{dag_id}.py"))
     assert not bag.import_errors
     task = bag.dags[dag_id].get_task(task_id)
