@@ -165,9 +165,12 @@ def test_held_out_probabilities_are_not_those_of_the_training_images(tmp_path: P
     assert calibration.log_loss(fitted.held_out, labels) > 0.6
 
 
-def test_the_same_seed_gives_the_same_model_whatever_the_threads_and_the_source(tmp_path: Path) -> None:
-    canvases, labels = blobs(150, 2, 0)  # more than one chunk for each thread
-    network = np.random.default_rng(1).normal(size=(150, 7)).astype(np.float32)
+def test_the_same_seed_gives_the_same_model_whatever_the_threads_and_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagemaker_local.algorithms.image_classification.fit.CHUNK", 16)
+    canvases, labels = blobs(60, 2, 0)  # more than one chunk for each thread
+    network = np.random.default_rng(1).normal(size=(60, 7)).astype(np.float32)
     rows, seen = Rows(tmp_path / "canvases", canvases.shape[1:], np.uint8), Rows(tmp_path / "seen", (7,), np.float32)
     rows.append(canvases)
     seen.append(network)
@@ -222,12 +225,12 @@ def test_the_network_sees_detail_that_a_canvas_loses(tmp_path: Path) -> None:
         assert low <= calibration.accuracy(model.judge(pictures[unseen]), labels[unseen]) <= high
 
 
-@pytest.mark.parametrize("sample", [120, 180])
+@pytest.mark.parametrize("sample", [60, 120])
 def test_images_beyond_the_sample_are_learned_too(sample: int, tmp_path: Path) -> None:
     """No room is left for moved images where the still ones fill the sample."""
-    canvases, labels = blobs(180, 3, 0)
-    fitted = fit(canvases, labels, tmp_path, passes=2, settings=replace(QUICK, sample=sample, components=120))
-    unseen, truth = blobs(300, 3, 7)
+    canvases, labels = blobs(120, 3, 0)
+    fitted = fit(canvases, labels, tmp_path, passes=2, settings=replace(QUICK, sample=sample, components=60))
+    unseen, truth = blobs(120, 3, 7)
     assert calibration.accuracy(model_of(fitted).judge(unseen), truth) >= 0.85  # guessing gives 0.33
 
 
