@@ -89,7 +89,10 @@ def _stat(file: Path) -> os.stat_result | None:
 
 def main() -> None:
     """Run `airflow scheduler` with this process's arguments, until SIGTERM or SIGINT."""
-    import airflow.providers.amazon.aws.hooks.base_aws  # noqa: F401 - for the tasks
+    # For the tasks.
+    import airflow.providers.amazon.aws.operators.sagemaker
+    import airflow.providers.standard.operators.hitl
+    import airflow.sdk.definitions.decorators  # noqa: F401
     from airflow.__main__ import main as run_airflow
     from airflow.configuration import conf
     from airflow.jobs import scheduler_job_runner
