@@ -17,8 +17,8 @@ from sagemaker_local.jobs import Control
 from sagemaker_local.store import Resource
 from sagemaker_local.training import operations as training
 from sagemaker_local.tuning.ranges import parse_ranges
-from sagemaker_local.tuning.search import next_values, should_stop
 from sagemaker_local.tuning.state import TUNING, best_of, children, objective, trial_of, value_of
+from sagemaker_local.tuning.trial import should_stop
 
 POLL = 0.5
 OBJECTIVE = "_tuning_objective_metric"  # the hyperparameter that tells a container what is tuned
@@ -136,6 +136,9 @@ class TuningRun:
 
     def _launch(self, jobs: list[Resource]) -> bool:
         """Start the next training job; False when it was refused, which ends the tuning job."""
+        # numpy, which nothing else of the service needs, would be a fifth of its start.
+        from sagemaker_local.tuning.search import next_values
+
         trials = [trial_of(self._tuning, job) for job in jobs]
         values = next_values(self._config["Strategy"], self._ranges, trials, self._seed)
         name = f"{self._name}-{len(jobs) + 1:03d}-{uuid.uuid4().hex[:8]}"

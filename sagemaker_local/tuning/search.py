@@ -1,7 +1,7 @@
 """Which values to try next: Random, Grid, or Bayesian (a Gaussian process and expected improvement). Pure.
 
 Sources: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1; Snoek et al.,
-"Practical Bayesian Optimization" (2012); Golovin et al., "Google Vizier" (2017), for the median stopping rule.
+"Practical Bayesian Optimization" (2012).
 """
 
 from __future__ import annotations
@@ -9,33 +9,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sagemaker_local.tuning.ranges import Range, grid
+from sagemaker_local.tuning.trial import Trial
 
 FIRST_RANDOM = 4  # trials before the model has a say
 _CANDIDATES, _NEAR = 512, 128
 _LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _NOISE = 1e-4
-_LEAST_CURVES = 3  # completed jobs before one is stopped for being worse
 
 Array = Any
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Values that were tried. `score` (more is better) is None while it runs or when it gave none.
-
-    `curve` holds the scores in the order they were reported.
-    """
-
-    values: dict[str, str]
-    score: float | None = None
-    curve: tuple[float, ...] = field(default=())
-    running: bool = False
 
 
 def next_values(strategy: str, ranges: Sequence[Range], trials: Sequence[Trial], seed: int) -> dict[str, str]:
@@ -47,13 +33,6 @@ def next_values(strategy: str, ranges: Sequence[Range], trials: Sequence[Trial],
     if strategy == "Random" or len(scored) < FIRST_RANDOM:
         return _values(ranges, draw.random(len(ranges)))
     return _most_promising(ranges, trials, draw)
-
-
-def should_stop(trial: Trial, others: Sequence[Trial]) -> bool:
-    """The median rule: whether a running trial's best so far is below the median of the others' means until then."""
-    length = len(trial.curve)
-    means = [statistics.fmean(one.curve[:length]) for one in others if not one.running and len(one.curve) >= length > 1]
-    return len(means) >= _LEAST_CURVES and max(trial.curve) < statistics.median(means)
 
 
 def _values(ranges: Sequence[Range], draws: Array) -> dict[str, str]:

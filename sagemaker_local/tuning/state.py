@@ -10,7 +10,7 @@ from sagemaker_local.errors import ResourceNotFound
 from sagemaker_local.job_kind import ACTIVE, JobKind
 from sagemaker_local.store import Resource
 from sagemaker_local.training.runner import TRAINING
-from sagemaker_local.tuning.search import Trial
+from sagemaker_local.tuning.trial import Trial
 
 TUNING = JobKind(
     "HyperParameterTuning",

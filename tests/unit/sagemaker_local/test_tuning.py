@@ -21,8 +21,9 @@ from sagemaker_local.store import Resource
 from sagemaker_local.training.runner import TRAINING
 from sagemaker_local.tuning import operations, runner
 from sagemaker_local.tuning.ranges import Choice, NumberRange, grid, parse_ranges
-from sagemaker_local.tuning.search import Trial, next_values, should_stop
+from sagemaker_local.tuning.search import next_values
 from sagemaker_local.tuning.state import TUNING
+from sagemaker_local.tuning.trial import Trial, should_stop
 
 RATE = {"Name": "rate", "MinValue": "0.0001", "MaxValue": "1", "ScalingType": "Logarithmic"}
 DEPTH = {"Name": "depth", "MinValue": "1", "MaxValue": "9"}
