@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def aws(platform_settings: EmbeddedSettings) -> Callable[..., Any]:
 
     session = boto3.Session("test", "test", region_name=platform_settings.region)
 
+    @cache  # tests ask for the same ones hundreds of times, also while they wait, and each takes a while to make
     def client(service: str, **options: Any) -> Any:
         ours = service in {"sagemaker", "sagemaker-runtime"}
         url = platform_settings.sagemaker_url if ours else platform_settings.aws_url

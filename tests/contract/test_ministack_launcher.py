@@ -38,6 +38,7 @@ from embedded.patches import (
 from embedded.processes import stop_all
 from embedded.settings import EmbeddedSettings, free_port
 from infrastructure.deploy import template_body
+from tests.support.local_service import wait_execution
 
 SLOTS = 2
 
@@ -68,6 +69,9 @@ class Platform:
 
     def __init__(self, settings: EmbeddedSettings) -> None:
         self.settings, self.service = settings, services.ministack(settings)
+        # One for all clients: it keeps what it has read of the services. It makes one at a time.
+        self._making = threading.Lock()
+        self._session = boto3.Session("test", "test", region_name=settings.region)
 
     @property
     def process(self) -> psutil.Process:
@@ -75,9 +79,9 @@ class Platform:
         return psutil.Process(self.service.process.pid)
 
     def client(self, name: str) -> Any:
-        session = boto3.Session("test", "test", region_name=self.settings.region)
         config = Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=20)
-        return session.client(name, endpoint_url=self.settings.aws_url, config=config)
+        with self._making:
+            return self._session.client(name, endpoint_url=self.settings.aws_url, config=config)
 
     @property
     def role(self) -> str:
@@ -109,12 +113,7 @@ class Platform:
         return arn
 
     def ended(self, execution: str) -> dict[str, Any]:
-        states = self.client("stepfunctions")
-        return until(
-            lambda: (
-                ended if (ended := states.describe_execution(executionArn=execution))["status"] != "RUNNING" else None
-            )
-        )
+        return wait_execution(self.client("stepfunctions"), execution)
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:

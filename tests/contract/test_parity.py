@@ -6,13 +6,14 @@ Each test states what MiniStack does today: one that fails says that MiniStack h
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.support.local_service import wait_execution
 
 ROLE = "arn:aws:iam::111122223333:role/unused"
 
@@ -42,10 +43,7 @@ def run(start: Start, aws: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """The same, to its end."""
 
     def run(states: dict[str, Any], data: Any = None) -> dict[str, Any]:
-        arn = start(states, data)
-        while (ended := aws("stepfunctions").describe_execution(executionArn=arn))["status"] == "RUNNING":
-            time.sleep(0.02)
-        return dict(ended)
+        return wait_execution(aws("stepfunctions"), start(states, data))
 
     return run
 

@@ -7,12 +7,13 @@ service-quotas.html. What stays different is in docs/parity.md: a test below tur
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.support.local_service import wait_execution
 
 ROLE = "arn:aws:iam::111122223333:role/unused"
 
@@ -30,9 +31,7 @@ def run(ministack: str, aws: Callable[..., Any]) -> Run:
             name=f"probe-{uuid.uuid4().hex[:8]}", roleArn=ROLE, definition=json.dumps(definition)
         )["stateMachineArn"]
         arn = client.start_execution(stateMachineArn=machine, input=json.dumps(data))["executionArn"]
-        while (ended := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            time.sleep(0.02)
-        return dict(ended)
+        return wait_execution(client, arn)
 
     return run
 

@@ -85,11 +85,24 @@ def unique(kind: str) -> str:
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
     """The first true value of `condition`; fails the test after `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
+        waited = time.monotonic() - began
+        assert waited < timeout_s, f"not within {timeout_s} s: {what}"
+        # To ask takes the processor that what is waited for needs: the longer it takes, the less often.
+        time.sleep(min(0.02 + waited / 20, 0.2))
     return value
+
+
+def wait_execution(states: Any, arn: str) -> dict[str, Any]:
+    """An execution's description once it has ended; `states` is a client of Step Functions."""
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = states.describe_execution(executionArn=arn)
+        return found if found["status"] != "RUNNING" else None
+
+    found: dict[str, Any] = wait_until(ended, f"{arn} ends", 60)
+    return found
 
 
 def wait_job(kind: str, client: Any, name: str, timeout_s: float = 60) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def blue_green(kind: str, wait: int, termination_wait: int = 0, **sizes) -> dict
 
 
 class Caller:
-    """Invokes an endpoint all the time and keeps who answered, or the error."""
+    """Invokes an endpoint all the time, and leaves some to its fleets; keeps who answered, or the error."""
 
     def __init__(self, serving, name):
         self.answers: list[str] = []
@@ -30,7 +30,7 @@ class Caller:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self):
-        while not self._ending.is_set():
+        while not self._ending.wait(0.01):
             try:
                 self.answers.append(self._serving.invoke(self._name)["model"])
             except ClientError as error:

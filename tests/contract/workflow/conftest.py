@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 
 from embedded.container import LOCAL_PARAMETERS
 from infrastructure.deploy import Deployment
+from tests.support.local_service import wait_execution
 
 STACK = "wf-test"
 CONFIDENT, UNSURE = [0.98, 0.02], [0.6, 0.4]
@@ -161,10 +161,7 @@ class Workflow:
 
     def wait(self, arn: str) -> Execution:
         states = self.client("stepfunctions")
-        deadline = time.monotonic() + 60
-        while (description := states.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            assert time.monotonic() < deadline, f"{arn} is still running"
-            time.sleep(0.02)
+        description = wait_execution(states, arn)
         return Execution(description, states.get_execution_history(executionArn=arn, maxResults=1000)["events"])
 
     def run(self, data: Any, machine: str = "StateMachineArn") -> Execution:
