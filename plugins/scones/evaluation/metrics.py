@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 MAX_CURVE_POINTS = 200
 CALIBRATION_BINS = 10
@@ -48,11 +47,18 @@ def check_probabilities(labels: Any, probabilities: Any, class_count: int) -> tu
     return truth, given / sums[:, None]
 
 
+def _binomial_test(successes: int, trials: int, **options: Any) -> Any:
+    # Takes seconds to import, and most tasks that import this module test nothing.
+    from scipy.stats import binomtest
+
+    return binomtest(successes, trials, **options)
+
+
 def wilson_lower_bound(successes: int, trials: int, confidence: float) -> float:
     """One-sided lower bound of a share: with ``confidence`` the true share is above it. 0 without trials."""
     if not trials:
         return 0.0
-    test = stats.binomtest(successes, trials, alternative="greater")
+    test = _binomial_test(successes, trials, alternative="greater")
     return float(test.proportion_ci(confidence, method="wilson").low)
 
 
@@ -60,7 +66,7 @@ def wilson_interval(successes: int, trials: int, confidence: float) -> list[floa
     """Two-sided bounds of a share; 0 and 1 without trials."""
     if not trials:
         return [0.0, 1.0]
-    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    found = _binomial_test(successes, trials).proportion_ci(confidence, method="wilson")
     return [float(found.low), float(found.high)]
 
 
@@ -300,6 +306,6 @@ def compare(labels: Any, challenger: Any, champion: Any, class_count: int) -> di
         "difference": float(new_right.mean() - old_right.mean()),
         "only_challenger_right": only_new,
         "only_champion_right": only_old,
-        "p_value": float(stats.binomtest(only_new, uneven, 0.5).pvalue) if uneven else 1.0,
+        "p_value": float(_binomial_test(only_new, uneven).pvalue) if uneven else 1.0,
         "images": len(truth),
     }

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import distance
-from scipy.stats import chi2, chi2_contingency, kstwobign
 
 from scones.images.statistics import categorical_counts, features_by_name
 from scones.monitoring.document import Drift
@@ -189,7 +187,12 @@ class _Tests:
             "drifted": bool(drifted),
         }
 
+    # scipy.stats takes seconds to import, and most tasks that import this module test nothing.
+
     def numeric(self, feature: Mapping[str, Any], values: NDArray[np.float64]) -> list[Drift]:
+        from scipy.spatial.distance import jensenshannon
+        from scipy.stats import chi2, kstwobign
+
         present = values[np.isfinite(values)]
         quantiles = np.asarray(feature["quantiles"], dtype=np.float64)
         if present.size == 0 or quantiles.size == 0:
@@ -211,12 +214,14 @@ class _Tests:
             smoothing = 0.5 / max(records, 1)
             psi = population_stability_index(expected, observed, smoothing)
             results.append(self._result(name, POPULATION_STABILITY, psi, chance, records))
-            js = float(distance.jensenshannon(expected, observed, base=2))
+            js = float(jensenshannon(expected, observed, base=2))
             js_chance = min(1.0, float(np.sqrt(chance / (8 * np.log(2)))))
             results.append(self._result(name, JENSEN_SHANNON, js, js_chance, records))
         return results
 
     def categorical(self, feature: Mapping[str, Any], counts: Mapping[str, int]) -> list[Drift]:
+        from scipy.stats import chi2, chi2_contingency
+
         before = categorical_counts(feature)
         total_before, total = sum(before.values()), sum(counts.values())
         names = [name for name in {**before, **counts} if before.get(name) or counts.get(name)]

@@ -19,7 +19,6 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from scones.monitoring.capture import quote
 
@@ -132,6 +131,8 @@ def model_quality(
         labels: inference id -> class index.
         threshold: confidence from which a prediction passes.
     """
+    from scipy.stats import binomtest  # takes seconds: not for those who only write ground truth
+
     joined = {identifier: (predicted, confidence) for identifier, predicted, confidence in predictions}
     matched = [identifier for identifier in joined if identifier in labels]
     if not matched:

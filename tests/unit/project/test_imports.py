@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +148,15 @@ def _circles(graph: dict[str, set[str]]) -> Iterator[str]:
         for name in free:
             del left[name]
     yield from sorted(left)
+
+
+def test_statistics_are_imported_by_who_computes_some():
+    """`scipy.stats` takes seconds; most tasks that import these modules need a constant or a pure function of them."""
+    modules = "scones.dataset.staging, scones.evaluation.evaluate, scones.monitoring.report, scones.ui.rejects"
+    program = f"import sys, {modules}; sys.exit('scipy.stats' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(PLUGINS)}).returncode == 0
+    )
 
 
 def test_a_circle_is_found():
