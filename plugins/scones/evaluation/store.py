@@ -18,7 +18,7 @@ class EvaluationStore(TrainingStore):
 
     def answers(self, job: str) -> dict[str, str]:
         """Return the keys of a model's answers to the test images, by the images' names."""
-        keys = (item["Key"] for item in self.objects(layout.transform(job)))
+        keys = (item["Key"] for item in self.objects(layout.transform(job)) if item["Key"].endswith(".out"))
         return {key.rpartition("/")[2].removesuffix(".out"): key for key in keys}
 
     def answer(self, key: str) -> bytes:
