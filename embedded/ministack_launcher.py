@@ -74,12 +74,15 @@ from sagemaker_local.box.relay import App, Relays
 
 
 def apply_patches(folder: Path, box: Box | None, relays: Relays) -> None:
-    """Patch the imported MiniStack in this process. Raises IncompatibleMiniStackError for another version.
+    """Patch the imported MiniStack in this process.
 
     Args:
         folder: where unpacked Lambda code goes.
         box: what Python functions run in, if anything.
         relays: how those reach what does not listen in their network.
+
+    Raises:
+        IncompatibleMiniStackError: it is another version than the patches were written for.
     """
     check_version()
     from ministack.core import lambda_runtime

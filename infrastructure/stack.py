@@ -76,7 +76,11 @@ def wait(
 
 
 def delete(cloudformation: Any, stack: dict[str, Any]) -> None:
-    """Delete a described stack and wait until it is gone. Raises DeploymentError when that fails."""
+    """Delete a described stack and wait until it is gone.
+
+    Raises:
+        DeploymentError: it could not be deleted.
+    """
     cloudformation.delete_stack(StackName=stack["StackName"])
     wait(
         cloudformation,

@@ -81,7 +81,11 @@ _READING: dict[Any, tuple[type[Exception], str]] = {
 
 
 def parsed(text: str | bytes) -> Any:
-    """Return what JSON text says. Raises ValueError for what is no JSON, or nested too deeply to be read."""
+    """Return what JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply to be read.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:

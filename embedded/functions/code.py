@@ -50,7 +50,11 @@ class Unpacked:
         self._guard = threading.Lock()
 
     def take(self, archives: Sequence[bytes]) -> Path:
-        """The folder with the archives unpacked over each other; `release` gives it back. Raises BadZipFile."""
+        """The folder with the archives unpacked over each other; `release` gives it back.
+
+        Raises:
+            BadZipFile: one is no archive.
+        """
         digest = hashlib.sha256()
         for archive in archives:
             digest.update(hashlib.sha256(archive).digest())

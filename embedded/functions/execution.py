@@ -129,7 +129,11 @@ class Environment:
             return answer
 
     def _spawn(self) -> None:
-        """Start ahead of the first invocation, as MiniStack asks for SnapStart. Raises Failure."""
+        """Start ahead of the first invocation, as MiniStack asks for SnapStart.
+
+        Raises:
+            Failure: it does not come to take events.
+        """
         self._start(time.monotonic() + INIT_SECONDS + float(self.config.get("Timeout", 3)))
 
     def kill(self) -> None:
@@ -153,7 +157,11 @@ class Environment:
     # -- the process
 
     def _start(self, deadline: float) -> None:
-        """Start the process and wait until it takes events. Raises Failure."""
+        """Start the process and wait until it takes events.
+
+        Raises:
+            Failure: it ends before that, or takes too long.
+        """
         self._discard_tmpdir()
         runtime = self.config.get("Runtime", "")
         python = self._platform.python(runtime)
@@ -236,7 +244,8 @@ class Environment:
     def _receive(self, deadline: float) -> tuple[dict[str, Any], bytes]:
         """The next message, while the output is read too, so that no full pipe holds up the function.
 
-        Raises Failure when the process ends or the deadline (of the monotonic clock) passes first.
+        Raises:
+            Failure: the process ends, or the deadline (of the monotonic clock) passes first.
         """
         assert self._connection is not None
         while True:

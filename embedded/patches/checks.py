@@ -15,7 +15,11 @@ class IncompatibleMiniStackError(RuntimeError):
 
 
 def check_version(installed: str | None = None) -> None:
-    """Refuse a MiniStack other than TESTED_VERSION. Raises IncompatibleMiniStackError saying what to do."""
+    """Refuse a MiniStack other than TESTED_VERSION.
+
+    Raises:
+        IncompatibleMiniStackError: it is another; the message says what to do.
+    """
     installed = installed or metadata.version("ministack")
     if installed != TESTED_VERSION:
         raise IncompatibleMiniStackError(

@@ -79,7 +79,11 @@ def image_etag(data: dict[str, Any]) -> str | None:
 
 
 def content_type(image: bytes, s3_key: object) -> str:
-    """Return image/png or image/jpeg, told by the first bytes. Raises NotAnImageError."""
+    """Return image/png or image/jpeg, told by the first bytes.
+
+    Raises:
+        NotAnImageError: they are of neither.
+    """
     for magic, name in _CONTENT_TYPES.items():
         if image.startswith(magic):
             return name

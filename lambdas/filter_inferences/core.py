@@ -45,7 +45,11 @@ def probabilities(data: dict[str, Any]) -> list[float]:
 
 
 def check_threshold(threshold: Any, version: Any, source: str) -> tuple[float, int | None]:
-    """Return (threshold, version). Raises InvalidThresholdError, naming `source`, unless it is a number from 0 to 1."""
+    """Return (threshold, version).
+
+    Raises:
+        InvalidThresholdError: it is no number from 0 to 1; the message names `source`.
+    """
     if not is_number(threshold) or not 0 <= threshold <= 1:
         raise InvalidThresholdError(f"The threshold in {source} must be a number from 0 to 1, got {threshold!r}")
     if version is not None and (isinstance(version, bool) or not isinstance(version, int)):

@@ -64,7 +64,9 @@ def parse_accepted_labels(content: bytes, classes: Sequence[str]) -> tuple[list[
 
     The file is written by people and by the review page: it is read as hostile. The last row of a key wins. Labels of
     other classes are left out without a message (another model may use them).
-    Raises BadInputError when it is no CSV with the columns key and label, or has more than 10,000 rows.
+
+    Raises:
+        BadInputError: it is no CSV with the columns key and label, or has more than 10,000 rows.
     """
     name, rows, problems = layout.ACCEPTED_LABELS, dict[str, str](), list[str]()
     if not content.strip():

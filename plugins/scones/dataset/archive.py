@@ -149,7 +149,11 @@ def get_archive(
     `settings.cifar100_archive` (path, http(s) or s3 URL) is used when set, and nothing else then. Otherwise the
     official archive: from this machine's folder, from S3, then from each of `settings.archive_urls`. When none can
     be had, a drawn sample of ``classes``.
-    Raises ArchiveNotFoundError, CorruptArchiveError, DownloadError.
+
+    Raises:
+        ArchiveNotFoundError: there is nothing where the settings point.
+        CorruptArchiveError: what is there has another md5 than the settings ask for.
+        DownloadError: it could not be fetched; a later try continues the download.
     """
     if settings.cifar100_archive:
         archive = _asked_for(store, settings, budget or DownloadBudget())

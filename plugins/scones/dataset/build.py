@@ -180,8 +180,11 @@ def build_dataset(
     """Choose, clean, split and check. The test set is the archive's own and is not touched.
 
     Order: training and validation rows are shuffled by ``seed`` once, so that every mini-batch mixes the classes.
-    Raises UnknownClassError for classes, BadInputError for a share outside (0, 0.5]. Fatal findings do not raise here:
-    call ``checks.raise_if_fatal()`` after showing ``checks.table()``.
+    Fatal findings are no errors here: call ``checks.raise_if_fatal()`` after showing ``checks.table()``.
+
+    Raises:
+        UnknownClassError: the archive has no such class.
+        BadInputError: the share lies outside (0, 0.5].
     """
     if not 0 < validation_share <= 0.5:
         raise BadInputError(f"validation_share is {validation_share}; choose more than 0 and at most 0.5.")

@@ -49,8 +49,13 @@ class CifarArchive:
 def read_archive(source: Path | IO[bytes], max_unpacked_bytes: int = MAX_UNPACKED_BYTES) -> CifarArchive:
     """Both splits of a CIFAR-100 archive: a path, unpacked in a process of its own; or a binary stream at its start.
 
-    Raises ArchiveNotFoundError, CorruptArchiveError, UnsafeArchiveError or UnsafePickleError, each saying what was
-    found and what to do. Memory: the unpacked pickles once, no copies.
+    Memory: the unpacked pickles once, no copies.
+
+    Raises:
+        ArchiveNotFoundError: there is no such file.
+        CorruptArchiveError: it is damaged, or no CIFAR-100 archive.
+        UnsafeArchiveError: it would unpack to too much, or is built as no honest one is.
+        UnsafePickleError: a pickle in it asks for code.
     """
     members: dict[str, Any] = {}
     if isinstance(source, Path):
@@ -102,7 +107,11 @@ def _split(content: dict[str, Any], member: str, class_count: int) -> CifarSplit
 
 
 def class_ids(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Fine label ids of ``classes``, in their order. Raises UnknownClassError, listing the closest names."""
+    """Fine label ids of ``classes``, in their order.
+
+    Raises:
+        UnknownClassError: one is unknown; the message lists the closest names.
+    """
     if len(classes) < 2:
         raise UnknownClassError(f"At least two classes are needed, got {list(classes)}.")
     doubles = sorted({name for name in classes if list(classes).count(name) > 1})

@@ -135,7 +135,10 @@ def download(
 
     What has arrived is kept in ``<target>.part`` and continued, also by a later process. With ``md5`` the file
     must have it: a continued file that does not is fetched once more from the start.
-    Raises DownloadError (worth another try later) and CorruptArchiveError (the host really serves another file).
+
+    Raises:
+        DownloadError: it could not be fetched; worth another try later.
+        CorruptArchiveError: the host really serves another file.
     """
     if not url.lower().startswith(("http://", "https://")):
         raise DownloadError(f"{url} is not an http or https URL")
@@ -205,7 +208,11 @@ def _fetch(
 
 
 def download_first(urls: Sequence[str], target: Path, md5: str, budget: DownloadBudget, **options: Any) -> str:
-    """Try ``urls`` in order; return the one that gave the file. Raises DownloadError naming what each one said."""
+    """Try ``urls`` in order; return the one that gave the file.
+
+    Raises:
+        DownloadError: none did; the message says what each one answered.
+    """
     said = []
     for url in urls:
         try:

@@ -30,7 +30,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def encode_pngs(images: np.ndarray) -> Iterator[bytes]:
     """PNG files of uint8 RGB images (N, H, W, 3), in order. Works through batches, so memory does not grow with N.
 
-    Raises ValueError for another shape or type.
+    Raises:
+        ValueError: they have another shape or type.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
         raise ValueError(f"encode_pngs takes uint8 (N, H, W, 3), not {images.dtype} {images.shape}")

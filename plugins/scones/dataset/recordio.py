@@ -32,7 +32,11 @@ def _magic_positions(data: bytes) -> list[int]:
 
 
 def pack_record(data: bytes) -> bytes:
-    """``data`` as one RecordIO record (several parts when it contains the magic). Raises ValueError from 512 MiB on."""
+    """``data`` as one RecordIO record (several parts when it contains the magic).
+
+    Raises:
+        ValueError: it has 512 MiB or more.
+    """
     if len(data) > _LENGTH_MASK:
         raise ValueError(f"a record holds less than 2**29 bytes, not {len(data):,}")
     padding = bytes(-len(data) % 4)

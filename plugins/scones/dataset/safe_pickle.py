@@ -52,7 +52,9 @@ _LENGTHS = {
 def _look_through(data: memoryview) -> tuple[bytes, list[memoryview]]:
     """Return the program with each large byte string taken out, and those strings as views into ``data``.
 
-    Raises UnsafePickleError or CorruptArchiveError unless an honest pickle could be this program.
+    Raises:
+        UnsafePickleError: no honest pickle would be this program.
+        CorruptArchiveError: it is none, or ends too early.
     """
     kept: list[memoryview | bytes] = []
     large: list[memoryview] = []
@@ -229,8 +231,11 @@ def loads(data: bytes | bytearray, name: str = "pickle") -> dict[str, Any]:
     """The dictionary a CIFAR-100 pickle holds, its keys as text, its arrays as read-only ``uint8`` arrays.
 
     Accepts what Python 2 or 3 writes with numpy 1 or 2 (of protocol 0, lines up to 1 kB: no arrays). Byte strings stay
-    bytes (views when long). Raises UnsafePickleError for anything that asks for code or for too much,
-    CorruptArchiveError for anything broken.
+    bytes (views when long).
+
+    Raises:
+        UnsafePickleError: it asks for code, or for too much.
+        CorruptArchiveError: it is broken.
     """
     try:
         result = _Unpickler(*_look_through(memoryview(data).toreadonly())).load()

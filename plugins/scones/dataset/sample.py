@@ -123,7 +123,11 @@ def write_sample_archive(
     test_per_class: int = TEST_PER_CLASS,
 ) -> Path:
     """Draw ``classes`` (CIFAR-100 names) and write ``cifar-100-python.tar.gz`` at ``path``; the same bytes for the same
-    arguments. Raises UnknownClassError."""
+    arguments.
+
+    Raises:
+        UnknownClassError: one is no class of CIFAR-100.
+    """
     class_ids(classes, FINE_NAMES)
     members = {"meta": pickle.dumps({b"fine_label_names": [n.encode() for n in FINE_NAMES]}, protocol=4)}
     for split, per_class in (("test", test_per_class), ("train", train_per_class)):

@@ -77,7 +77,11 @@ def read_members(stream: IO[bytes], limit: int = MAX_UNPACKED_BYTES) -> dict[str
     """The members that matter, by name.
 
     Nothing is extracted to disk, and the sum of everything unpacked is bounded, so a bomb ends in an error and not in
-    a full disk or memory. Raises UnsafeArchiveError or CorruptArchiveError.
+    a full disk or memory.
+
+    Raises:
+        UnsafeArchiveError: it would unpack to too much, or holds what no such archive holds.
+        CorruptArchiveError: it is damaged, or lacks a member.
     """
     try:
         return _members(stream, limit)

@@ -83,7 +83,11 @@ def evaluate_model(store: EvaluationStore, dataset_version: str, model: Candidat
 
 
 def labels_of_test_images(manifest: Manifest) -> dict[str, int]:
-    """Class index of each test image by file name. Raises EvaluationError when the manifest has none."""
+    """Class index of each test image by file name.
+
+    Raises:
+        EvaluationError: the manifest lists none.
+    """
     labels = {file["key"].removeprefix("test/"): int(file["label"]) for file in test_images(manifest)}
     if not labels:
         raise EvaluationError("The manifest lists no test images. Stage the dataset again.")
@@ -109,7 +113,8 @@ def parse_answer(body: bytes, name: str) -> list[float]:
 def read_answers(store: EvaluationStore, job: str, names: Sequence[str]) -> list[list[float]]:
     """The answer of a job's model to each of ``names``, in order.
 
-    Raises EvaluationError when one is missing (naming up to ten), malformed, or of another length than the others.
+    Raises:
+        EvaluationError: one is missing (up to ten are named), malformed, or of another length than the others.
     """
     found, folder = store.answers(job), store.answers_uri(job)
     missing = [name for name in names if name not in found]

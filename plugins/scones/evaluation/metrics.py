@@ -28,7 +28,8 @@ class EvaluationError(ValueError):
 def check_probabilities(labels: Any, probabilities: Any, class_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) int and probabilities (N, K) float64 whose rows sum to 1.
 
-    Raises EvaluationError when they do not fit together, or a row is no distribution (finite, 0..1, sum within 1 %).
+    Raises:
+        EvaluationError: they do not fit together, or a row is no distribution (finite, 0..1, sum within 1 %).
     """
     truth, given = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     if truth.ndim != 1 or not len(truth):

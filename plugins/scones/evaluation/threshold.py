@@ -35,14 +35,22 @@ class Threshold:
 
 
 def check_value(value: Any) -> float:
-    """``value`` as a threshold. Raises ThresholdError unless it is a number in (0, 1]."""
+    """``value`` as a threshold.
+
+    Raises:
+        ThresholdError: it is no number in (0, 1].
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
         raise ThresholdError(f"A threshold is a number above 0 and at most 1, not {value!r:.60}.")
     return float(value)
 
 
 def parse(document: bytes | str | Mapping[str, Any]) -> Threshold:
-    """The document, checked field by field. Raises ThresholdError naming the field that is wrong."""
+    """The document, checked field by field.
+
+    Raises:
+        ThresholdError: a field is wrong; the message names it.
+    """
     if isinstance(document, bytes | str):
         try:
             document = json.loads(document)
