@@ -85,7 +85,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_engine(context: Context) -> Engine:
-    """A Docker engine for the images that nothing stands for. Raises OSError."""
+    """A Docker engine for the images that nothing stands for.
+
+    Raises:
+        OSError: no engine answers on this machine, or it cannot clear up or make the network.
+    """
     engine = Engine(context.config.data_dir, context.config.endpoints)
     if left := engine.open():
         logging.getLogger(__name__).warning("removed %d containers of an earlier, killed service", left)

@@ -76,7 +76,11 @@ def areas() -> list[ModuleType]:
 
 
 def operations(modules: list[ModuleType]) -> dict[str, Handler]:
-    """Every implemented operation by name. Raises ValueError when two areas claim the same one."""
+    """Every implemented operation by name.
+
+    Raises:
+        ValueError: two areas claim the same one.
+    """
     table: dict[str, Handler] = {}
     for module in modules:
         for name, handler in module.OPERATIONS.items():
@@ -87,7 +91,11 @@ def operations(modules: list[ModuleType]) -> dict[str, Handler]:
 
 
 async def answer(ctx: Context, table: dict[str, Handler], target: str, body: bytes) -> dict[str, Any]:
-    """Validate, run and serialise one control-plane call. Raises `ServiceError`."""
+    """Validate, run and serialise one control-plane call.
+
+    Raises:
+        ServiceError: the operation is unknown or not implemented, the request invalid, or its handler refuses it.
+    """
     operation = operation_of(target)
     handler = table.get(operation.name)
     if handler is None:
@@ -176,7 +184,11 @@ def _check_region(region: str, authorization: str) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body. Raises `RequestEntityTooLargeException`, without reading on."""
+    """The request's body.
+
+    Raises:
+        RequestEntityTooLargeException: it is longer than MAX_BODY; the rest is not read.
+    """
     chunks, length = [], 0
     async for chunk in request.stream():
         chunks.append(chunk)

@@ -63,7 +63,13 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event | None = None) -> None:
-    """Download a `model.tar.gz` and extract it to `target` (a container's /opt/ml/model). Raises as `download` does."""
+    """Download a `model.tar.gz` and extract it to `target` (a container's /opt/ml/model).
+
+    Raises:
+        DataError: `uri` names no .tar.gz, S3 refuses it, or it cannot be unpacked.
+        s3.OutageError: S3 did not answer for as long as the service waits.
+        s3.Cancelled: `cancelled` was set.
+    """
     bucket, key = s3.split_uri(uri)
     if not key.endswith((".tar.gz", ".tgz")):
         raise DataError(f"The model artefact must be a .tar.gz, got {uri}")
@@ -83,7 +89,11 @@ class _Allowance:
         self._until = time.thread_time() + MAX_SECONDS + packed / 1e7
 
     def count_bytes(self, size: int) -> None:
-        """Take note of a file. Raises `DataError` before it is written."""
+        """Take note of a file.
+
+        Raises:
+            DataError: the archive unpacks to more than it may; the file is not written yet.
+        """
         self._bytes -= size
         if self._bytes < 0:
             raise DataError("The model artefact unpacks to more than it may: see artefacts.MAX_BYTES and MAX_RATIO")

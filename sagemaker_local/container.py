@@ -44,7 +44,11 @@ class Container:
             return None
 
     def connect(self, port: int) -> socket.socket:
-        """A connection to its port. Raises OSError."""
+        """A connection to its port.
+
+        Raises:
+            OSError: nothing accepts the connection.
+        """
         if self._network is not None:
             return self._network.connect(port)
         return socket.create_connection(("127.0.0.1", port), timeout=5)

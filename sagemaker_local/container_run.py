@@ -47,10 +47,7 @@ class JobFailed(Exception):
 
 
 class ContainerRun(ABC):
-    """One attempt at one job; made anew for every attempt. `run` returns when the job is final.
-
-    Raises `jobs.Abandoned` from `run` when the service goes down; the job's row then stays as it is.
-    """
+    """One attempt at one job; made anew for every attempt. `run` returns when the job is final."""
 
     kind: ClassVar[str]
     folder: ClassVar[str]
@@ -70,14 +67,26 @@ class ContainerRun(ABC):
 
     @abstractmethod
     def steps(self) -> str:
-        """Do the job and return COMPLETED, STOPPED or MAX_RUNTIME. Raises `JobFailed` and the errors of `s3`."""
+        """Do the job and return COMPLETED, STOPPED or MAX_RUNTIME.
+
+        Raises:
+            JobFailed: the job ends as Failed; the message is the reason.
+            jobs.Abandoned: the service goes down.
+            s3.Cancelled: the job was stopped.
+            s3.DataError: its data cannot be had or stored.
+            s3.OutageError: S3 did not answer for as long as the service waits.
+        """
 
     @abstractmethod
     def finish(self, outcome: str, reason: str) -> None:
         """Write the final state; `reason` is empty unless the outcome is Failed."""
 
     def run(self) -> None:
-        """Do the job, whatever is left of it."""
+        """Do the job, whatever is left of it.
+
+        Raises:
+            jobs.Abandoned: the service goes down; the job's row then stays as it is.
+        """
         reason = ""
         try:
             outcome = self.steps()
@@ -102,7 +111,11 @@ class ContainerRun(ABC):
         self.root.remove()
 
     def begin_attempt(self, on_restart: Callable[[Resource], None] | None = None, retries: int | None = None) -> None:
-        """Count the attempt. Raises `JobFailed` when the service was interrupted too often during this job."""
+        """Count the attempt.
+
+        Raises:
+            JobFailed: the service was interrupted too often during this job.
+        """
         attempt = self.job.internal.get("attempt", 0) + 1
         allowed = self.ctx.config.max_restarts if retries is None else retries
         if attempt > 1 + allowed:
@@ -136,7 +149,11 @@ class ContainerRun(ABC):
         self.job = job
 
     def spawn(self, command: Command, environment: dict[str, str]) -> Container:
-        """Start the job's container. Raises `JobFailed`."""
+        """Start the job's container.
+
+        Raises:
+            JobFailed: it cannot be started; the message says why.
+        """
         command = self.root.translate(command)
         try:
             self.container = self.ctx.processes.start(

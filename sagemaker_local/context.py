@@ -39,7 +39,8 @@ class Context:
     def account(self) -> str:
         """The account that ARNs name: the configured one, else what STS says, asked once and remembered.
 
-        Raises `ServiceUnavailable` when STS does not answer and nothing is remembered.
+        Raises:
+            ServiceUnavailable: STS does not say, and nothing is configured or remembered.
         """
         known = self.config.account_id or self.store.fact("account_id")
         if known is None:
@@ -57,7 +58,11 @@ class Context:
         self._parts[type(part)] = part
 
     def use(self, kind: type[Part]) -> Part:
-        """The part of this class. Raises KeyError when its area has not started."""
+        """The part of this class.
+
+        Raises:
+            KeyError: its area has not started.
+        """
         found: Part = self._parts[kind]
         return found
 

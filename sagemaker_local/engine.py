@@ -58,7 +58,11 @@ class EngineContainer(Container):
         return _exit_code(super().wait(timeout))
 
     def connect(self, port: int) -> socket.socket:
-        """A connection to its port. Raises OSError, also while it has not started."""
+        """A connection to its port.
+
+        Raises:
+            OSError: nothing accepts the connection, or the container has not started or is gone.
+        """
         if not self._address:
             form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
             self._address = _docker("container", "inspect", "--format", form, self.name)
@@ -99,7 +103,8 @@ class Engine:
     def open(self) -> int:
         """Remove what an earlier service left, and make the network; gives the number of containers removed.
 
-        Raises `EngineError` when no engine answers on this machine.
+        Raises:
+            EngineError: no engine answers on this machine, or it cannot clear up or make the network.
         """
         options = _docker("info", "--format", "{{.SecurityOptions}}")
         if os.geteuid() and "rootless" not in options:
@@ -125,7 +130,11 @@ class Engine:
         return True
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens where containers reach it, and nobody else. Raises OSError."""
+        """A socket that listens where containers reach it, and nobody else.
+
+        Raises:
+            OSError: the port is taken, or the network's bridge is not on this machine.
+        """
         listening = socket.socket()
         try:
             # Not the address alone: other machines could reach that one by way of this machine's other interfaces.
@@ -139,7 +148,11 @@ class Engine:
         return listening
 
     def start(self, command: Command, *, env: Mapping[str, str], root: Path, log: Path) -> EngineContainer:
-        """Start a container of the command's image with `root` as its /opt/ml. Raises `EngineError`."""
+        """Start a container of the command's image with `root` as its /opt/ml.
+
+        Raises:
+            EngineError: the engine does not make the container; the message is its client's last line.
+        """
         name = f"{self._network}-{uuid.uuid4().hex[:12]}"
         environment = self._environment(env)
         # Of AWS's variables some are secret: the client reads those from its own environment, not from its arguments.
@@ -191,7 +204,11 @@ def _exit_code(code: int | None) -> int | None:
 
 
 def _docker(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """What the client prints. Raises `EngineError`, also when there is no client."""
+    """What the client prints.
+
+    Raises:
+        EngineError: there is no client, or it ends with an error; the message is then its last line.
+    """
     variables = {**os.environ, **(environment or {})}
     try:
         done = subprocess.run([_CLIENT, *arguments], env=variables, capture_output=True, text=True, check=False)

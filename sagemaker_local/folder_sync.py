@@ -42,7 +42,12 @@ class FolderSync:
         self._thread.start()
 
     def finish(self) -> None:
-        """Stop the thread and send what is left. Raises as `s3.upload` does."""
+        """Stop the thread and send what is left.
+
+        Raises:
+            s3.DataError: the prefix is no S3 URI, or S3 refuses a file.
+            s3.OutageError: S3 did not answer for as long as the service waits.
+        """
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -89,7 +89,11 @@ class Images:
 
     @classmethod
     def load(cls, path: Path | None) -> Images:
-        """The images of a config file, before the built-in ones. Raises ValueError naming what is wrong in the file."""
+        """The images of a config file, before the built-in ones.
+
+        Raises:
+            ValueError: the file cannot be read, or is not of that form; the message names what is wrong in it.
+        """
         if path is None:
             return cls()
         try:
@@ -100,7 +104,11 @@ class Images:
         return cls((*listed, *BUILTIN_IMAGES))
 
     def find(self, uri: str) -> Image:
-        """The image a URI stands for. Raises `ValidationException` with the known patterns."""
+        """The image a URI stands for.
+
+        Raises:
+            ValidationException: nothing stands for it; the message lists the known patterns.
+        """
         for image in self._images:
             if fnmatchcase(uri, image.pattern):
                 return image

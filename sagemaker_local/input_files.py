@@ -14,7 +14,14 @@ SERVED_TYPES = ("S3Prefix", "ManifestFile")
 def find_files(
     ctx: Context, data_type: str, uri: str, role: str | None, cancelled: threading.Event | None
 ) -> tuple[str, dict[str, str]]:
-    """`(bucket, {key: relative path})` of an S3Prefix or a ManifestFile. Raises `DataError` when there is nothing."""
+    """`(bucket, {key: relative path})` of an S3Prefix or a ManifestFile.
+
+    Raises:
+        s3.DataError: `uri` is no S3 URI, S3 refuses it, nothing is there, or the manifest is malformed or lists no
+            keys.
+        s3.OutageError: S3 did not answer for as long as the service waits.
+        s3.Cancelled: `cancelled` was set.
+    """
     if data_type == "ManifestFile":
         return _manifest_files(ctx, uri, cancelled)
     bucket, prefix = s3.split_uri(uri)
@@ -40,7 +47,11 @@ def _manifest_files(ctx: Context, uri: str, cancelled: threading.Event | None) -
 
 
 def parse_manifest(text: bytes, uri: str) -> tuple[str, list[str]]:
-    """A ManifestFile, `[{"prefix": "s3://b/p/"}, "a", "b/c"]`, as prefix and relative keys. Raises `DataError`."""
+    """A ManifestFile, `[{"prefix": "s3://b/p/"}, "a", "b/c"]`, as prefix and relative keys.
+
+    Raises:
+        s3.DataError: it is not of that form, or lists no keys.
+    """
     try:
         first, *relative = json.loads(text)
         prefix = str(first["prefix"])

@@ -63,7 +63,11 @@ class JobKind:
         internal: dict[str, Any] | None = None,
         **members: Any,
     ) -> Resource:
-        """Insert a job as InProgress: the request and further members. Raises `ResourceInUse` for a name in use."""
+        """Insert a job as InProgress: the request and further members.
+
+        Raises:
+            ResourceInUse: the name is in use.
+        """
         experiments.check_config(ctx, request)
         name = request[f"{self.word}JobName"]
         arn = ctx.arn(self.kind, name.lower())
@@ -77,7 +81,11 @@ class JobKind:
         return job
 
     def find(self, ctx: Context, request: dict[str, Any]) -> Resource:
-        """The job a request names. Raises the kind's own error, `ValidationException` unless it says another."""
+        """The job a request names.
+
+        Raises:
+            ServiceError: there is no such job; it is the kind's own, a `ValidationException` unless that says another.
+        """
         name = request[f"{self.word}JobName"]
         job = ctx.store.get(self.kind, name)
         if job is None:
@@ -102,7 +110,8 @@ class JobKind:
     ) -> None:
         """Ask a job to stop, and `note` it; one that stops already is no error.
 
-        Raises `ValidationException` when it has ended.
+        Raises:
+            ValidationException: it has ended.
         """
 
         def stopping(job: Resource) -> None:

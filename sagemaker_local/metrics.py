@@ -23,7 +23,11 @@ NAMESPACE = "/aws/sagemaker/TrainingJobs"
 
 
 def compile_definitions(definitions: list[dict[str, str]]) -> list[tuple[str, re.Pattern[str]]]:
-    """Compiled definitions. Raises `ValidationException` for a regular expression that is not one."""
+    """Compiled definitions.
+
+    Raises:
+        ValidationException: a regular expression is not one; the message names its metric.
+    """
     compiled = []
     for definition in definitions:
         try:

@@ -65,7 +65,11 @@ class MlRoot:
             return ""
 
     def local(self, container_path: str, member: str) -> Path:
-        """Where a path inside the container is here. Raises `ValidationException` for one outside `/opt/ml`."""
+        """Where a path inside the container is here.
+
+        Raises:
+            ValidationException: it is not below `/opt/ml`, or has `..` in it; the message names `member`.
+        """
         inside = Path(container_path)
         if ".." in inside.parts or not inside.is_relative_to(OPT_ML) or inside == Path(OPT_ML):
             raise ValidationException(

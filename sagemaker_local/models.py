@@ -67,7 +67,8 @@ def delete_model(ctx: Context, request: dict[str, Any]) -> None:
 def find_model(ctx: Context, name: str) -> Resource:
     """The stored model. `internal["container"]` holds what to run: Image, ModelDataUrl, Environment.
 
-    Raises `ValidationException` with AWS's words.
+    Raises:
+        ValidationException: there is none of that name; the message has AWS's words.
     """
     model = ctx.store.get(KIND, name)
     if model is None:
@@ -80,8 +81,11 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
 
     The result has `Image`, `ModelDataUrl` (or None) and `Environment`.
 
-    Raises `ValidationException` when the package is unknown. Whether the image has a command here is asked by what
-    would run it.
+    Whether the image has a command here is asked by what would run it.
+
+    Raises:
+        ValidationException: the package is unknown or has no containers, there is no image, or the artefact is
+            uncompressed or not in S3.
     """
     environment = definition.get("Environment") or {}
     if package_name := definition.get("ModelPackageName"):

@@ -52,7 +52,11 @@ class Processes:
         self._marker = str(data_dir.resolve())
 
     def start(self, command: Command, *, env: Mapping[str, str], root: Path, log: Path) -> Container:
-        """Start a container with `root` as its /opt/ml, here or by the engine. Raises OSError."""
+        """Start a container with `root` as its /opt/ml, here or by the engine.
+
+        Raises:
+            OSError: it cannot be started, or its image takes an engine and there is none.
+        """
         if not command.image:
             return self.spawn(command.words, env=env, cwd=root, log=log)
         if self.engine is None:
@@ -68,7 +72,10 @@ class Processes:
 
         In a box little of the service's environment is there: what is the user's stays outside.
         The log is a file, not a pipe, so that a container outlives a killed service without blocking or SIGPIPE, and no
-        line is lost. Raises OSError when the command cannot be started.
+        line is lost.
+
+        Raises:
+            OSError: the command cannot be started; in a box it ends with exit code 127 instead.
         """
         if self.box is not None:
             command, env = self._boxed(self.box, command, cwd), {**env, "HOME": "/tmp"}  # noqa: S108 - of its own

@@ -40,7 +40,11 @@ def service_model(service: str = "sagemaker") -> ServiceModel:
 
 
 def operation_of(target: str) -> OperationModel:
-    """The operation an `X-Amz-Target` header names. Raises `UnknownOperationException`."""
+    """The operation an `X-Amz-Target` header names.
+
+    Raises:
+        UnknownOperationException: it names none.
+    """
     prefix, _, name = target.partition(".")
     if prefix not in SERVICES or name not in service_model(SERVICES[prefix]).operation_names:
         raise UnknownOperationException(f"Unknown operation {target!r}: expected X-Amz-Target: SageMaker.<Operation>")
@@ -53,8 +57,11 @@ def operation_of(target: str) -> OperationModel:
 def parse_request(operation: OperationModel, body: bytes) -> dict[str, Any]:
     """Check a JSON body against the operation's input shape and return it with known members only.
 
-    Unknown members and nulls are dropped, as AWS does. Raises `SerializationException` for what is no JSON or a wrong
-    JSON type, and `ValidationException`, listing every violated constraint, for the rest.
+    Unknown members and nulls are dropped, as AWS does.
+
+    Raises:
+        SerializationException: the body is no JSON object, is nested too deeply, or has a value of a wrong JSON type.
+        ValidationException: constraints are violated; the message lists every one.
     """
     try:
         document = json.loads(body or b"{}", parse_constant=_refuse_constant)
@@ -266,7 +273,8 @@ def _category(name: str) -> str:
 def serialise_answer(operation: OperationModel, answer: dict[str, Any] | None) -> dict[str, Any]:
     """The answer as JSON-ready data: members the output shape knows, nulls left out, timestamps as epoch seconds.
 
-    Raises `TypeError` when a required member is missing: a defect of this service, not of the request.
+    Raises:
+        TypeError: a required member is missing: a defect of this service, not of the request.
     """
     if operation.output_shape is None:
         return {}

@@ -68,7 +68,11 @@ def _client(service: str, url: str) -> Any:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the service answers. Raises RuntimeError when it ends before that, or takes too long."""
+    """Wait until the service answers.
+
+    Raises:
+        RuntimeError: it ends before that, or takes longer than START_SECONDS.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before this machine
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -154,7 +154,11 @@ def delete_model_package(ctx: Context, request: dict[str, Any]) -> None:
 
 
 def find_package(ctx: Context, reference: str) -> Resource:
-    """A package by ARN or name. Raises `ValidationException` with AWS's words."""
+    """A package by ARN or name.
+
+    Raises:
+        ValidationException: there is none; the message has AWS's words.
+    """
     found = ctx.store.by_arn(reference) if reference.startswith("arn:") else ctx.store.get(PACKAGE, reference)
     if found is None or found.kind != PACKAGE:
         arn = reference if reference.startswith("arn:") else ctx.arn(PACKAGE, reference.lower())

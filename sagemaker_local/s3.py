@@ -42,7 +42,11 @@ class Cancelled(Exception):
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """`s3://bucket/key` as (bucket, key). Raises `DataError` for anything else, and for a name no bucket can have."""
+    """`s3://bucket/key` as (bucket, key).
+
+    Raises:
+        DataError: `uri` is anything else, or names a bucket as none can be named.
+    """
     found = _URI.fullmatch(uri)
     if not found:
         raise DataError(f"{uri!r} is not an S3 URI of the form s3://bucket/prefix")
@@ -50,7 +54,11 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def check_uri(uri: str, member: str) -> tuple[str, str]:
-    """A request's S3 URI as (bucket, key). Raises `ValidationException` naming the member."""
+    """A request's S3 URI as (bucket, key).
+
+    Raises:
+        ValidationException: `uri` is none; the message names the member.
+    """
     try:
         return split_uri(uri)
     except DataError as error:
@@ -65,7 +73,10 @@ def join_uri(prefix: str, *names: str) -> str:
 def patiently(ctx: Context, cancelled: threading.Event | None, what: str, call: Callable[[], T]) -> T:
     """The result of `call`, retried through an outage; `what` it does is said in the errors.
 
-    Raises `DataError` for what trying again cannot mend, `OutageError`, `Cancelled`.
+    Raises:
+        DataError: it failed in a way that trying again cannot mend.
+        OutageError: S3 did not answer for `Config.outage_seconds`.
+        Cancelled: `cancelled` was set.
     """
     stop = cancelled or threading.Event()
     started = ctx.now()
@@ -96,7 +107,13 @@ def is_transient(error: BotoCoreError | ClientError) -> bool:
 
 
 def list_keys(ctx: Context, bucket: str, prefix: str, cancelled: threading.Event | None = None) -> list[str]:
-    """Every key under a prefix, folder markers left out. Raises `DataError` when the bucket cannot be listed."""
+    """Every key under a prefix, folder markers left out.
+
+    Raises:
+        DataError: the bucket cannot be listed.
+        OutageError: S3 did not answer for as long as the service waits.
+        Cancelled: `cancelled` was set.
+    """
 
     def call() -> list[str]:
         pages = ctx.clients.get("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -124,7 +141,13 @@ def under_prefix(keys: Iterable[str], prefix: str) -> dict[str, str]:
 def download(
     ctx: Context, bucket: str, files: dict[str, str], target: Path, cancelled: threading.Event | None = None
 ) -> None:
-    """Fetch keys to relative paths below `target`, several at once. Raises `DataError`, `OutageError`, `Cancelled`."""
+    """Fetch keys to relative paths below `target`, several at once.
+
+    Raises:
+        DataError: S3 refuses a key, or it would be written outside `target`.
+        OutageError: S3 did not answer for as long as the service waits.
+        Cancelled: `cancelled` was set.
+    """
     root = target.resolve()
     places: list[tuple[str, Path]] = []
     for key, relative in files.items():
@@ -143,13 +166,25 @@ def download(
 
 
 def upload(ctx: Context, uri: str, path: Path, cancelled: threading.Event | None = None) -> None:
-    """Store one file. Raises `DataError`, `OutageError`, `Cancelled`."""
+    """Store one file.
+
+    Raises:
+        DataError: `uri` is no S3 URI, or S3 refuses the file.
+        OutageError: S3 did not answer for as long as the service waits.
+        Cancelled: `cancelled` was set.
+    """
     bucket, key = split_uri(uri)
     patiently(ctx, cancelled, f"upload to {uri}", lambda: _put_file(ctx, bucket, key, path))
 
 
 def put_bytes(ctx: Context, uri: str, body: bytes, content_type: str, cancelled: threading.Event | None = None) -> None:
-    """Store bytes. Raises as `upload` does."""
+    """Store bytes.
+
+    Raises:
+        DataError: `uri` is no S3 URI, or S3 refuses the bytes.
+        OutageError: S3 did not answer for as long as the service waits.
+        Cancelled: `cancelled` was set.
+    """
     bucket, key = split_uri(uri)
 
     def call() -> Any:
@@ -159,7 +194,13 @@ def put_bytes(ctx: Context, uri: str, body: bytes, content_type: str, cancelled:
 
 
 def get_bytes(ctx: Context, uri: str, cancelled: threading.Event | None = None) -> bytes:
-    """An object's bytes. Raises as `download` does."""
+    """An object's bytes.
+
+    Raises:
+        DataError: `uri` is no S3 URI, or S3 refuses the object.
+        OutageError: S3 did not answer for as long as the service waits.
+        Cancelled: `cancelled` was set.
+    """
     bucket, key = split_uri(uri)
 
     def call() -> bytes:

@@ -77,7 +77,12 @@ def search(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expression(shape: Shape, expression: Document) -> Callable[[Document], bool]:
-    """Whether a document meets a SearchExpression. Raises `ValidationException` for a property there is not."""
+    """Whether a document meets a SearchExpression.
+
+    Raises:
+        ValidationException: a filter names a property there is not, or one that is no list of objects to nest in, or
+            its Value does not go with its operator.
+    """
     parts = [_filter(shape, one) for one in expression.get("Filters", ())]
     parts += [_nested(shape, one) for one in expression.get("NestedFilters", ())]
     parts += [_expression(shape, one) for one in expression.get("SubExpressions", ())]
@@ -118,7 +123,12 @@ def _filter(shape: Shape, given: Document) -> Callable[[Document], bool]:
 
 
 def _number(value: Any, given: str) -> tuple[float, float]:
-    """Both sides of a comparison as numbers; times may be given as ISO 8601. Raises ValueError when they are none."""
+    """Both sides of a comparison as numbers; times may be given as ISO 8601.
+
+    Raises:
+        ValueError: `value` is no number, or `given` neither a number nor a time.
+        TypeError: `value` is neither a number nor text.
+    """
     try:
         return float(value), float(given)
     except ValueError:
@@ -159,7 +169,11 @@ _OPERATORS: dict[str, Callable[[Any, str], bool]] = {
 
 
 def _check_property(shape: Shape, name: str) -> Shape | None:
-    """The shape of a property; None for a tag, a metric or a map's entry. Raises `ValidationException`."""
+    """The shape of a property; None for a tag, a metric or a map's entry.
+
+    Raises:
+        ValidationException: there is no such property.
+    """
     head, _, rest = name.partition(".")
     if rest and head in ("Tags", "Metrics"):
         return None

@@ -137,7 +137,11 @@ class Store:
     # --- resources -----------------------------------------------------------------------------------------------
 
     def create(self, resource: Resource, tags: dict[str, str] | None = None) -> Resource:
-        """Insert a resource with its tags and return it, its times set. Raises `AlreadyExists`."""
+        """Insert a resource with its tags and return it, its times set.
+
+        Raises:
+            AlreadyExists: there is one of this kind and name, or with this ARN.
+        """
         resource.created = resource.modified = self._clock()
         row = {**vars(resource), "body": _dump(resource.body), "internal": _dump(resource.internal)}
         with self.transaction() as connection:

@@ -12,7 +12,11 @@ MAX_TAGS = 50
 
 
 def tag_dict(tags: list[dict[str, str]] | None) -> dict[str, str]:
-    """A request's Tags as a dict. Raises `ValidationException` for a key given twice or reserved (`aws:`)."""
+    """A request's Tags as a dict.
+
+    Raises:
+        ValidationException: a key is given twice or reserved (`aws:`).
+    """
     result: dict[str, str] = {}
     for tag in tags or []:
         key = tag["Key"]

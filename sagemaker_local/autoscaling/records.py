@@ -19,7 +19,11 @@ _RESOURCE = re.compile(r"endpoint/(?P<endpoint>[a-zA-Z0-9-]+)/variant/(?P<varian
 
 
 def variant_of(request: dict[str, Any]) -> tuple[str, str]:
-    """The endpoint and variant that a request names. Raises `ValidationException` for anything else."""
+    """The endpoint and variant that a request names.
+
+    Raises:
+        ValidationException: it names another service, another dimension, or anything but an endpoint's variant.
+    """
     found = _RESOURCE.fullmatch(request.get("ResourceId", ""))
     if request["ServiceNamespace"] != "sagemaker" or request.get("ScalableDimension", DIMENSION) != DIMENSION:
         raise unsupported("ServiceNamespace and ScalableDimension", f"anything but sagemaker and {DIMENSION}")
@@ -34,7 +38,11 @@ def arn(ctx: Context, rest: str) -> str:
 
 
 def find_target(ctx: Context, resource_id: str) -> Resource:
-    """The target of a variant. Raises `ObjectNotFoundException`."""
+    """The target of a variant.
+
+    Raises:
+        ObjectNotFoundException: the variant is not registered as a scalable target.
+    """
     target = ctx.store.get(TARGET, resource_id)
     if target is None:
         raise ObjectNotFoundException(f"No scalable target registered for service namespace: sagemaker, {resource_id}")

@@ -30,7 +30,8 @@ _LOG = logging.getLogger(__name__)
 class Network:
     """A network of its own, with nothing but loopback; its sockets can be held by anybody.
 
-    Raises OSError when the kernel does not allow it.
+    Raises:
+        OSError: the kernel does not allow it; the message says why.
     """
 
     def __init__(self) -> None:
@@ -55,11 +56,19 @@ class Network:
         return self._keeper.pid
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens on 127.0.0.1 in there. Raises OSError."""
+        """A socket that listens on 127.0.0.1 in there.
+
+        Raises:
+            OSError: the port is taken in there, or the network is gone.
+        """
         return self._ask("listen", port)
 
     def connect(self, port: int) -> socket.socket:
-        """A socket that is connected to 127.0.0.1 in there. Raises OSError."""
+        """A socket that is connected to 127.0.0.1 in there.
+
+        Raises:
+            OSError: nothing accepts the connection in there, or the network is gone.
+        """
         return self._ask("connect", port)
 
     def close(self) -> None:

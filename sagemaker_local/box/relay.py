@@ -20,7 +20,11 @@ class Place(Protocol):
     """Where containers are: a network of their own."""
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens in there. Raises OSError."""
+        """A socket that listens in there.
+
+        Raises:
+            OSError: nothing can listen on that port in there.
+        """
 
 
 class Relays:

@@ -20,7 +20,11 @@ class Record:
     kind: str
 
     def create(self, ctx: Context, body: dict[str, Any], tags: dict[str, str], parent: str = "") -> Resource:
-        """Insert a record. Raises `ValidationException` when the name is taken."""
+        """Insert a record.
+
+        Raises:
+            ValidationException: the name is taken.
+        """
         name = body[f"{self.word}Name"]
         body.setdefault("DisplayName", name)
         arn = ctx.arn(self.kind, name.lower())
@@ -30,7 +34,11 @@ class Record:
             raise ValidationException(f"{self.word} names must be unique, and {arn} already exists.") from error
 
     def find(self, ctx: Context, name: str) -> Resource:
-        """The record of a name. Raises `ResourceNotFound`."""
+        """The record of a name.
+
+        Raises:
+            ResourceNotFound: there is none of that name.
+        """
         found = ctx.store.get(self.kind, name)
         if found is None:
             raise ResourceNotFound(f"{self.word} {name} does not exist.")

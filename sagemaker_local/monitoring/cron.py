@@ -32,7 +32,11 @@ class Schedule:
 
 
 def parse_schedule(expression: str) -> Schedule | None:
-    """The schedule of an expression; None for NOW. Raises ValueError naming the forms SageMaker takes."""
+    """The schedule of an expression; None for NOW.
+
+    Raises:
+        ValueError: it is of no form that SageMaker takes, or out of range; the message names what is taken.
+    """
     if expression == "NOW":
         return None
     found = _CRON.fullmatch(expression)
@@ -50,7 +54,11 @@ def parse_schedule(expression: str) -> Schedule | None:
 
 
 def parse_offset(text: str) -> float:
-    """An ISO 8601 duration such as -PT1H, in seconds. Raises ValueError."""
+    """An ISO 8601 duration such as -PT1H, in seconds.
+
+    Raises:
+        ValueError: `text` is no such duration.
+    """
     found = _OFFSET.fullmatch(text)
     if not found or text.rstrip("T") in ("P", "-P"):
         raise ValueError(f"{text!r} is not an ISO 8601 duration such as -PT1H")

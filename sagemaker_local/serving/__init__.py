@@ -44,7 +44,11 @@ def direct(ctx: Context) -> Direct:
 
 
 async def start(ctx: Context) -> None:
-    """Bring back the endpoints. Raises ValueError for a SAGEMAKER_LOCAL_ variable that is no number."""
+    """Bring back the endpoints.
+
+    Raises:
+        ValueError: a SAGEMAKER_LOCAL_ variable is no positive number.
+    """
     endpoints = Endpoints(ctx, ServingSettings.from_environment())
     ctx.provide(endpoints)
     await endpoints.start()

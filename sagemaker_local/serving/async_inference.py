@@ -43,7 +43,9 @@ class AsyncInvocations:
 
         `request` holds the operation's members: InputLocation or Body (bytes as latin-1 text), ContentType, Accept,
         CustomAttributes, InferenceId, RequestTTLSeconds, InvocationTimeoutSeconds, Filename, S3OutputPathExtension.
-        Raises ValidationError when the endpoint is not asynchronous.
+
+        Raises:
+            ValidationError: the endpoint is not asynchronous.
         """
         spec = self._spec(endpoint)
         config = spec.async_inference if spec else None

@@ -39,7 +39,8 @@ class CaptureSettings:
     def from_config(cls, config: Mapping[str, Any] | None) -> CaptureSettings | None:
         """Read a DataCaptureConfig; None when there is none or EnableCapture is false (it defaults to true).
 
-        Raises `s3.DataError` when DestinationS3Uri names no bucket.
+        Raises:
+            s3.DataError: DestinationS3Uri names no bucket.
         """
         if not config or not config.get("EnableCapture", True):
             return None

@@ -68,7 +68,8 @@ def validate(config: Mapping[str, Any] | None) -> None:
 def make_plan(config: Mapping[str, Any] | None, instances: int) -> Plan:
     """The plan for a new fleet of `instances` instances; without a config, all at once and no wait.
 
-    Raises ValueError as `validate` does.
+    Raises:
+        ValueError: SageMaker refuses such a config; the message says which member is wrong.
     """
     validate(config)
     config = config or {}
@@ -101,7 +102,11 @@ class Fleets(Protocol):
     """What carrying out a plan does to the two fleets of an endpoint."""
 
     async def grow_new(self, capacity: float, timeout: float) -> None:
-        """Have this share of the new fleet healthy. Raises DeploymentError when it cannot be within `timeout` s."""
+        """Have this share of the new fleet healthy.
+
+        Raises:
+            DeploymentError: it cannot be within `timeout` s.
+        """
 
     async def shift(self, share: float, note: str) -> None:
         """Send this share of traffic to the new fleet; `note` says what follows, for DescribeEndpoint."""
@@ -124,7 +129,11 @@ async def carry_out(
 ) -> None:
     """Carry out `plan`. `alarm_reason` gives the reason to roll back, or None while all is well.
 
-    `sleep` and `now` are the clock, in seconds. Raises DeploymentError; undoing is the caller's.
+    `sleep` and `now` are the clock, in seconds.
+
+    Raises:
+        DeploymentError: the new fleet cannot be had, an alarm rings, or the plan's timeout is up; undoing is the
+            caller's.
     """
     deadline = now() + plan.timeout
 

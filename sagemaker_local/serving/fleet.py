@@ -63,7 +63,12 @@ class VariantFleet:
         return len(self._healthy)
 
     def admit(self, body: bytes) -> None:
-        """Hold a serverless variant to its limits. Raises `ValidationError` or `ThrottlingException`."""
+        """Hold a serverless variant to its limits.
+
+        Raises:
+            ValidationError: the body is longer than a serverless variant takes.
+            ThrottlingException: MaxConcurrency invocations are under way already.
+        """
         if self.spec.serverless is None:
             return
         if len(body) > MAX_SERVERLESS_PAYLOAD_BYTES:
@@ -88,7 +93,8 @@ class VariantFleet:
     async def pick(self, timeout: float) -> ModelServer:
         """An instance to send an invocation to, waiting up to `timeout` seconds for a healthy one.
 
-        Raises NoInstanceError, at once where every instance keeps failing to start.
+        Raises:
+            NoInstanceError: there is none in time; at once where every instance keeps failing to start.
         """
         instance = choose_instance(self._healthy, self.spec.strategy, random.random())  # noqa: S311
         if instance is not None:
@@ -107,7 +113,13 @@ class VariantFleet:
 
         With `revive` they are tried more often, and another call of `scale` need not wait for that.
 
-        Raises StartError or s3's errors, leaving those that did start for the caller to end.
+        At an error those that did start are left for the caller to end.
+
+        Raises:
+            StartError: an instance does not become healthy.
+            ValidationException: nothing stands for the image any more.
+            s3.DataError: the model artefact cannot be had or unpacked.
+            s3.OutageError: S3 did not answer for as long as the service waits.
         """
         async with self._scaling:
             starting = await self._scale(count, revive)
@@ -205,7 +217,8 @@ class Fleet:
     async def grow(self, capacity: float, *, revive: bool = False) -> None:
         """Have this share (in [0, 1]) of every variant's instances, at least one each.
 
-        Raises DeploymentError with the FailureReason when an instance cannot be had.
+        Raises:
+            DeploymentError: an instance cannot be had; the message is the FailureReason.
         """
         try:
             await asyncio.gather(
@@ -224,7 +237,11 @@ class Fleet:
         )
 
     async def resize(self, spec: FleetSpec) -> None:
-        """Take over other weights and instance counts of the same variants. Raises DeploymentError as `grow` does."""
+        """Take over other weights and instance counts of the same variants.
+
+        Raises:
+            DeploymentError: an instance cannot be had; the message is the FailureReason.
+        """
         self.spec = spec
         for variant in spec.variants:
             self.variants[variant.name].apply(variant)

@@ -35,10 +35,14 @@ class Call:
         self.model_seconds = 0.0
 
     async def run(self, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
-        """The model's 2xx answer. Raises ModelError for any other, ServiceUnavailable without an instance.
+        """The model's 2xx answer.
 
         A server that breaks takes down all invocations it was sent, of which at most one is to blame. The others are
         sent again, one at a time, so that the one to blame meets nobody a second time.
+
+        Raises:
+            ModelError: the model answers anything else, too much, or nothing in time.
+            ServiceUnavailable: no instance is healthy in time.
         """
         try:
             return await self._try(headers, body, retry=False)

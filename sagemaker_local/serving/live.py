@@ -29,7 +29,11 @@ class FleetPair:
         self._note = note
 
     async def grow_new(self, capacity: float, timeout: float) -> None:
-        """Have this share of the new fleet healthy. Raises DeploymentError when it cannot be within `timeout` s."""
+        """Have this share of the new fleet healthy.
+
+        Raises:
+            DeploymentError: it cannot be within `timeout` s, or an instance cannot be had.
+        """
         await self._note("Creating")
         assert self._traffic.incoming is not None
         try:

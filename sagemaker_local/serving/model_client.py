@@ -200,7 +200,10 @@ class ModelClient:
     ) -> Response:
         """Send one request and give its answer within `timeout` seconds, waiting for a connection included.
 
-        Raises ExchangeError, ExchangeTimeoutError or ResponseTooLargeError.
+        Raises:
+            ExchangeError: the server refuses the connection, breaks off, or answers something that is not HTTP.
+            ExchangeTimeoutError: there is no complete answer in time.
+            ResponseTooLargeError: the answer's body is longer than `max_body`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -108,7 +108,14 @@ class ModelServer:
         return self._first
 
     async def invoke(self, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout: float) -> Response:
-        """POST /invocations. Raises ExchangeError as ModelClient.request does; then `failed_alone` says more."""
+        """POST /invocations.
+
+        Raises:
+            ExchangeError: the server is not running, refuses the connection, breaks off, or answers something that is
+                not HTTP; then `failed_alone` says more.
+            ExchangeTimeoutError: there is no complete answer in time.
+            ResponseTooLargeError: the answer's body is longer than the spec's `max_answer`.
+        """
         client = self._client
         if client is None:
             raise ExchangeError("the model server is not running", sent=False)
@@ -242,7 +249,11 @@ class ModelServer:
         )
 
     async def _spawn(self, environment: dict[str, str]) -> Container:
-        """Start the process in a thread: a fork would hold up every invocation. Raises OSError."""
+        """Start the process in a thread: a fork would hold up every invocation.
+
+        Raises:
+            OSError: it cannot be started.
+        """
         start, root = self._processes.start, self.spec.root
         starting = asyncio.ensure_future(
             asyncio.to_thread(start, self.spec.command, env=environment, root=root, log=self.spec.log)

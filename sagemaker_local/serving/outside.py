@@ -15,7 +15,12 @@ from sagemaker_local.store import Resource
 
 
 def deliver_capture(ctx: Context, destination: Destination, path: Path) -> None:
-    """Put a capture file into S3. Raises botocore's errors."""
+    """Put a capture file into S3.
+
+    Raises:
+        botocore.exceptions.ClientError: S3 answers with an error.
+        botocore.exceptions.BotoCoreError: S3 does not answer, or cannot be asked.
+    """
     encryption = {}
     if destination.kms_key_id:
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": destination.kms_key_id}
@@ -26,7 +31,12 @@ def deliver_capture(ctx: Context, destination: Destination, path: Path) -> None:
 
 
 def put_metrics(ctx: Context, data: list[dict[str, Any]]) -> None:
-    """Put one batch of metric data. Raises botocore's errors."""
+    """Put one batch of metric data.
+
+    Raises:
+        botocore.exceptions.ClientError: CloudWatch answers with an error.
+        botocore.exceptions.BotoCoreError: CloudWatch does not answer, or cannot be asked.
+    """
     ctx.clients.get("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=data)
 
 

@@ -70,7 +70,11 @@ class RuntimeOperation:
         self._ctx = ctx
 
     async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
-        """Do the operation. `body` is None when it is longer than `max_body`. Raises `ServiceError`."""
+        """Do the operation. `body` is None when it is longer than `max_body`.
+
+        Raises:
+            ServiceError: it cannot be done; the error is what the client is answered.
+        """
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +175,11 @@ class InvokeEndpointWithResponseStream(RuntimeOperation):
     """Refused: the algorithms here answer in one piece."""
 
     async def answer(self, endpoints: Endpoints, name: str, given: Headers, body: bytes | None) -> Answer:
-        """Raises `UnsupportedOperation`."""
+        """Refuse the operation.
+
+        Raises:
+            UnsupportedOperation: always; the message names InvokeEndpoint instead.
+        """
         raise UnsupportedOperation(
             "sagemaker_local does not implement InvokeEndpointWithResponseStream. Use InvokeEndpoint."
         )

@@ -53,7 +53,11 @@ class ServingSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServingSettings:
-        """Read SAGEMAKER_LOCAL_<NAME> variables. Raises ValueError naming the variable that is no positive number."""
+        """Read SAGEMAKER_LOCAL_<NAME> variables.
+
+        Raises:
+            ValueError: a variable is no positive number; the message names it.
+        """
         environment = os.environ if environment is None else environment
         chosen: dict[str, float] = {}
         for item in fields(cls):

@@ -103,9 +103,12 @@ class FleetSpec:
         return replace(self, variants=tuple(map(kept, self.variants)), data_capture=capture)
 
     def with_desired(self, changes: list[dict[str, Any]]) -> FleetSpec:
-        """This fleet with DesiredWeightsAndCapacities. Raises KeyError with a variant that it does not have.
+        """This fleet with DesiredWeightsAndCapacities.
 
-        Raises ValueError with one that is serverless, or is not, and was given the other's capacity.
+        Raises:
+            KeyError: it does not have one of the variants; the error holds that one's name.
+            ValueError: a variant is serverless, or is not, and was given the other's capacity; the error holds its name
+                and the member.
         """
         wanted = {change["VariantName"]: change for change in changes}
         unknown = set(wanted) - {variant.name for variant in self.variants}

@@ -49,7 +49,11 @@ class _OpenFile:
         self._file = path.open("ab", buffering=0)
 
     def append(self, line: bytes) -> None:
-        """Write the line, or nothing of it. Raises OSError."""
+        """Write the line, or nothing of it.
+
+        Raises:
+            OSError: the disk does not take the whole line.
+        """
         try:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, "no room for the whole record")

@@ -18,7 +18,11 @@ SERVING = (IN_SERVICE, UPDATING, ROLLING_BACK, UPDATE_ROLLBACK_FAILED)
 
 
 def find_endpoint(ctx: Context, name: str) -> Resource:
-    """The stored endpoint. Raises `ValidationException` with AWS's words."""
+    """The stored endpoint.
+
+    Raises:
+        ValidationException: there is none of that name; the message has AWS's words.
+    """
     endpoint = ctx.store.get(ENDPOINT, name)
     if endpoint is None:
         raise no_endpoint(ctx, name)
@@ -31,7 +35,11 @@ def no_endpoint(ctx: Context, name: str) -> ValidationException:
 
 
 def find_config(ctx: Context, name: str) -> Resource:
-    """The stored endpoint config. Raises `ValidationException` with AWS's words."""
+    """The stored endpoint config.
+
+    Raises:
+        ValidationException: there is none of that name; the message has AWS's words.
+    """
     config = ctx.store.get(CONFIG, name)
     if config is None:
         arn = ctx.arn("endpoint-config", name.lower())

@@ -30,7 +30,13 @@ def channel_config(channels: list[dict[str, Any]], job_mode: str) -> dict[str, A
 def download_channels(
     ctx: Context, root: MlRoot, channels: list[dict[str, Any]], role: str, cancelled: threading.Event
 ) -> None:
-    """Fetch every channel. With one instance ShardedByS3Key is the whole of it. Raises as `s3.download` does."""
+    """Fetch every channel. With one instance ShardedByS3Key is the whole of it.
+
+    Raises:
+        s3.DataError: S3 refuses a channel's data, it is not there, or would be written outside its directory.
+        s3.OutageError: S3 did not answer for as long as the service waits.
+        s3.Cancelled: `cancelled` was set.
+    """
     for channel in channels:
         source = channel["DataSource"]["S3DataSource"]
         bucket, files = find_files(ctx, source["S3DataType"], source["S3Uri"], role, cancelled)

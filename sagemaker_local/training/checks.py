@@ -22,7 +22,11 @@ _UNSUPPORTED_MEMBERS = {
 
 
 def check_request(ctx: Context, request: dict[str, Any]) -> None:
-    """Raises `ValidationException` for a request that AWS refuses or that would mean something else here."""
+    """Check a CreateTrainingJob request beyond the service model.
+
+    Raises:
+        ValidationException: AWS refuses such a request, or it would mean something else here.
+    """
     for member, why in _UNSUPPORTED_MEMBERS.items():
         if request.get(member):
             raise unsupported(member, why)

@@ -15,7 +15,10 @@ def payloads(body: bytes, *, split: str, strategy: str, limit_mb: int) -> Iterat
     """The request bodies for one object.
 
     Not split, the object is one request. Split into lines, it is one for each line (SingleRecord), or as many lines as
-    fit into `limit_mb` (MultiRecord). A limit of 0 is none. Raises `RecordTooLargeError`.
+    fit into `limit_mb` (MultiRecord). A limit of 0 is none.
+
+    Raises:
+        RecordTooLargeError: an object that is not split, or a line, does not fit into `limit_mb`.
     """
     limit = limit_mb * MEGABYTE if limit_mb else None
     if split == "None":

@@ -46,7 +46,12 @@ class ModelServer:
             cancelled.wait(_POLL)
 
     def invoke(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Status and body of one `/invocations`. Raises OSError or HTTPException when there is no whole answer."""
+        """Status and body of one `/invocations`.
+
+        Raises:
+            OSError: the server refuses the connection, breaks off, or takes too long.
+            http.client.HTTPException: what it answers is not HTTP, or not whole.
+        """
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = http.client.HTTPConnection("127.0.0.1")

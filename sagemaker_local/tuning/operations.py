@@ -99,7 +99,11 @@ def stop(ctx: Context) -> None:
 
 
 def _checked(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """The request's configuration with what it leaves open filled in. Raises `ServiceError`."""
+    """The request's configuration with what it leaves open filled in.
+
+    Raises:
+        ValidationException: AWS refuses such a request, or this service cannot honour it.
+    """
     for member, why in _REFUSED.items():
         if request.get(member):
             raise unsupported(member, why)

@@ -67,7 +67,11 @@ Range = NumberRange | Choice
 
 
 def parse_ranges(document: Mapping[str, Any]) -> tuple[Range, ...]:
-    """The ranges of a ParameterRanges. Raises ValueError naming the one that is wrong."""
+    """The ranges of a ParameterRanges.
+
+    Raises:
+        ValueError: one is wrong, and the message names it; or there is none, or a hyperparameter has two.
+    """
     ranges: list[Range] = []
     for member, whole in (("IntegerParameterRanges", True), ("ContinuousParameterRanges", False)):
         ranges += [_number_range(entry, whole) for entry in document.get(member, ())]
@@ -100,7 +104,11 @@ def _number_range(entry: Mapping[str, str], whole: bool) -> NumberRange:
 
 
 def grid(ranges: Sequence[Range]) -> list[dict[str, str]]:
-    """Every combination. Raises ValueError unless all ranges are categorical, as a grid's must be."""
+    """Every combination.
+
+    Raises:
+        ValueError: not all ranges are categorical, as a grid's must be, or they have too many combinations.
+    """
     if not all(isinstance(one, Choice) for one in ranges):
         raise ValueError("the Grid strategy takes categorical ranges only")
     choices = [one.values for one in ranges if isinstance(one, Choice)]

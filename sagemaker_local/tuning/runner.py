@@ -68,7 +68,7 @@ def training_request(tuning: dict[str, Any], name: str, values: dict[str, str]) 
 
 
 class TuningRun:
-    """Runs one tuning job. `run` returns when it is final; raises `jobs.Abandoned` when the service goes down."""
+    """Runs one tuning job. `run` returns when it is final."""
 
     def __init__(self, ctx: Context, name: str, control: Control) -> None:
         self._ctx = ctx
@@ -81,7 +81,11 @@ class TuningRun:
         self._seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) if seed is None else int(seed)
 
     def run(self) -> None:
-        """Start, watch and stop training jobs until all have ended."""
+        """Start, watch and stop training jobs until all have ended.
+
+        Raises:
+            jobs.Abandoned: the service goes down.
+        """
         while True:
             self._tuning, jobs = self._read(), children(self._ctx, self._tuning)
             active = [job for job in jobs if job.status in ACTIVE]

@@ -77,7 +77,11 @@ class RecordFile:
         return spans, following
 
     def offsets(self) -> Iterator[int]:
-        """Offset of each record, in file order; raises AlgorithmError at the first corrupt one."""
+        """Offset of each record, in file order.
+
+        Raises:
+            AlgorithmError: a record is corrupt; those before it were given.
+        """
         offset = 0
         while offset < len(self._data):
             _, following = self._spans(offset)
