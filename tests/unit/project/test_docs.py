@@ -1,7 +1,8 @@
-"""What the documents say exists: commands are targets, settings are read."""
+"""What the documents say exists: commands are targets, settings are read. Docstrings have one form."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -43,6 +44,30 @@ def test_every_setting_in_the_example_is_read_somewhere():
     text = "\n".join(path.read_text() for path in sources)
     assert {name for name in named - set(VARIABLES.values()) if name not in text} == set()
     assert set(VARIABLES.values()) - named == set(), "settings that the example does not show"
+
+
+def test_docstrings_tell_of_errors_in_googles_form():
+    """A section `Raises:`; in prose they are overlooked."""
+    folders = (
+        "plugins",
+        "sagemaker_local",
+        "embedded",
+        "cli",
+        "infrastructure",
+        "lambdas",
+        "dags",
+        "benchmarks",
+        "docker",
+    )
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    in_prose = [
+        f"{path.relative_to(ROOT)}:{node.body[0].lineno}"
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, kinds) and re.search(r"\bRaises\b(?!:)", ast.get_docstring(node) or "")
+    ]
+    assert in_prose == []
 
 
 def test_a_missing_python_is_said_with_how_to_get_it(tmp_path: Path):
