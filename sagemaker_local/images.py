@@ -99,7 +99,7 @@ class Images:
         try:
             document = json.loads(path.read_text())
             listed = [_image(entry) for entry in document["images"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, re.error) as error:
             raise ValueError(f"{path}: not an images file ({type(error).__name__}: {error})") from error
         return cls((*listed, *BUILTIN_IMAGES))
 

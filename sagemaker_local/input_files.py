@@ -55,7 +55,7 @@ def parse_manifest(text: bytes, uri: str) -> tuple[str, list[str]]:
     try:
         first, *relative = json.loads(text)
         prefix = str(first["prefix"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise s3.DataError(f'{uri} is not a manifest of the form [{{"prefix": "s3://..."}}, "key", ...]') from error
     if not relative or not all(isinstance(key, str) for key in relative):
         raise s3.DataError(f"{uri} lists no keys after its prefix")

@@ -55,7 +55,7 @@ def _parsed(text: str | bytes) -> Any:
     """The JSON of a text, or else the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 

@@ -38,7 +38,7 @@ def records(folder: Path) -> Iterator[dict[str, Any] | None]:
             if line.strip():
                 try:
                     yield json.loads(line)["captureData"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     yield None
 
 
@@ -52,7 +52,7 @@ def features(capture: dict[str, Any] | None) -> Row:
         if probabilities.ndim == 1 and probabilities.size:
             row["predicted_class"] = str(int(probabilities.argmax()))
             row["confidence"] = float(probabilities.max())
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         pass
     try:
         image = Image.open(io.BytesIO(_content(capture["endpointInput"]))).convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -69,6 +70,6 @@ class ServingSettings:
                 chosen[item.name] = convert(environment[name])
             except ValueError:
                 raise ValueError(f"{name}={environment[name]!r} is not a number") from None
-            if chosen[item.name] <= 0:
-                raise ValueError(f"{name} must be above zero, not {environment[name]}")
+            if not 0 < chosen[item.name] < math.inf:
+                raise ValueError(f"{name} must be above zero and finite, not {environment[name]}")
         return cls(**chosen)  # type: ignore[arg-type]

@@ -237,13 +237,14 @@ def store(bucket: str = "b", client: FakeS3 | None = None) -> EvaluationStore:
 class FakeRuntime:
     """An endpoint that answers from a table of image bytes."""
 
-    def __init__(self, answers: dict[bytes, list[float]]) -> None:
+    def __init__(self, answers: dict[bytes, Any]) -> None:
         self.answers = answers
         self.requests: list[dict[str, Any]] = []
 
     def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
         self.requests.append(request)
-        return {"Body": io.BytesIO(json.dumps(self.answers[request["Body"]]).encode())}
+        answer = self.answers[request["Body"]]
+        return {"Body": io.BytesIO(answer if isinstance(answer, bytes) else json.dumps(answer).encode())}
 
 
 class AsyncScript:

@@ -104,9 +104,21 @@ def ask_endpoint(
             InferenceId=inference_id,
             CustomAttributes=quote(f"golden/{name}")[:CUSTOM_ATTRIBUTES_MAX],
         )
-        answers[name] = json.loads(response["Body"].read())
+        answers[name] = _probabilities(response["Body"].read())
         ids.append(inference_id)
     return answers, ids
+
+
+def _probabilities(body: bytes) -> list[float]:
+    """The probabilities in an answer; none in what is no JSON list."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, list):
+        return answer
+    log.warning("An answer is no list of probabilities: %r", body[:80])
+    return []
 
 
 def check_answers(endpoint_name: str, golden: Golden, run_id: str, aws: DeploymentAws) -> Check:

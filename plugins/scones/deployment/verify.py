@@ -86,11 +86,17 @@ def captured_ids(aws: DeploymentAws, endpoint_name: str, since: datetime, now: d
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     while hour <= now.astimezone(UTC):
         for item in aws.store.objects(f"{layout.capture(endpoint_name, VARIANT)}{hour:%Y/%m/%d/%H}/"):
-            for line in (aws.store.read(item["Key"]) or b"").splitlines():
-                if line.strip():
-                    found.add(json.loads(line).get("eventMetadata", {}).get("inferenceId", ""))
+            found.update(map(_inference_id, (aws.store.read(item["Key"]) or b"").splitlines()))
         hour += timedelta(hours=1)
     return found - {""}
+
+
+def _inference_id(line: bytes) -> str:
+    """The inference id of a line of a capture file; "" of one that has none, or can't be understood."""
+    try:
+        return str(json.loads(line)["eventMetadata"].get("inferenceId", ""))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
 
 
 def capture_is_complete(aws: DeploymentAws, endpoint_name: str, check: Check, capture_percent: int) -> bool:

@@ -58,7 +58,7 @@ def staged() -> FakeS3:
     return s3
 
 
-def runtime(**wrong: list[float]) -> FakeRuntime:
+def runtime(**wrong: Any) -> FakeRuntime:
     answers = {
         f"test/{label}_{n}.png".encode(): wrong.get(f"image_{label}_{n}", [0.9, 0.1] if label == 0 else [0.2, 0.8])
         for label in (0, 1)
@@ -81,9 +81,18 @@ def test_golden_images_are_asked_with_ids_and_agree(staged: FakeS3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [([0.1, 0.9], "differ by 0.8"), ([0.9, 0.9], "add up to"), ([1.0], "1 probabilities for 2")]
+    ("wrong", "words"),
+    [
+        ([0.1, 0.9], "differ by 0.8"),
+        ([0.9, 0.9], "add up to"),
+        ([1.0], "1 probabilities for 2"),
+        ({"error": "no"}, "0 probabilities for 2"),
+        (b"<html>", "0 probabilities for 2"),
+        (b"[" * 99999, "0 probabilities for 2"),
+    ],
+    ids=["far", "no distribution", "too few", "no list", "no JSON", "too deep"],
 )
-def test_wrong_answers_are_named(staged: FakeS3, wrong: list[float], words: str) -> None:
+def test_wrong_answers_are_named(staged: FakeS3, wrong: Any, words: str) -> None:
     result = check_answers("c", GOLDEN, "r", aws_of(s3=staged, runtime=runtime(image_0_0=wrong)))
     assert len(result["problems"]) == 1
     assert words in result["problems"][0]
@@ -189,7 +198,9 @@ def test_the_capture_is_complete_when_every_golden_request_is_in_it() -> None:
 
     assert capture_is_complete(aws_of(s3=s3), "courier", check, 50)  # sampling leaves it to chance
     assert not capture_is_complete(aws_of(s3=s3), "courier", check, 100)
-    s3.objects[f"{folder}/00-00-000-a.jsonl"] = record("golden-1") + b'{"eventMetadata": {}}\n'
+    s3.objects[f"{folder}/00-00-000-a.jsonl"] = (
+        record("golden-1") + b'{"eventMetadata": {}}\n[]\n\xff{\n' + b"[" * 99999
+    )
     assert not capture_is_complete(aws_of(s3=s3), "courier", check, 100)
     s3.objects[f"{folder}/00-01-000-b.jsonl"] = record("other") + record("golden-2")
     assert capture_is_complete(aws_of(s3=s3), "courier", check, 100)

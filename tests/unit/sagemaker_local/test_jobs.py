@@ -138,7 +138,9 @@ def test_an_images_file_is_read_before_the_builtin_images(tmp_path):
 
 @pytest.mark.parametrize(
     "text", ["not json", "[]", '{"images": [{"pattern": "x"}]}', '{"images": [{"pattern": "x", "command": []}]}',
-             '{"images": [{"pattern": "x", "command": ["a"], "metric_definitions": [{"Name": "m", "Regex": "a"}]}]}']
+             '{"images": [{"pattern": "x", "command": ["a"], "metric_definitions": [{"Name": "m", "Regex": "a"}]}]}',
+             '{"images": [{"pattern": "x", "command": ["a"], "metric_definitions": [{"Name": "m", "Regex": "("}]}]}',
+             "[" * 99999]
 )  # fmt: skip
 def test_a_wrong_images_file_is_named(tmp_path, text):
     path = tmp_path / "images.json"
@@ -171,7 +173,7 @@ def test_uris():
 
 
 @pytest.mark.parametrize(
-    "text", [b"{}", b"[]", b'["a"]', b'[{"prefix": "s3://b/"}]', b'[{"prefix": "s3://b/"}, 3]', b"x"]
+    "text", [b"{}", b"[]", b'["a"]', b'[{"prefix": "s3://b/"}]', b'[{"prefix": "s3://b/"}, 3]', b"x", b"[" * 99999]
 )
 def test_a_wrong_manifest_is_refused(text):
     with pytest.raises(DataError, match="s3://b/m"):

@@ -345,6 +345,6 @@ def test_settings_from_the_environment():
         {"SAGEMAKER_LOCAL_INVOCATION_TIMEOUT": "2.5", "SAGEMAKER_LOCAL_CONNECTIONS_PER_INSTANCE": "4"}
     )
     assert (chosen.invocation_timeout, chosen.connections_per_instance) == (2.5, 4)
-    for value in ("soon", "-1"):
+    for value in ("soon", "-1", "nan", "inf"):
         with pytest.raises(ValueError, match="SAGEMAKER_LOCAL_PING_INTERVAL"):
             ServingSettings.from_environment({"SAGEMAKER_LOCAL_PING_INTERVAL": value})
