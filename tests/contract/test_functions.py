@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from embedded.container import LOCAL_PARAMETERS
+from tests.support.local_service import wait_execution
 
 ROLE = "arn:aws:iam::111122223333:role/unused"
 
@@ -172,9 +173,7 @@ def run(ministack: str, aws: Callable[..., Any]) -> Run:
             name=f"probe-{uuid.uuid4().hex[:8]}", roleArn=ROLE, definition=json.dumps(definition)
         )["stateMachineArn"]
         arn = client.start_execution(stateMachineArn=machine, input=json.dumps(data))["executionArn"]
-        while (ended := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            pass
-        return dict(ended)
+        return wait_execution(client, arn)
 
     return run
 

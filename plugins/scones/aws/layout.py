@@ -137,6 +137,11 @@ def reports(endpoint: str) -> str:
     return f"{REPORTS}{endpoint}/"
 
 
+def report(endpoint: str, report_id: str, name: str) -> str:
+    """A file of a report, e.g. report.html."""
+    return f"{reports(endpoint)}{report_id}/{name}"
+
+
 def report_index(endpoint: str) -> str:
     """The list of an endpoint's reports, newest first."""
     return f"{reports(endpoint)}index.json"

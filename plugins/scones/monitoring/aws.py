@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scones.aws.resources import AWS_CONN_ID
+from scones.aws.resources import AWS_CONN_ID, client
 from scones.monitoring.build import Traffic
 from scones.monitoring.store import MonitoringStore
 from scones.training.aws import read_served_model
@@ -53,8 +52,8 @@ class MonitoringAws:
         return cls(
             store=MonitoringStore(bucket, aws_conn_id),
             sagemaker=ModelRegistryHook(aws_conn_id=aws_conn_id),
-            cloudwatch=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="cloudwatch").conn,
-            sns=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="sns").conn,
+            cloudwatch=client("cloudwatch", aws_conn_id),
+            sns=client("sns", aws_conn_id),
         )
 
     def endpoint(self, name: str) -> EndpointFacts:

@@ -75,7 +75,7 @@ class MonitoringStore(TrainingStore):
 
     def write_report(self, report: Report, name: str, content: str, content_type: str = JSON) -> str:
         """Write a file of a report; return its address."""
-        key = f"{layout.reports(report['endpoint_name'])}{report['report_id']}/{name}"
+        key = layout.report(report["endpoint_name"], report["report_id"], name)
         return self.write(key, content.encode(), content_type, CacheControl="private, no-cache")
 
     def report(self, written: WrittenReport) -> Report:
@@ -84,7 +84,7 @@ class MonitoringStore(TrainingStore):
         Raises:
             FileNotFoundError: somebody deleted it.
         """
-        key = f"{layout.reports(written['endpoint_name'])}{written['report_id']}/report.json"
+        key = layout.report(written["endpoint_name"], written["report_id"], "report.json")
         found: Any = self.read_json(key)
         if found is None:
             raise FileNotFoundError(f"{self.uri(key)} is gone; clear the task write_report to write it again")

@@ -34,7 +34,7 @@ class PageStore(BatchStore):
 
     def report_page(self, endpoint: str, report_id: str) -> bytes | None:
         """Return a report's page."""
-        return self.read(f"{layout.reports(endpoint)}{report_id}/report.html")
+        return self.read(layout.report(endpoint, report_id, "report.html"))
 
     def batch_page(self, batch_id: str) -> bytes | None:
         """Return a batch's page."""
