@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scones.aws.errors import code_of
+from scones.aws.errors import code_of, not_found
 from scones.aws.logs import read_log
 from scones.aws.naming import EXPERIMENT
 from scones.aws.resources import client, stack_outputs
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _KEEP_S = 60
 # A run has at least two jobs beside its training: the transforms of its model and of the champion.
 _COMPONENTS = 3 * SHOWN_TRAININGS
-_NOT_THERE = frozenset({"ValidationException", "ExecutionDoesNotExist", "InvalidArn"})
+_NO_EXECUTION = frozenset({"ExecutionDoesNotExist", "InvalidArn"})
 
 _lock = Lock()
 _stores: list[tuple[float, PageStore]] = []
@@ -63,7 +63,7 @@ def describe(kind: str, name: str, clients: Any = client) -> Described:
     try:
         found = getattr(clients(page.service), page.operation)(**{page.argument: name})
     except ClientError as error:
-        if code_of(error) not in _NOT_THERE:
+        if not not_found(error) and code_of(error) not in _NO_EXECUTION:
             raise
         raise NoSuchResourceError(f"There is no {page.title.lower()} {name!r}.") from error
     found.pop("ResponseMetadata", None)

@@ -10,7 +10,7 @@ import pytest
 from scones.ui.aws import NoSuchResourceError, describe
 from scones.ui.pages import resource
 from scones.ui.resources import PAGES, Described, endpoint_cost, flatten
-from tests.support.fake_aws import FakeSageMaker
+from tests.support.fake_aws import FakeSageMaker, client_error
 
 
 def test_a_resource_page_shows_status_reason_members_and_log() -> None:
@@ -39,6 +39,27 @@ def test_a_resource_page_shows_status_reason_members_and_log() -> None:
     for kind, name in (("training-jobs", "nobody"), ("volcanoes", "j"), ("training-jobs", "")):
         with pytest.raises(NoSuchResourceError):
             describe(kind, name, lambda _: sagemaker)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("tuning-jobs", "ResourceNotFound"),
+        ("training-jobs", "ValidationException"),
+        ("executions", "ExecutionDoesNotExist"),
+    ],
+)
+def test_what_was_deleted_is_said_to_be_gone_in_each_services_words(kind: str, code: str) -> None:
+    class Service:
+        def __getattr__(self, _: str) -> Any:
+            return self.refuse
+
+        @staticmethod
+        def refuse(**_: Any) -> Any:
+            raise client_error(code, "gone")
+
+    with pytest.raises(NoSuchResourceError, match="'gone'"):
+        describe(kind, "gone", lambda _: Service())
 
 
 def test_a_resource_page_escapes_what_it_shows() -> None:
