@@ -185,9 +185,9 @@ def trainings(
 def lineage(request: Request, job_name: str) -> HTMLResponse:
     """What a model was made of, and what it answered."""
     store = open_store()
-    found = next((one for one in read_trainings(store) if one.name == job_name), None)
+    found = next(iter(read_trainings(store, job=_checked(job_name, "training job"))), None)
     if found is None:
-        raise HTTPException(404, "There is no such training job among the newest.")
+        raise HTTPException(404, "There is no such training job.")
     return HTMLResponse(lineage_page(store, _base(request), found, pages.endpoints(store)))
 
 

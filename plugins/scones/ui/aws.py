@@ -97,8 +97,11 @@ def package_metadata(arn: str) -> dict[str, str]:
     return (package or {}).get("CustomerMetadataProperties", {})
 
 
-def read_trainings(store: PageStore, hook: ModelRegistryHook | None = None) -> list[Training]:
-    """The newest training jobs, each with its version, its evaluation, and where it is live."""
+def read_trainings(store: PageStore, hook: ModelRegistryHook | None = None, job: str = "") -> list[Training]:
+    """The newest training jobs, or this one, each with its version, its evaluation, and where it is live.
+
+    Nothing when there is no job of that name.
+    """
     hook = hook or ModelRegistryHook()
     real = has_console(hook.conn_client_meta.endpoint_url)
     packages = {artifact_of(one)[1]: one for one in islice(hook.packages(MODEL_PACKAGE_GROUP), LOOK_BACK)}
@@ -109,8 +112,10 @@ def read_trainings(store: PageStore, hook: ModelRegistryHook | None = None) -> l
         url = container.get("ModelDataUrl") or artifacts.get(container.get("ModelPackageName", ""), "")
         live.setdefault(url, []).append(summary["EndpointName"])
 
-    def read(name: str) -> Training:
-        job = hook.training_job(name) or {"TrainingJobName": name}
+    def read(name: str) -> Training | None:
+        job = hook.training_job(name)
+        if job is None:
+            return None
         artifact = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
         evaluation, refused = store.evaluation(name), store.was_refused(name)
         endpoints = live.get(artifact, []) if artifact else []
@@ -119,8 +124,9 @@ def read_trainings(store: PageStore, hook: ModelRegistryHook | None = None) -> l
 
     trials = _trials(hook)
     jobs = hook.pages("list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder="Descending")
+    names = [job] if job else [one["TrainingJobName"] for one in islice(jobs, SHOWN_TRAININGS)]
     with ThreadPoolExecutor(8) as executor:
-        return list(executor.map(read, [one["TrainingJobName"] for one in islice(jobs, SHOWN_TRAININGS)]))
+        return [one for one in executor.map(read, names) if one]
 
 
 def _trials(hook: SageMakerResourcesHook) -> dict[str, list[str]]:

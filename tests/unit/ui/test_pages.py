@@ -118,7 +118,7 @@ def application() -> Iterator[Any]:
     may = application._may
     patch.setattr(application, "_may", lambda *_: Depends(lambda: None))
     patch.setattr(application, "open_store", lambda: PageStore("b", client=FakeS3()))
-    patch.setattr(application, "read_trainings", lambda _: [])
+    patch.setattr(application, "read_trainings", lambda *_, **__: [])
     patch.setattr(application, "with_costs", lambda endpoints: endpoints)
     patch.setattr(application, "describe", lambda kind, name: _describe(kind, name))
     app = application.build_application()

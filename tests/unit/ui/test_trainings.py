@@ -80,7 +80,9 @@ class Hook:
     def served_model(self, endpoint: str) -> dict[str, Any] | None:
         return {"PrimaryContainer": {"ModelPackageName": "arn:package/4"}} if endpoint == "courier" else None
 
-    def training_job(self, name: str) -> dict[str, Any]:
+    def training_job(self, name: str) -> dict[str, Any] | None:
+        if name == "never":
+            return None
         return job(name, **({"ModelArtifacts": {}, "HyperParameters": {"epochs": "9"}} if name == "running" else {}))
 
 
@@ -98,6 +100,12 @@ def test_each_run_has_its_figures_its_decision_and_where_it_is_live(bucket: Page
     assert (runs["two"].facts["Decision"], runs["two"].facts["Accuracy"]) == ("refused by the gate", "\u2013")
     assert runs["running"].facts["Live on"] == "\u2013"
     assert (one["Trial"], runs["two"].facts["Trial"]) == ("a-run, its-reuse", "\u2013")
+
+
+def test_one_job_is_read_however_many_are_newer(bucket: PageStore) -> None:
+    hook: Any = Hook()
+    assert [one.name for one in read_trainings(bucket, hook, job="long-ago")] == ["long-ago"]
+    assert read_trainings(bucket, hook, job="never") == []
 
 
 def test_a_tuned_run_names_its_tuning_job(bucket: PageStore) -> None:
