@@ -154,13 +154,17 @@ class FakeRegistryHook(ModelRegistryHook):
 
 
 class FakeS3:
-    """A bucket as a dict of key -> bytes, with S3's conditional writes; ``forbidden`` keys answer AccessDenied."""
+    """A bucket as a dict of key -> bytes, with S3's conditional writes; ``forbidden`` keys answer AccessDenied.
+
+    ``archived`` keys are listed and described, and not read.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.modified: dict[str, datetime] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.forbidden: set[str] = set()
+        self.archived: set[str] = set()
 
     def _check(self, key: str, absent: str) -> None:
         if key in self.forbidden:
@@ -183,6 +187,8 @@ class FakeS3:
 
     def get_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         self._check(Key, "NoSuchKey")
+        if Key in self.archived:
+            raise client_error("InvalidObjectState", Key, status=403)
         body = self.objects[Key]
         return {
             "Body": StreamingBody(io.BytesIO(body), len(body)),

@@ -30,8 +30,16 @@ class DamagedDocumentError(ValueError):
     """A stored document cannot be understood; the message names it."""
 
 
-class ObjectTooLargeError(ValueError):
+class UnreadableObjectError(ValueError):
+    """An object is there and cannot be read as it is; the message names it and says why."""
+
+
+class ObjectTooLargeError(UnreadableObjectError):
     """An object is larger than its reader takes."""
+
+
+class ArchivedObjectError(UnreadableObjectError):
+    """An object lies in an archive (S3 Glacier) and must be restored before it can be read."""
 
 
 class ConflictError(RuntimeError):
@@ -74,6 +82,7 @@ class ObjectStore:
 
         Raises:
             ObjectTooLargeError: it has more than ``at_most`` bytes.
+            ArchivedObjectError: it must be restored first.
         """
         answer = self._ask("get_object", key)
         if answer is None:
@@ -235,6 +244,8 @@ class ObjectStore:
         except ClientError as error:
             if is_absent_object(error):
                 return None
+            if code_of(error) == "InvalidObjectState":
+                raise ArchivedObjectError(f"{self.uri(key)} is archived: restore it first") from error
             raise
         return answer
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from scones.aws import layout
-from scones.aws.store import ObjectTooLargeError
+from scones.aws.store import UnreadableObjectError
 from scones.batch.inputs import BatchInputError, open_text, text_lines
 from scones.batch.items import Candidate, Item, Row
 from scones.training.store import TrainingStore
@@ -36,10 +36,10 @@ class BatchStore(TrainingStore):
             yield Candidate(item, entry["LastModified"], entry["Size"], entry.get("StorageClass", ""))
 
     def picture(self, key: str, at_most: int) -> bytes | None:
-        """Return an image's bytes for a page; None where there is nothing to show: gone, forbidden, too large."""
+        """Return an image's bytes for a page; None where there is nothing to show: gone, forbidden, archived, too large."""
         try:
             return self.read(key, at_most)
-        except (ClientError, ObjectTooLargeError):
+        except (ClientError, UnreadableObjectError):
             return None
 
     def threshold(self) -> tuple[dict[str, Any] | None, str]:

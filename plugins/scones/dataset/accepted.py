@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scones.aws import layout
-from scones.aws.store import ObjectStore, ObjectTooLargeError
+from scones.aws.store import ObjectStore, UnreadableObjectError
 from scones.batch.inputs import KEY_BYTES_MAX, BatchInputError, open_text, read_table, text_lines
 from scones.batch.labels import ACCEPTED_COLUMNS
 from scones.dataset.build import AcceptedImage
@@ -44,7 +44,7 @@ def take_accepted_images(store: ObjectStore, classes: Sequence[str]) -> list[Acc
             if body is None:
                 return f"{store.uri(key)} does not exist any more"
             return AcceptedImage(decode(body, geometry).transpose(2, 0, 1), label, key)
-        except ObjectTooLargeError as error:
+        except UnreadableObjectError as error:
             return str(error)
         except PictureError as error:
             return f"{key} {error}"

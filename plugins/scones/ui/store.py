@@ -9,7 +9,6 @@ from operator import itemgetter
 from typing import Any
 
 from scones.aws import layout
-from scones.aws.store import ObjectTooLargeError
 from scones.batch.store import BatchStore
 from scones.images.pictures import MOST_BYTES
 from scones.images.thumbnails import thumbnail_uri
@@ -23,11 +22,8 @@ class PageStore(BatchStore):
     """What is shown of reports, batches, captures, datasets and labels."""
 
     def thumbnail(self, key: str, side: int) -> str | None:
-        """Return a ``data:`` URI of an image; None when it is gone, too large, or no image."""
-        try:
-            content = self.read(key, at_most=MOST_BYTES)
-        except ObjectTooLargeError:
-            return None
+        """Return a ``data:`` URI of an image; None where there is nothing to show."""
+        content = self.picture(key, MOST_BYTES)
         return thumbnail_uri(content, side) if content else None
 
     # Documents: pages that tasks wrote

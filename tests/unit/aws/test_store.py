@@ -9,7 +9,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from scones.aws.errors import code_of
-from scones.aws.store import JSON, ConflictError, DamagedDocumentError, ObjectStore, ObjectTooLargeError
+from scones.aws.store import (
+    JSON,
+    ArchivedObjectError,
+    ConflictError,
+    DamagedDocumentError,
+    ObjectStore,
+    ObjectTooLargeError,
+)
 from tests.support.fake_aws import FakeS3, client_error
 
 
@@ -68,6 +75,14 @@ def test_a_reader_says_how_much_it_takes(store: ObjectStore, s3: FakeS3) -> None
     assert store.read("k", at_most=5) == b"12345"
     with pytest.raises(ObjectTooLargeError):
         store.read("k", at_most=4)
+
+
+def test_an_archived_object_is_there_and_says_that_it_must_be_restored(store: ObjectStore, s3: FakeS3) -> None:
+    s3.objects["k"] = b"12345"
+    s3.archived.add("k")
+    assert store.exists("k")
+    with pytest.raises(ArchivedObjectError, match="s3://b/k is archived: restore it first"):
+        store.read("k")
 
 
 def test_lines_come_without_their_ends(store: ObjectStore, s3: FakeS3) -> None:

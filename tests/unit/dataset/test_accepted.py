@@ -60,6 +60,15 @@ def test_one_unusable_image_costs_its_own_row(photo: Image.Image, caplog: pytest
     assert caplog.text.count("left out") == 3
 
 
+def test_an_archived_photograph_waits_for_its_restoration(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    s3 = FakeS3()
+    s3.objects = {"inbox/cold.png": saved(photo), "inbox/own.png": saved(photo)}
+    s3.archived.add("inbox/cold.png")
+    s3.objects["labels/accepted.csv"] = b"key,label\ninbox/cold.png,bicycle\ninbox/own.png,bicycle\n"
+    assert [image.key for image in take_accepted_images(store(client=s3), CLASSES)] == ["inbox/own.png"]
+    assert "inbox/cold.png is archived: restore it first" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("key", "origin"),
     [

@@ -134,6 +134,15 @@ def test_the_page_escapes_hides_no_picture_and_marks_test_images(bucket: PageSto
         rejects.picture_page(bucket, "/scones", token_of("config/threshold.json"))
 
 
+def test_an_archived_or_forbidden_photograph_costs_its_picture_and_not_the_page(bucket: PageStore) -> None:
+    for hidden in (bucket.client.archived, bucket.client.forbidden):
+        hidden.add("photos/1.png")
+        assert bucket.thumbnail("photos/1.png", 64) is None
+        hidden.clear()
+    bucket.client.archived.add("photos/1.png")
+    assert "data:image/png;base64," not in queue_page(bucket, "/scones", 0)
+
+
 @given(
     st.sampled_from([layout.rejected("b1"), layout.summary("b1"), layout.ACCEPTED_LABELS, layout.LABEL_HISTORY]),
     st.data(),
