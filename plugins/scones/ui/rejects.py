@@ -6,7 +6,6 @@ monitor compares with the model's answer; and the history, which knows who said 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,8 +81,12 @@ class Queue:
 
     @property
     def last(self) -> dict[str, Decision]:
-        """The last word on each image."""
-        return {decision.key: decision for decision in self.decisions}
+        """The last word on each image, in the order in which they fell."""
+        found: dict[str, Decision] = {}
+        for decision in self.decisions:
+            found.pop(decision.key, None)
+            found[decision.key] = decision
+        return found
 
     def find(self, token: str) -> Waiting | None:
         """The waiting image of a token."""
@@ -104,7 +107,7 @@ def read_queue(store: PageStore) -> Queue:
     except BatchInputError:
         labelled = {}
     decisions = parse_history(store.label_history())
-    decided = {key for key, decision in {one.key: one for one in decisions}.items() if decision.label} | set(labelled)
+    decided = {one.key for one in {one.key: one for one in decisions}.values() if one.label} | set(labelled)
     rows: dict[str, Waiting] = {}
     for part in parts:
         for one in part:
@@ -247,8 +250,8 @@ def queue_page(store: PageStore, base: str, offset: int) -> str:
 
     with ThreadPoolExecutor(8) as executor:
         cards = list(executor.map(card, part))
-    decided = Counter(bool(decision.label) for decision in queue.last.values())[True]
-    recent = [(token_of(one.key), one) for one in list(queue.last.values())[::-1] if one.label][:RECENT]
+    decided = [one for one in queue.last.values() if one.label]
+    recent = [(token_of(one.key), one) for one in decided[::-1][:RECENT]]
     return render(
         "rejects.html.j2",
         base,
@@ -256,7 +259,7 @@ def queue_page(store: PageStore, base: str, offset: int) -> str:
         total=len(queue.waiting),
         offset=offset,
         step=SHOWN,
-        decided=max(decided, len(queue.labelled)),
+        decided=max(len(decided), len(queue.labelled)),
         labelled=len(queue.labelled),
         recent=recent,
         skip=SKIP,

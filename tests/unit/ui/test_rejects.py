@@ -134,6 +134,18 @@ def test_the_page_escapes_hides_no_picture_and_marks_test_images(bucket: PageSto
         rejects.picture_page(bucket, "/scones", token_of("config/threshold.json"))
 
 
+def test_what_was_decided_last_comes_first_also_when_it_was_decided_before(
+    bucket: PageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejects, "RECENT", 1)
+    decide(bucket, {token_of(KEYS[0]): "motorcycle"}, "ann", NOW)
+    take_back(bucket, token_of(KEYS[0]), "ann", NOW)
+    decide(bucket, {token_of(ODD): "bicycle"}, "ann", NOW)
+    decide(bucket, {token_of(KEYS[0]): "bicycle"}, "ann", NOW)
+    assert list(read_queue(bucket).last) == [ODD, KEYS[0]]
+    assert f'value="{token_of(KEYS[0])}"' in queue_page(bucket, "/scones", 0)
+
+
 def test_an_archived_or_forbidden_photograph_costs_its_picture_and_not_the_page(bucket: PageStore) -> None:
     for hidden in (bucket.client.archived, bucket.client.forbidden):
         hidden.add("photos/1.png")
