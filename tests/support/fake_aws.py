@@ -207,9 +207,12 @@ class FakeS3:
         }
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:
-        for item in Delete["Objects"]:
-            del self.objects[item["Key"]]
-        return {}
+        if len(Delete["Objects"]) > 1000:
+            raise client_error("MalformedXML", "more than 1000 keys", status=400)
+        keys = [item["Key"] for item in Delete["Objects"]]
+        for key in set(keys) - self.forbidden:
+            self.objects.pop(key, None)
+        return {"Errors": [{"Key": key, "Code": "AccessDenied"} for key in keys if key in self.forbidden]}
 
     def get_paginator(self, _: str) -> Any:
         def paginate(*, Prefix: str, Delimiter: str = "", **_: Any) -> Iterator[dict[str, Any]]:

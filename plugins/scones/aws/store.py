@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
@@ -18,6 +19,7 @@ JSON = "application/json"
 EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
 CONFLICT_CODES = EXISTS_CODES | {"ConditionalRequestConflict", "409"}
 UPDATE_TRIES = 20
+DELETE_BATCH = 1000  # DeleteObjects takes no more keys at once
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class ObjectTooLargeError(UnreadableObjectError):
 
 class ArchivedObjectError(UnreadableObjectError):
     """An object lies in an archive (S3 Glacier) and must be restored before it can be read."""
+
+
+class NotDeletedError(RuntimeError):
+    """S3 kept objects that were to be deleted; the message quotes the first refusal."""
 
 
 class ConflictError(RuntimeError):
@@ -202,9 +208,18 @@ class ObjectStore:
         return self.uri(key)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are gone already don't matter."""
-        for key in keys:
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+        """Delete objects, up to 1,000 a call; those that are gone already don't matter.
+
+        Raises:
+            NotDeletedError: S3 kept some of them, e.g. under a retention.
+        """
+        rest = iter(keys)
+        while batch := [{"Key": key} for key in islice(rest, DELETE_BATCH)]:
+            answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+            if kept := answer.get("Errors"):
+                raise NotDeletedError(
+                    f"{len(kept)} of {len(batch)} objects of {self.bucket} were kept, first: {kept[0]}"
+                )
 
     def update(self, key: str, change: Callable[[bytes | None], bytes | None], content_type: str) -> None:
         """Change an object so that no concurrent change is lost: the write holds only for what was read.

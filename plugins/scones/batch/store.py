@@ -36,7 +36,7 @@ class BatchStore(TrainingStore):
             yield Candidate(item, entry["LastModified"], entry["Size"], entry.get("StorageClass", ""))
 
     def picture(self, key: str, at_most: int) -> bytes | None:
-        """Return an image's bytes for a page; None where there is nothing to show: gone, forbidden, archived, too large."""
+        """Return an image's bytes for a page; None for nothing to show: gone, forbidden, archived, too large."""
         try:
             return self.read(key, at_most)
         except (ClientError, UnreadableObjectError):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from scones.aws.store import NotDeletedError
 from scones.deployment.aws import DeploymentAws, deregister, take_inventory
-from scones.deployment.cleanup_plan import Item, as_dicts, from_dicts, plan, table, totals
+from scones.deployment.cleanup_plan import Item, plan, table, totals
+from scones.deployment.data import Cleaned, CleanupPlan
 
 log = logging.getLogger(__name__)
-DELETE_BATCH = 1000  # DeleteObjects takes no more keys at once
 
 
 class ConfirmationError(ValueError):
@@ -33,21 +34,32 @@ class CleanupRequest:
     objects_older_than_days: float
     end_production: str = ""
 
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> CleanupRequest:
+        """Read the params of the cleanup's form."""
+        typed = (params["end_production"] or "").strip()
+        return cls(params["older_than_days"], params["objects_older_than_days"], typed)
+
 
 def plan_cleanup(
     request: CleanupRequest, production: str, aws: DeploymentAws, now: datetime | None = None
-) -> dict[str, Any]:
+) -> CleanupPlan:
     """Return what would be deleted and what is kept, with what each costs a month; print it as a table.
 
     Args:
         production: name of the production endpoint.
 
-    Returns:
-        ``{"items": [...], "delete", "keep", "monthly_usd_freed", "monthly_usd_kept"}``.
-
     Raises:
         ConfirmationError: ``end_production`` names another endpoint.
     """
+    items = _look(request, production, aws, now)
+    summary = totals(items)
+    log.info("\n%s", table(items))
+    log.info("To delete: %(delete)d (%(monthly_usd_freed).2f USD a month), to keep: %(keep)d", summary)
+    return {"items": [asdict(item) for item in items], **summary}
+
+
+def _look(request: CleanupRequest, production: str, aws: DeploymentAws, now: datetime | None) -> list[Item]:
     if request.end_production not in ("", production):
         raise ConfirmationError(
             f"end_production is {request.end_production!r}, the production endpoint is {production!r}: type that name "
@@ -59,31 +71,34 @@ def plan_cleanup(
         production=production,
         end_production=bool(request.end_production),
     )
-    items = plan(
+    return plan(
         inventory,
         now=now,
         older_than_days=request.older_than_days,
         folders_older_than_days=request.objects_older_than_days,
     )
-    summary = totals(items)
-    log.info("\n%s", table(items))
-    log.info("To delete: %(delete)d (%(monthly_usd_freed).2f USD a month), to keep: %(keep)d", summary)
-    return {"items": as_dicts(items), **summary}
 
 
-def delete_planned(planned: Mapping[str, Any], aws: DeploymentAws) -> dict[str, Any]:
-    """Delete what was planned, in order; look again right before each deletion whether it has come into use.
+def delete_planned(
+    planned: CleanupPlan,
+    request: CleanupRequest,
+    production: str,
+    aws: DeploymentAws,
+    now: datetime | None = None,
+) -> Cleaned:
+    """Delete what was planned, in order, and would be planned again now: however long ago the plan was made.
 
-    Returns:
-        ``{"deleted": [...], "kept": [...]}`` as "kind name".
+    Raises:
+        ConfirmationError: as `plan_cleanup`.
     """
-    done: dict[str, list[str]] = {"deleted": [], "kept": []}
-    for item in from_dicts(planned["items"]):
+    done: Cleaned = {"deleted": [], "kept": []}
+    still = {(item.kind, item.name) for item in _look(request, production, aws, now) if item.action == "delete"}
+    for item in (Item(**row) for row in planned["items"]):
         if item.action != "delete":
             continue
-        deleted = _delete(item, aws)
+        deleted = (item.kind, item.name) in still and _delete(item, aws)
         done["deleted" if deleted else "kept"].append(f"{item.kind} {item.name}")
-        log.info("%s %s %s", "Deleted" if deleted else "Kept (in use again, or gone)", item.kind, item.name)
+        log.info("%s %s %s", "Deleted" if deleted else "Kept (in use again, refused, or gone)", item.kind, item.name)
     return done
 
 
@@ -99,7 +114,9 @@ def _delete(item: Item, aws: DeploymentAws) -> bool:
     if item.kind == "model":
         return item.name not in hook.models_in_use() and hook.delete("delete_model", ModelName=item.name)
     keys = [found["Key"] for found in store.objects(item.name)]
-    for start in range(0, len(keys), DELETE_BATCH):
-        batch = [{"Key": key} for key in keys[start : start + DELETE_BATCH]]
-        store.client.delete_objects(Bucket=store.bucket, Delete={"Objects": batch, "Quiet": True})
+    try:
+        store.delete(keys)
+    except NotDeletedError as error:
+        log.warning("%s", error)
+        return False
     return bool(keys)

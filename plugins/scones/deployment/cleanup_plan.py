@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from scones.deployment.data import CleanupTotals
 from scones.training.costs import endpoint_monthly_cost, storage_monthly_cost
 
 # An endpoint must go before its config, and a config before its model; objects come last.
@@ -154,8 +154,8 @@ def _item(kind: str, name: str, kept: str, gone: str, cost: float | None, since:
     return Item(kind, name, "keep" if kept else "delete", kept or gone, cost, days)
 
 
-def totals(items: Iterable[Item]) -> dict[str, Any]:
-    """Return ``{"delete", "keep", "monthly_usd_freed", "monthly_usd_kept"}``."""
+def totals(items: Iterable[Item]) -> CleanupTotals:
+    """Sum a plan up."""
     rows = list(items)
 
     def usd(action: str) -> float:
@@ -179,13 +179,3 @@ def table(items: Iterable[Item]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def as_dicts(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """Return the plan as JSON types."""
-    return [asdict(item) for item in items]
-
-
-def from_dicts(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """Return the plan from JSON types."""
-    return [Item(**row) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class Deployment(TypedDict):
@@ -44,6 +44,33 @@ class Check(TypedDict):
     inference_ids: list[str]
     asked_at: str
     problems: list[str]
+
+
+class CleanupTotals(TypedDict):
+    """How much a cleanup would do.
+
+    Members:
+        delete, keep: how many items go and stay.
+        monthly_usd_freed, monthly_usd_kept: what they cost a month at list price; unknown prices count as nothing.
+    """
+
+    delete: int
+    keep: int
+    monthly_usd_freed: float
+    monthly_usd_kept: float
+
+
+class CleanupPlan(CleanupTotals):
+    """What a cleanup would do: the rows of its table, as `cleanup_plan.Item` has them."""
+
+    items: list[dict[str, Any]]
+
+
+class Cleaned(TypedDict):
+    """What a cleanup did, each as "kind name"."""
+
+    deleted: list[str]
+    kept: list[str]
 
 
 class Version(TypedDict):

@@ -10,7 +10,7 @@ from airflow.sdk import Asset, PokeReturnValue, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
-    from scones.deployment.data import Check, Deployment, Version
+    from scones.deployment.data import Check, Cleaned, CleanupPlan, Deployment, Version
     from scones.evaluation.data import Evaluation, Registration
     from scones.training.data import StagedDataset
 
@@ -147,22 +147,21 @@ def check_rolled_back(
 
 
 @task(multiple_outputs=False, task_id="plan_cleanup")
-def plan_cleanup(resources: Mapping[str, str], params: Any = None) -> dict[str, Any]:
+def plan_cleanup(resources: Mapping[str, str], params: Any = None) -> CleanupPlan:
     """Print the table of what is there, what it costs and what would go."""
     from scones.deployment.aws import DeploymentAws
     from scones.deployment.cleanup import CleanupRequest
     from scones.deployment.cleanup import plan_cleanup as plan
 
-    request = CleanupRequest(
-        params["older_than_days"], params["objects_older_than_days"], (params["end_production"] or "").strip()
-    )
-    return plan(request, resources["EndpointName"], DeploymentAws.connect(resources["BucketName"]))
+    aws = DeploymentAws.connect(resources["BucketName"])
+    return plan(CleanupRequest.of(params), resources["EndpointName"], aws)
 
 
 @task(multiple_outputs=False, task_id="delete_planned")
-def delete_planned(planned: dict[str, Any], resources: Mapping[str, str], params: Any = None) -> dict[str, list[str]]:
+def delete_planned(planned: CleanupPlan, resources: Mapping[str, str], params: Any = None) -> Cleaned:
     """Delete what was planned, unless this is a dry run."""
     from scones.deployment.aws import DeploymentAws
+    from scones.deployment.cleanup import CleanupRequest
     from scones.deployment.cleanup import delete_planned as delete
 
     if params["dry_run"]:
@@ -170,4 +169,5 @@ def delete_planned(planned: dict[str, Any], resources: Mapping[str, str], params
             f"A dry run: {planned['delete']} items worth {planned['monthly_usd_freed']} USD a month stay. "
             "Run again with dry_run off to delete them."
         )
-    return delete(planned, DeploymentAws.connect(resources["BucketName"]))
+    aws = DeploymentAws.connect(resources["BucketName"])
+    return delete(planned, CleanupRequest.of(params), resources["EndpointName"], aws)

@@ -174,7 +174,7 @@ def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: Fake
     made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
     assert (dict(sagemaker.things), dict(bucket.objects)) == before
     assert made["delete"] == 5
-    done = delete_planned(made, fakes)
+    done = delete_planned(made, REQUEST, PRODUCTION, fakes, NOW)
     assert done["kept"] == []
     assert done["deleted"] == [
         "endpoint forgotten",
@@ -188,7 +188,7 @@ def test_a_dry_look_and_then_the_deletion(sagemaker: FakeSageMaker, bucket: Fake
         "training/fingerprints/f.json",
         "training/forgotten/output/model.tar.gz",
     ]
-    again = delete_planned(made, fakes)
+    again = delete_planned(made, REQUEST, PRODUCTION, fakes, NOW)
     assert again["deleted"] == []
 
 
@@ -196,8 +196,30 @@ def test_what_came_into_use_after_the_plan_is_kept(sagemaker: FakeSageMaker, buc
     fakes = aws(sagemaker, bucket)
     made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
     sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-forgotten")
-    done = delete_planned(made, fakes)
+    done = delete_planned(made, REQUEST, PRODUCTION, fakes, NOW)
     assert {"endpoint config c-forgotten", "model m-forgotten"} <= set(done["kept"])
+
+
+def test_a_plan_of_long_ago_deletes_nothing_that_is_needed_by_now(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    """The task may be cleared days later: an endpoint has requests then, and an old training a model."""
+    made = plan_cleanup(REQUEST, PRODUCTION, aws(sagemaker, bucket), NOW)
+    artifact = "s3://b/training/leftover/output/model.tar.gz"
+    sagemaker.create_model(ModelName="m-new", ModelArn="arn:new", PrimaryContainer={"ModelDataUrl": artifact})
+    done = delete_planned(made, REQUEST, PRODUCTION, aws(sagemaker, bucket, {"forgotten": 1}), NOW)
+    assert done["deleted"] == ["objects capture/courier/AllTraffic/2026/01/01/"]
+    assert {"endpoint forgotten", "objects training/leftover/"} <= set(done["kept"])
+
+
+def test_objects_that_s3_keeps_are_not_said_to_be_deleted(
+    sagemaker: FakeSageMaker, bucket: FakeS3, caplog: pytest.LogCaptureFixture
+) -> None:
+    fakes = aws(sagemaker, bucket)
+    made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
+    bucket.forbidden.add("capture/courier/AllTraffic/2026/01/01/04/a.jsonl")
+    done = delete_planned(made, REQUEST, PRODUCTION, fakes, NOW)
+    assert done["kept"] == ["objects capture/courier/AllTraffic/2026/01/01/"]
+    assert done["deleted"][-1] == "objects training/leftover/"
+    assert "1 of 1 objects of b were kept, first: {'Key': " in caplog.text
 
 
 def test_the_production_endpoint_ends_only_by_its_typed_name(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
@@ -207,10 +229,11 @@ def test_the_production_endpoint_ends_only_by_its_typed_name(sagemaker: FakeSage
     for slip in ("Courier", "forgotten", "yes"):
         with pytest.raises(ConfirmationError, match="'courier'"):
             plan_cleanup(replace(REQUEST, end_production=slip), PRODUCTION, busy, NOW)
-    made = plan_cleanup(replace(REQUEST, end_production="courier"), PRODUCTION, busy, NOW)
+    ended = replace(REQUEST, end_production="courier")
+    made = plan_cleanup(ended, PRODUCTION, busy, NOW)
     row = next(item for item in made["items"] if item["name"] == "courier")
     assert (row["action"], row["reason"]) == ("delete", "it was named to be ended")
-    done = delete_planned(made, busy)
+    done = delete_planned(made, ended, PRODUCTION, busy, NOW)
     assert done["deleted"][:3] == ["endpoint courier", "endpoint config c-courier", "model m-courier"]
     assert [name for name, _ in scaling.calls] == ["deregister_scalable_target"]
     assert ("endpoint", "forgotten") in sagemaker.things
@@ -233,7 +256,7 @@ def test_endpoints_of_others_may_bring_their_models_by_other_ways(sagemaker: Fak
     )
     fakes = aws(sagemaker, bucket)
     made = plan_cleanup(REQUEST, PRODUCTION, fakes, NOW)
-    done = delete_planned(made, fakes)
+    done = delete_planned(made, REQUEST, PRODUCTION, fakes, NOW)
     assert {"endpoint forgotten", "endpoint config c-forgotten"} <= set(done["deleted"])
     assert not {"model m-forgotten", "endpoint components", "endpoint config c-shadow"} & set(done["deleted"])
     assert fakes.sagemaker.served_model("components") is None
@@ -258,7 +281,7 @@ def test_what_an_endpoint_used_goes_while_it_is_still_being_deleted(sagemaker: F
     sagemaker.__dict__["delete_endpoint"] = delete_endpoint
     ended = replace(REQUEST, end_production="courier")
     made = plan_cleanup(ended, PRODUCTION, fakes, NOW)
-    done = delete_planned(made, fakes)
+    done = delete_planned(made, ended, PRODUCTION, fakes, NOW)
     assert done["deleted"][:6] == [
         *("endpoint courier", "endpoint forgotten"),
         *("endpoint config c-courier", "endpoint config c-forgotten"),

@@ -48,7 +48,6 @@ def quoted(text: str) -> str:
 @pytest.fixture
 def bucket() -> PageStore:
     s3 = FakeS3()
-    s3.delete_object = lambda *, Key, **_: s3.objects.pop(Key, None)  # type: ignore[attr-defined]
     rows = [f"{quoted(key)},,bicycle,0.5{index},id-{index},arn" for index, key in enumerate(KEYS)]
     header = "key,label,guess,confidence,inference_id,execution_arn"
     s3.objects[layout.rejected("b1")] = "\n".join([header, *rows]).encode()
