@@ -107,6 +107,7 @@ class CaptureSummary:
     most_unlike: list[Example] = field(default_factory=list)
     labelled: list[tuple[str, int, float]] = field(default_factory=list)
     _rows: int = 0
+    _share: float = 1.0  # of the records so far that have their row
 
     def column(self, name: str) -> NDArray[Any]:
         """All values of a column; empty when nothing was read."""
@@ -127,20 +128,24 @@ class CaptureSummary:
         self.sizes.update(other.sizes)
         self.content_types.update(other.content_types)
         self.minutes.update(other.minutes)
+        # What comes after a thinning is thinned as much: every record keeps the same chance. A fixed seed makes a
+        # repeated run equal.
+        draw = np.random.default_rng(self.records)
+        kept = slice(None) if self._share == 1 else np.flatnonzero(draw.random(other._rows) < self._share)
         for name in _COLUMNS:
-            self.columns[name].extend(other.columns[name])
+            self.columns[name].append(other.column(name)[kept])
         self.labelled.extend(other.labelled)
         self.least_confident = _best(self.least_confident + other.least_confident, shown, _by_confidence)
         self.most_unlike = _best(self.most_unlike + other.most_unlike, shown, _by_novelty)
-        self._rows += other.records
+        self._rows += other._rows if isinstance(kept, slice) else kept.size
         if self._rows > 2 * MAX_ROWS:
-            self._thin_out()
+            self._thin_out(draw)
 
-    def _thin_out(self) -> None:
-        # Every record keeps the same chance: a fixed seed makes a repeated run equal.
-        kept = np.sort(np.random.default_rng(self.records).choice(self._rows, MAX_ROWS, replace=False))
+    def _thin_out(self, draw: np.random.Generator) -> None:
+        kept = np.sort(draw.choice(self._rows, MAX_ROWS, replace=False))
         for name in _COLUMNS:
             self.columns[name] = [self.column(name)[kept]]
+        self._share *= MAX_ROWS / self._rows
         self._rows = MAX_ROWS
 
 

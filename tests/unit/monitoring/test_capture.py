@@ -400,6 +400,19 @@ def test_many_records_become_a_sample_and_counts_stay_exact(monkeypatch: pytest.
     assert np.unique(total.column("time")).size > 3
 
 
+def test_the_sample_leans_to_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it was thinned out: an hour at the end counts as much as one at the beginning."""
+    monkeypatch.setattr("scones.monitoring.capture_summary.MAX_ROWS", 400)
+    total = CaptureSummary()
+    for number in range(30):
+        block = lines(*(record(b"", at=AT + timedelta(minutes=number)) for _ in range(100)))
+        total.add(summarise([("k", 1, block)], ReadSettings(images=False)), shown=3)
+    assert 400 <= total.column("time").size <= 800
+    minutes = (total.column("time") - AT.timestamp()) / 60
+    # Six standard errors of the mean of as many draws from 0 to 29.
+    assert abs(minutes.mean() - 14.5) < 6 * 8.66 / np.sqrt(minutes.size)
+
+
 def test_captures_made_by_aws(shared_data: Path) -> None:
     contents = {str(path): path.read_bytes() for path in sorted((shared_data / "captured").rglob("*.jsonl"))}
     summary = read_capture(*files_of(contents), ReadSettings(classes=("bicycle", "motorcycle")))
