@@ -40,7 +40,7 @@ def parent_input(chunk_key: str, *, batch_id: str, bucket: str, threshold: Thres
 
 def record_key(batch_id: str, key: str) -> str:
     """Return where an item's record lies."""
-    return f"{layout.map_items(batch_id)}{hashlib.sha256(key.encode()).hexdigest()}.json"
+    return f"{layout.map_items(batch_id)}{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}.json"
 
 
 def parent_problem(parent: Execution) -> str | None:
