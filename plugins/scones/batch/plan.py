@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any, TypedDict
 
+import msgspec
+
+from scones.aws.store import DamagedDocumentError
 from scones.batch.inputs import BatchInputError, parse_date
 from scones.batch.items import Candidate, Threshold
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
@@ -63,17 +66,27 @@ class Plan:
 
     def save(self, store: BatchStore) -> None:
         """Write it: last, so that a batch with a plan has all its chunks."""
-        store.write_plan(self.batch_id, {**asdict(self), "model": self.model.as_dict()})
+        store.write_plan(self.batch_id, asdict(self))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Plan:
-        """Read plan.json."""
-        threshold, model = Threshold(**document["threshold"]), ServedModel.from_dict(document["model"])
-        return cls(**{**document, "threshold": threshold, "model": model})
+        """Read plan.json.
+
+        Raises:
+            DamagedDocumentError: it is no plan.
+        """
+        try:
+            return msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise DamagedDocumentError(f"This is no plan of a batch: {error}") from error
 
     @classmethod
     def load(cls, store: BatchStore, batch_id: str) -> Plan | None:
-        """Return the plan that a batch has already; None when it has none."""
+        """Return the plan that a batch has already; None when it has none.
+
+        Raises:
+            DamagedDocumentError: it has one that can't be understood.
+        """
         document = store.plan(batch_id)
         return None if document is None else cls.from_dict(document)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,10 @@ from typing import Any, Self
 
 from scones.aws.store import DamagedDocumentError
 from scones.batch.items import OUTCOMES, WITHOUT_ANSWER, Row
+from scones.batch.plan import Plan
 from scones.batch.store import BatchStore
 
+log = logging.getLogger(__name__)
 FAILURES_SHOWN = 5
 _READERS = 8
 
@@ -51,28 +54,31 @@ class LiveBatch:
     expected_end: str | None
 
 
-def live(plan: Mapping[str, Any], chunks: Sequence[ChunkProgress], records: int, now: datetime) -> LiveBatch:
+def live(plan: Plan, chunks: Sequence[ChunkProgress], records: int, now: datetime) -> LiveBatch:
     """Join what the chunks noted.
 
     Args:
-        plan: plan.json.
         records: how many items of a Distributed Map have left their record.
     """
     outcomes: Counter[str] = Counter()
     for chunk in chunks:
         outcomes.update(chunk.outcomes)
-    images, done = int(plan["images"]), max(outcomes.total(), records)
-    seconds = (now - datetime.fromisoformat(plan["created_at"])).total_seconds()
+    images, done = plan.images, max(outcomes.total(), records)
+    seconds = now.timestamp() - datetime.fromisoformat(plan.created_at).timestamp()
     rate = done / seconds if done and seconds > 0 else None
     end = (now + timedelta(seconds=(images - done) / rate)).isoformat(timespec="seconds") if rate else None
     failures = [failure for chunk in chunks for failure in chunk.failures][-FAILURES_SHOWN:]
     named = {outcome: outcomes[outcome] for outcome in OUTCOMES if outcomes[outcome]}
-    return LiveBatch(plan["batch_id"], plan["fan_out"], images, done, named, failures, rate, end)
+    return LiveBatch(plan.batch_id, plan.fan_out, images, done, named, failures, rate, end)
 
 
 def read_live(store: BatchStore, batch_id: str) -> LiveBatch | None:
-    """Return how far a batch is; None when it has no plan."""
-    plan = store.plan(batch_id)
+    """Return how far a batch is; None when it has no plan, or one that can't be understood."""
+    try:
+        plan = Plan.load(store, batch_id)
+    except DamagedDocumentError as error:
+        log.warning("What %s has done so far is not shown: %s", batch_id, error)
+        return None
     if plan is None:
         return None
 
@@ -84,5 +90,5 @@ def read_live(store: BatchStore, batch_id: str) -> LiveBatch | None:
 
     with ThreadPoolExecutor(_READERS) as pool:
         chunks = list(pool.map(read, store.progress_keys(batch_id)))
-    records = store.map_records(batch_id) if plan["fan_out"] == "distributed_map" else 0
+    records = store.map_records(batch_id) if plan.fan_out == "distributed_map" else 0
     return live(plan, chunks, records, datetime.now(UTC))

@@ -71,16 +71,8 @@ class ServedModel:
         return replace(self, classes=tuple(classes))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON types; `from_dict` reads them."""
+        """Return JSON types."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` returned, also after it went through JSON."""
-        shape = document.get("image_shape")
-        return cls(
-            **{**document, "classes": tuple(document["classes"]), "image_shape": (shape and (*shape,)) or None},
-        )
 
 
 def main_variant(endpoint: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

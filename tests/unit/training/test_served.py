@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from scones.training.aws import read_served_model
@@ -138,9 +139,9 @@ def test_it_travels_between_tasks_as_json(sagemaker: FakeSageMaker) -> None:
     trained(sagemaker, "live", ["x", "y"])
     serve(sagemaker, {"VariantName": "AllTraffic", "ModelName": "m-live"})
     served = read(sagemaker, FakeS3())
-    assert ServedModel.from_dict(json.loads(json.dumps(served.as_dict()))) == served
+    assert msgspec.json.decode(json.dumps(served.as_dict()), type=ServedModel) == served
     unknown = ServedModel("e")
-    assert ServedModel.from_dict(json.loads(json.dumps(unknown.as_dict()))) == unknown
+    assert msgspec.json.decode(json.dumps(unknown.as_dict()), type=ServedModel) == unknown
 
 
 @pytest.mark.parametrize("damaged", [None, [], {}, {"0": "x", "2": "y"}, {"0": 1}, {"a": "x"}, "text"])
