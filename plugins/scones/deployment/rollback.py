@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from scones.aws.lineage import tags, training_job_of_artifact
 from scones.deployment.aws import DeploymentAws
 from scones.deployment.data import Version
+from scones.training.aws import read_served_model
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of, choose_rollback_version, model_request
-from scones.training.served import classes_of, container_of, quality_of
+from scones.training.served import classes_of, quality_of
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ def choose_version(resources: Mapping[str, str], version: int | None, aws: Deplo
     """
     hook = aws.sagemaker
     packages = {package["ModelPackageVersion"]: package for package in hook.packages(MODEL_PACKAGE_GROUP)}
+    live = read_served_model(resources["EndpointName"], aws.store, hook)
     chosen = choose_rollback_version(
         [(number, p["ModelApprovalStatus"], artifact_of(p)[1]) for number, p in packages.items()],
-        container_of(hook.served_model(resources["EndpointName"]) or {}).get("ModelDataUrl"),
+        live.model_data_url if live else None,
         version,
     )
     image, artifact = artifact_of(packages[chosen])

@@ -240,6 +240,24 @@ def test_rolling_back_recreates_the_model_of_the_chosen_version(sagemaker: FakeS
     assert ("model", chosen["model_name"]) in sagemaker.things
 
 
+def test_the_live_version_is_known_however_its_model_names_it(sagemaker: FakeSageMaker, staged: FakeS3) -> None:
+    """By its package alone, as the console and pipelines deploy, and beside a variant that takes less traffic."""
+    register(sagemaker, "j")
+    register(sagemaker, "new")
+    serve(sagemaker, "j")
+    arn = next(
+        found["ModelPackageArn"] for _, found in sagemaker.things.items() if found.get("ModelPackageVersion") == 2
+    )
+    sagemaker.create_model(ModelName="m-by-package", PrimaryContainer={"ModelPackageName": arn})
+    less = {**sagemaker.things["endpoint_config", "c-j"]["ProductionVariants"][0], "InitialVariantWeight": 0.1}
+    main = {"VariantName": "Main", "ModelName": "m-by-package", "InitialVariantWeight": 0.9}
+    sagemaker.create_endpoint_config(EndpointConfigName="c-two", ProductionVariants=[less, main])
+    del sagemaker.things["endpoint", "courier"]
+    sagemaker.create_endpoint(EndpointName="courier", EndpointConfigName="c-two")
+    sagemaker.finish_deployment("courier")
+    assert choose_version(RESOURCES, None, aws_of(sagemaker, s3=staged))["version"] == 1
+
+
 def test_errors_are_told_apart() -> None:
     assert is_absent(client_error("ValidationException", 'Could not find endpoint "x".'))
     assert not is_absent(client_error("ValidationException", "Cannot delete endpoint config in use"))
