@@ -16,6 +16,7 @@ from scones.aws.sagemaker import models_of
 from scones.deployment.cleanup_plan import Config, Endpoint, Folder, Inventory, Model
 from scones.deployment.endpoint import VARIANT, ScalingPolicy
 from scones.evaluation.store import EvaluationStore
+from scones.training.costs import monthly_cost
 from scones.training.model_package import MODEL_PACKAGE_GROUP, artifact_of
 from scones.training.registry import ModelRegistryHook
 from scones.training.served import container_of
@@ -157,6 +158,7 @@ def _endpoint(
     description = hook.endpoint(name)
     if description is None:
         return None
+    serving = configs.get(description.get("EndpointConfigName", ""))
     pending = (description.get("PendingDeploymentSummary") or {}).get("EndpointConfigName", "")
     used = tuple(config for config in (description.get("EndpointConfigName", ""), pending) if config)
     variants = [variant for config in used for variant in configs.get(config, {}).get("ProductionVariants", [])]
@@ -165,7 +167,7 @@ def _endpoint(
         configs=used,
         created=description["CreationTime"],
         invocations=_invocations(cloudwatch, name, [v["VariantName"] for v in variants] or [VARIANT], now, days),
-        instances=tuple((v.get("InstanceType", ""), int(v.get("InitialInstanceCount", 0))) for v in variants),
+        monthly_usd=monthly_cost(description, serving) if serving else None,
         ours=is_ours(hook, description["EndpointArn"]),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from scones.deployment.data import CleanupTotals
-from scones.training.costs import endpoint_monthly_cost, storage_monthly_cost
+from scones.training.costs import storage_monthly_cost
 
 # An endpoint must go before its config, and a config before its model; objects come last.
 ORDER = ("endpoint", "endpoint config", "model", "objects")
@@ -15,13 +15,19 @@ ORDER = ("endpoint", "endpoint config", "model", "objects")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint as the inventory sees it: ``configs`` are what it serves or is being updated to."""
+    """An endpoint as the inventory sees it.
+
+    Attributes:
+        configs: what it serves or is being updated to.
+        invocations: how many requests it had in the window that was asked for.
+        monthly_usd: what it costs as it is now; None when nobody knows.
+    """
 
     name: str
     configs: tuple[str, ...]
     created: datetime
-    invocations: float | None
-    instances: tuple[tuple[str, int], ...]
+    invocations: float
+    monthly_usd: float | None
     ours: bool
 
 
@@ -99,10 +105,8 @@ def plan(inventory: Inventory, *, now: datetime, older_than_days: float, folders
         reason = _endpoint_kept(endpoint, inventory, now, age)
         if reason:
             surviving_configs.update(endpoint.configs)
-        costs = [endpoint_monthly_cost(kind, count) for kind, count in endpoint.instances]
-        cost = None if None in costs else round(sum(c for c in costs if c is not None), 2)
         gone = "it was named to be ended" if endpoint.name == inventory.production else "no request and not production"
-        items.append(_item("endpoint", endpoint.name, reason, gone, cost, endpoint.created, now))
+        items.append(_item("endpoint", endpoint.name, reason, gone, endpoint.monthly_usd, endpoint.created, now))
     surviving_models: set[str] = set()
     for config in inventory.configs:
         reason = _first(
@@ -139,8 +143,7 @@ def _endpoint_kept(endpoint: Endpoint, inventory: Inventory, now: datetime, age:
         return "" if inventory.end_production else "serves production"
     return _first(
         (not endpoint.ours, "not the project's"),
-        (bool(endpoint.invocations), f"had {endpoint.invocations or 0:.0f} requests"),
-        (endpoint.invocations is None, "its traffic could not be read"),
+        (bool(endpoint.invocations), f"had {endpoint.invocations:.0f} requests"),
         (now - endpoint.created < age, "too young"),
     )
 

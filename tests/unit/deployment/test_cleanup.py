@@ -18,17 +18,17 @@ from tests.support.fake_aws import FakeRegistryHook, FakeS3, FakeSageMaker, Fake
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OLD = NOW - timedelta(days=90)
-FLEET = (("ml.m5.large", 1),)
+FLEET_USD = 83.95
 PRODUCTION = "courier"
 REQUEST = CleanupRequest(older_than_days=7, objects_older_than_days=30)
 
 FULL = Inventory(
     endpoints=[
-        Endpoint("courier", ("c-live", "c-next"), OLD, 0, FLEET, ours=True),
-        Endpoint("forgotten", ("c-forgotten",), OLD, 0, FLEET, ours=True),
-        Endpoint("busy", ("c-busy",), OLD, 7, FLEET, ours=True),
-        Endpoint("somebody-elses", ("c-theirs",), OLD, 0, FLEET, ours=False),
-        Endpoint("young", ("c-young",), NOW - timedelta(hours=1), 0, FLEET, ours=True),
+        Endpoint("courier", ("c-live", "c-next"), OLD, 0, FLEET_USD, ours=True),
+        Endpoint("forgotten", ("c-forgotten",), OLD, 0, FLEET_USD, ours=True),
+        Endpoint("busy", ("c-busy",), OLD, 7, FLEET_USD, ours=True),
+        Endpoint("somebody-elses", ("c-theirs",), OLD, 0, FLEET_USD, ours=False),
+        Endpoint("young", ("c-young",), NOW - timedelta(hours=1), 0, FLEET_USD, ours=True),
     ],
     configs=[
         Config(name, (f"m-{name[2:]}",), OLD, ours=name != "c-theirs")
@@ -80,11 +80,20 @@ def test_every_row_says_why_and_what_it_costs() -> None:
     assert "83.95" in text
 
 
-def test_traffic_that_cannot_be_read_and_unknown_prices_are_not_guessed() -> None:
-    blind = Endpoint("blind", (), OLD, None, (("ml.odd.type", 1),), ours=True)
-    row = next(item for item in planned(replace(FULL, endpoints=[blind])) if item.name == "blind")
-    assert (row.action, row.reason, row.monthly_usd) == ("keep", "its traffic could not be read", None)
+def test_an_unknown_price_is_not_guessed() -> None:
+    odd = Endpoint("odd", (), OLD, 0, None, ours=True)
+    row = next(item for item in planned(replace(FULL, endpoints=[odd])) if item.name == "odd")
+    assert (row.action, row.monthly_usd) == ("delete", None)
     assert "unknown" in table([row])
+    assert totals([row])["monthly_usd_freed"] == 0
+
+
+def test_an_endpoint_costs_what_it_runs_now(sagemaker: FakeSageMaker, bucket: FakeS3) -> None:
+    """Not what its config began with, nor what an update is going to."""
+    sagemaker.update_endpoint(EndpointName="courier", EndpointConfigName="c-forgotten")
+    sagemaker.things["endpoint", "courier"]["ProductionVariants"] = [{"VariantName": "v", "CurrentInstanceCount": 3}]
+    inventory = take_inventory(aws(sagemaker, bucket), now=NOW, traffic_days=7)
+    assert [one.monthly_usd for one in inventory.endpoints if one.name == "courier"] == [pytest.approx(3 * FLEET_USD)]
 
 
 names = st.sampled_from(["a", "b", "c", "d"])
@@ -99,7 +108,7 @@ def test_nothing_in_use_ever_goes(
 ) -> None:
     inventory = Inventory(
         endpoints=[
-            Endpoint(name, tuple(sorted(used)), OLD, 1 if busy else 0, FLEET, ours=ours)
+            Endpoint(name, tuple(sorted(used)), OLD, 1 if busy else 0, FLEET_USD, ours=ours)
             for name, used, busy, ours in endpoints
         ],
         configs=[Config(name, tuple(sorted(models)), OLD, ours=True) for name, models in configs.items()],
