@@ -11,7 +11,7 @@ from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTransformO
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from scones.aws.errors import already_there, not_found
+from scones.aws.errors import already_there
 from scones.aws.naming import EXPERIMENT, content_hash, sagemaker_name, trial_name
 from scones.evaluation.store import EvaluationStore
 from scones.evaluation.verdict import question
@@ -78,7 +78,6 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         self.max_concurrent = max_concurrent
         self.experiment = experiment
         self.timeout_s = timeout_s
-        self._running_job = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Find the job that does this work, or start one; then wait."""
@@ -103,7 +102,6 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         else:
             raise AirflowFailException(f"{MOST_ATTEMPTS} transform jobs have failed at this work: read their logs")
         persist_link(context, TransformJobLink, self.hook, name=name)
-        self._running_job = name
         trigger = SageMakerWaitTrigger(kind="transform", name=name, **self.trigger_arguments(self.timeout_s))
         result: dict[str, Any] = self.wait_with(trigger, "execute_complete", context)
         return result
@@ -116,21 +114,10 @@ class TransformOperator(WaitingMixin, SageMakerTransformOperator):
         if event["status"] != "success":
             reason = event["message"] or "SageMaker gave no reason; read the job's log"
             raise AirflowException(f"Transform job {name} ended as {event['state'] or event['status']}: {reason}")
-        self._running_job = ""
         description = self._resources_hook().transform_job(name)
         if description is None:
             raise AirflowException(f"Transform job {name} is gone: somebody deleted it")
         return self._result(description, reused=False)
-
-    def on_kill(self) -> None:
-        """Stop the job when the task is killed in its worker."""
-        if not self._running_job:
-            return
-        try:
-            self.hook.conn.stop_transform_job(TransformJobName=self._running_job)
-        except self.hook.conn.exceptions.ClientError as error:
-            if not not_found(error):
-                raise
 
     def _request(self) -> dict[str, Any]:
         return {

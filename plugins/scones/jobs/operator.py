@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import ClientError
 
+from scones.aws.errors import not_found
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 
@@ -46,7 +48,12 @@ class WaitingMixin:
         botocore_config: dict[str, Any] | None
         deferrable: bool
 
+        hook: Any
+        log: Any
+
         def defer(self, *, trigger: Any, method_name: str) -> None: ...
+
+    _waited_for: SageMakerWaitTrigger | None = None
 
     def trigger_arguments(self, timeout_s: float) -> dict[str, Any]:
         """Return what every trigger of ours is given: the connection's four facts and the deadline."""
@@ -65,8 +72,23 @@ class WaitingMixin:
 
     def wait_with(self, trigger: SageMakerWaitTrigger, method_name: str, context: Any) -> Any:
         """Wait until the trigger fires, then go on in ``method_name(context, event)``."""
+        self._waited_for = trigger
         if self.deferrable:
             # No deferral timeout: Airflow would fail the task without stopping the job. The trigger keeps the deadline.
             self.defer(trigger=trigger, method_name=method_name)
         event = asyncio.run(first_event(trigger))
+        self._waited_for = None
         return getattr(self, method_name)(context, event.payload)
+
+    def on_kill(self) -> None:
+        """Stop the job that is waited for in place; while the task is deferred, the trigger does it."""
+        trigger = self._waited_for
+        if trigger is None:
+            return
+        self.log.warning("Stopping %s %s", trigger.kind, trigger.name)
+        try:
+            getattr(self.hook.conn, trigger.waited.stop)(**{trigger.waited.argument: trigger.name})
+        except ClientError as error:
+            if not not_found(error):
+                raise
+            self.log.info("Nothing to stop: %s", error)

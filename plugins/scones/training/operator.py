@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator, serialize
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from scones.aws.errors import already_there, not_found
+from scones.aws.errors import already_there
 from scones.aws.lineage import tags
 from scones.aws.naming import EXPERIMENT, trial_name
 from scones.aws.resources import vpc_config
@@ -127,7 +127,6 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         self.tuning_jobs = tuning_jobs
         self.experiment = experiment
         self.force_retrain = force_retrain
-        self._running_job = ("", "")
 
     def execute(self, context: Context) -> TrainingResult:
         """Find this run's job, or a finished one that did the same work, or start one; then wait."""
@@ -155,7 +154,6 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         persist_link(context, TuningJobLink if plan.tuning_jobs else TrainingJobLink, self.hook, name=name)
         if description is not None and description[waited.status] in waited.succeeded:
             return self._ended(context, plan.kind, description, plan.mark)
-        self._running_job = (plan.kind, name)
         longest = plan.spec.max_runtime_s + as_int("spot_wait_s", self.spot_wait_s) + STARTUP_ALLOWANCE_S
         trigger = (TuningJobTrigger if plan.tuning_jobs else TrainingJobTrigger)(
             kind=plan.kind, name=name, carry={"fingerprint": plan.mark}, **self.trigger_arguments(plan.rounds * longest)
@@ -177,19 +175,6 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
         if description is None:
             raise AirflowException(f"{what} is gone: somebody deleted it")
         return self._ended(context, kind, description, event["carry"]["fingerprint"])
-
-    def on_kill(self) -> None:
-        """Stop the job when the task is killed in its worker (the trigger does it while the task is deferred)."""
-        kind, name = self._running_job
-        if not name:
-            return
-        self.log.warning("Stopping %s job %s", kind, name)
-        try:
-            getattr(self.hook.conn, KINDS[kind].stop)(**{KINDS[kind].argument: name})
-        except self.hook.conn.exceptions.ClientError as error:
-            if not not_found(error):
-                raise
-            self.log.info("Nothing to stop: %s", error)
 
     def _spec(self) -> TrainingSpec:
         return TrainingSpec(
@@ -305,7 +290,6 @@ class TrainingOperator(WaitingMixin, SageMakerTrainingOperator):
             hook.join_trial(trial, f"{job['TrainingJobName']}-aws-training-job")
 
     def _finish(self, context: Context, result: TrainingResult, description: dict[str, Any]) -> TrainingResult:
-        self._running_job = ("", "")
         self.serialized_training_data = serialize(description)  # OpenLineage reads it
         for name, value in result["metrics"].items():
             self.log.info("%s = %.4f", name, value)
