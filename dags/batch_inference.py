@@ -29,7 +29,7 @@ from __future__ import annotations
 from airflow.sdk import Param, dag
 
 from scones.aws.tasks import resolve_resources
-from scones.batch import form, tasks
+from scones.batch import params, tasks
 from scones.batch.operator import run_chunks
 from scones.defaults import DAG_DEFAULT_ARGS, TAGS
 from scones.notifications import AwsRetryPolicy, run_failed_notifier
@@ -42,7 +42,7 @@ BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
     catchup=False,
     default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
     on_failure_callback=run_failed_notifier(),
-    params={name: Param(**field) for name, field in form.BATCH.items()},
+    params={name: Param(**field) for name, field in params.BATCH.items()},
     doc_md=__doc__,
     tags=[*TAGS, "inference"],
     max_active_runs=4,

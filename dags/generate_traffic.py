@@ -27,7 +27,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from scones.aws.tasks import resolve_resources
-from scones.batch import form, tasks
+from scones.batch import params, tasks
 from scones.batch.names import BATCH_POOL
 from scones.batch.operator import BatchChunkOperator
 from scones.defaults import DAG_DEFAULT_ARGS, TAGS
@@ -42,7 +42,7 @@ RATE = "{{ params.rate_per_second if params.mode == 'stream' else 150 }}"
     catchup=False,
     default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
     on_failure_callback=run_failed_notifier(),
-    params={name: Param(**field) for name, field in form.TRAFFIC.items()},
+    params={name: Param(**field) for name, field in params.TRAFFIC.items()},
     doc_md=__doc__,
     tags=[*TAGS, "inference", "drill"],
     max_active_runs=4,

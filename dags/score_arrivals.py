@@ -31,7 +31,7 @@ from __future__ import annotations
 from airflow.sdk import Asset, AssetWatcher, Param, dag
 
 from scones.aws.tasks import resolve_resources
-from scones.batch import form, tasks
+from scones.batch import params, tasks
 from scones.batch.operator import run_chunks
 from scones.batch.trigger import ArrivalsTrigger
 from scones.defaults import DAG_DEFAULT_ARGS, RUN_TYPES, TAGS
@@ -53,7 +53,7 @@ ARRIVALS = Asset(
     allowed_run_types=RUN_TYPES,
     default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
     on_failure_callback=run_failed_notifier(),
-    params={name: Param(**field) for name, field in form.ARRIVALS.items()},
+    params={name: Param(**field) for name, field in params.ARRIVALS.items()},
     doc_md=__doc__,
     tags=[*TAGS, "inference"],
     max_active_runs=1,

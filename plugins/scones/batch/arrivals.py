@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from scones.aws.naming import content_hash
-from scones.batch.form import BATCH
 from scones.batch.inputs import KEY_BYTES_MAX
 from scones.batch.items import Candidate, Item
+from scones.batch.params import BATCH
 from scones.batch.plan import Plan, make_plan
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source
 from scones.batch.store import BatchStore

@@ -13,7 +13,7 @@ import pytest
 from scones.aws import layout
 from scones.batch import arrivals, trigger
 from scones.batch.arrivals import Bell, NoArrivalError, NothingArrivedError, Post, make_arrivals, read_arrival
-from scones.batch.form import ARRIVALS
+from scones.batch.params import ARRIVALS
 from scones.batch.plan import Plan
 from scones.batch.store import BatchStore
 from tests.support.batch_world import MODEL
