@@ -31,16 +31,14 @@ from airflow.sdk import Param, dag
 from scones.aws.tasks import resolve_resources
 from scones.batch import params, tasks
 from scones.batch.operator import run_chunks
-from scones.defaults import DAG_DEFAULT_ARGS, TAGS
-from scones.notifications import AwsRetryPolicy, run_failed_notifier
-
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
+from scones.defaults import BUCKET, TAGS
+from scones.notifications import DAG_DEFAULT_ARGS, run_failed_notifier
 
 
 @dag(
     schedule=None,
     catchup=False,
-    default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     on_failure_callback=run_failed_notifier(),
     params={name: Param(**field) for name, field in params.BATCH.items()},
     doc_md=__doc__,

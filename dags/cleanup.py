@@ -24,14 +24,14 @@ from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.deployment import tasks
 from scones.deployment.params import CLEANUP_FORM
-from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.notifications import DAG_DEFAULT_ARGS, late_after, run_failed_notifier
 
 
 @dag(
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     params=defaults.params_of(CLEANUP_FORM),
     tags=[*defaults.TAGS, "maintenance"],
     doc_md=__doc__,

@@ -30,17 +30,16 @@ from scones.aws.tasks import resolve_resources
 from scones.batch import params, tasks
 from scones.batch.names import BATCH_POOL
 from scones.batch.operator import BatchChunkOperator
-from scones.defaults import DAG_DEFAULT_ARGS, TAGS
-from scones.notifications import AwsRetryPolicy, run_failed_notifier
+from scones.defaults import BUCKET, TAGS
+from scones.notifications import DAG_DEFAULT_ARGS, run_failed_notifier
 
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 RATE = "{{ params.rate_per_second if params.mode == 'stream' else 150 }}"
 
 
 @dag(
     schedule=None,
     catchup=False,
-    default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     on_failure_callback=run_failed_notifier(),
     params={name: Param(**field) for name, field in params.TRAFFIC.items()},
     doc_md=__doc__,

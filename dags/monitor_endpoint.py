@@ -34,7 +34,7 @@ from airflow.sdk import Param, chain, dag
 
 from scones import defaults
 from scones.monitoring import tasks
-from scones.notifications import AwsRetryPolicy, run_failed_notifier
+from scones.notifications import DAG_DEFAULT_ARGS, run_failed_notifier
 
 WINDOW, ACTION = defaults.OPEN_SECTION, "What follows"
 
@@ -97,11 +97,7 @@ PARAMS = {
     catchup=False,
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
-    default_args={
-        **defaults.DAG_DEFAULT_ARGS,
-        "execution_timeout": timedelta(minutes=30),
-        "retry_policy": AwsRetryPolicy(),
-    },
+    default_args={**DAG_DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},
     params=PARAMS,
     tags=[*defaults.TAGS, "monitoring"],
     doc_md=__doc__,

@@ -24,18 +24,15 @@ from scones import defaults
 from scones.aws.tasks import resolve_resources
 from scones.deployment import tasks
 from scones.deployment.operator import EndpointDeployOperator
-from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.notifications import DAG_DEFAULT_ARGS, late_after, run_failed_notifier
 from scones.training.params import ROLLBACK_FORM
-
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
-ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
 
 
 @dag(
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     params=defaults.params_of(ROLLBACK_FORM),
     tags=[*defaults.TAGS, "deployment"],
     doc_md=__doc__,
@@ -47,13 +44,13 @@ def rollback_endpoint() -> None:
     chosen = tasks.choose_version(resources)
     deployed = EndpointDeployOperator(
         task_id="deploy_endpoint",
-        endpoint_name=ENDPOINT,
+        endpoint_name=defaults.ENDPOINT,
         model=chosen,
         fleet={
             "instance_type": "{{ params.endpoint_instance_type }}",
             "instance_count": "{{ params.endpoint_instance_count }}",
         },
-        capture={"uri": f"s3://{BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
+        capture={"uri": f"s3://{defaults.BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
     ).output
     tasks.check_rolled_back(deployed, chosen, resources)
 

@@ -34,11 +34,10 @@ from scones.aws.tasks import resolve_resources
 from scones.batch import params, tasks
 from scones.batch.operator import run_chunks
 from scones.batch.trigger import ArrivalsTrigger
-from scones.defaults import DAG_DEFAULT_ARGS, RUN_TYPES, TAGS
+from scones.defaults import BUCKET, RUN_TYPES, TAGS
 from scones.deployment.tasks import MODEL_ASSET
-from scones.notifications import AwsRetryPolicy, run_failed_notifier
+from scones.notifications import DAG_DEFAULT_ARGS, run_failed_notifier
 
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
 ARRIVALS = Asset(
     name="scones_arrivals",
     uri="x-scones://arrivals/queue",
@@ -51,7 +50,7 @@ ARRIVALS = Asset(
     schedule=ARRIVALS | MODEL_ASSET,  # what waited for an endpoint is scored when there is one
     catchup=False,
     allowed_run_types=RUN_TYPES,
-    default_args={**DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     on_failure_callback=run_failed_notifier(),
     params={name: Param(**field) for name, field in params.ARRIVALS.items()},
     doc_md=__doc__,

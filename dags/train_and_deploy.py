@@ -43,13 +43,11 @@ from scones.deployment.operator import EndpointDeployOperator
 from scones.evaluation import tasks as quality
 from scones.evaluation.operator import ModelApprovalOperator, TransformOperator
 from scones.monitoring.tasks import ASKS_FOR_TRAINING, write_first_report
-from scones.notifications import AwsRetryPolicy, late_after, run_failed_notifier
+from scones.notifications import DAG_DEFAULT_ARGS, late_after, run_failed_notifier
 from scones.training.operator import TRAINING_POOL, TrainingOperator
 from scones.training.params import HYPERPARAMETERS, TRAINING_FORM
 from scones.training.tasks import create_model
 
-BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
-ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"
 FLEET = {
     "instance_type": "{{ params.endpoint_instance_type }}",
     "instance_count": "{{ params.endpoint_instance_count }}",
@@ -68,7 +66,7 @@ ROLLOUT = {
     catchup=False,
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
-    default_args={**defaults.DAG_DEFAULT_ARGS, "retry_policy": AwsRetryPolicy()},
+    default_args=DAG_DEFAULT_ARGS,
     params=defaults.params_of(TRAINING_FORM),
     tags=[*defaults.TAGS, "training"],
     doc_md=__doc__,
@@ -123,7 +121,7 @@ def train_and_deploy() -> None:
     def candidate() -> None:
         started = EndpointDeployOperator(
             task_id="start_candidate",
-            endpoint_name=f"{ENDPOINT}-candidate",
+            endpoint_name=f"{defaults.ENDPOINT}-candidate",
             model=model,
             fleet={"instance_type": FLEET["instance_type"]},
             delete_on_failure=True,
@@ -133,10 +131,10 @@ def train_and_deploy() -> None:
 
     deployed = EndpointDeployOperator(
         task_id="deploy_endpoint",
-        endpoint_name=ENDPOINT,
+        endpoint_name=defaults.ENDPOINT,
         model=model,
         fleet=FLEET,
-        capture={"uri": f"s3://{BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
+        capture={"uri": f"s3://{defaults.BUCKET}/capture", "percent": "{{ params.capture_percent }}"},
         rollout=ROLLOUT,
     )
     checked = serving.verify_endpoint(deployed.output, dataset, registered, evaluated)

@@ -42,11 +42,6 @@ PAGES = "/scones"
 
 TAGS = ["scones", "sagemaker"]
 
-DAG_DEFAULT_ARGS: dict[str, Any] = {
-    "owner": "scones-ml",
-    "retries": 2,
-    "retry_delay": timedelta(seconds=5),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
-    "execution_timeout": timedelta(hours=1),
-}
+# The stack's outputs in templated fields; the task `resolve_resources` returned them.
+BUCKET = "{{ ti.xcom_pull(task_ids='resolve_resources')['BucketName'] }}"
+ENDPOINT = "{{ ti.xcom_pull(task_ids='resolve_resources')['EndpointName'] }}"

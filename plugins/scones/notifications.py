@@ -143,3 +143,14 @@ class AwsRetryPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> AwsRetryPolicy:
         """Return the policy."""
         return cls()
+
+
+DAG_DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "scones-ml",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=5),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+    "execution_timeout": timedelta(hours=1),
+    "retry_policy": AwsRetryPolicy(),
+}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scones.aws.conf import UnknownParamError
-from scones.notifications import AwsRetryPolicy
+from scones.notifications import DAG_DEFAULT_ARGS, AwsRetryPolicy
 from tests.dags.dag_files import DAG_FILES, DAG_IDS, ROOT, load
 
 HEAVY = ("numpy", "pandas", "PIL", "sagemaker", "pyarrow", "scipy", "sklearn", "skimage", "matplotlib", "aiobotocore")
@@ -70,7 +70,7 @@ def test_a_dag_documents_itself_and_keeps_the_house_rules(dag_id: str) -> None:
     assert dag.catchup is False
     assert dag.start_date is None, "unpausing must not run the latest missed interval: docs/decisions/0004"
     assert dag.on_failure_callback
-    assert dag.default_args["owner"] == defaults.DAG_DEFAULT_ARGS["owner"]
+    assert dag.default_args["owner"] == DAG_DEFAULT_ARGS["owner"]
     for task in dag.tasks:
         waits_for_people = "approve" in task.task_id
         assert waits_for_people or task.execution_timeout, f"{task.task_id} may run for ever"
