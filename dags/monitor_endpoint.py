@@ -13,7 +13,7 @@ namespace `Scones/ModelMonitor`.
 
 **On a violation** the alert topic gets one message per report. Drift of the images, of the class mix or of the
 confidence, and a loss of accuracy, emit the asset `scones_drift`, which starts `train_and_deploy`; the same model is
-asked to be retrained once in `retrain_cooldown_hours`. What counts as a violation is set in
+asked to be retrained at most once in `retrain_cooldown_hours`. What counts as a violation is set in
 `datasets/<version>/baseline/constraints.json`.
 
 **Labels** that no training has taken, `SCONES_LABELS_TO_RETRAIN` of them (0, the default: off), emit the asset
@@ -30,66 +30,33 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import Param, chain, dag
+from airflow.sdk import chain, dag
 
 from scones import defaults
 from scones.monitoring import tasks
 from scones.notifications import DAG_DEFAULT_ARGS, run_failed_notifier
 
-WINDOW, ACTION = defaults.OPEN_SECTION, "What follows"
-
-PARAMS = {
-    "endpoint_name": Param(
-        "",
-        type=["null", "string"],
-        pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$",
-        title="Endpoint",
-        section=WINDOW,
-        description="Name of the endpoint; empty for the stack's.",
-    ),
-    "classes": Param(
-        None,
-        type=["null", "array"],
-        items={"type": "string", "minLength": 1},
-        title="Classes",
-        section=WINDOW,
-        description="Class names in label order, for an endpoint whose model was not trained here; else empty.",
-    ),
-    "since": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="Since",
-        section=WINDOW,
-        description="Report on records inferred at or after this time; empty for what is new since the last report.",
-    ),
-    "until": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="Until",
-        section=WINDOW,
-        description="Report on records inferred before this time; only together with Since, empty for now.",
-    ),
-    "capture_timeout_s": Param(
-        60,
-        type="integer",
-        minimum=0,
-        maximum=1500,
-        title="Wait for captures (s)",
-        section=WINDOW,
-        description="How long to wait for records that were invoked but not captured yet (minutes on AWS).",
-    ),
-    "retrain_cooldown_hours": Param(
-        24,
-        type="number",
-        minimum=0,
-        maximum=8760,
-        title="Retrain once in (h)",
-        section=ACTION,
-        description="Drift asks for retraining of the same model once in so many hours; 0 for at every report.",
-    ),
+TIME = {"type": ["null", "string"], "format": "date-time"}
+# fmt: off
+FORM: defaults.Form = {
+    defaults.OPEN_SECTION: [
+        ("endpoint_name", "", {"type": ["null", "string"], "pattern": r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$"},
+         "Endpoint", "Name of the endpoint; empty for the stack's."),
+        ("classes", None, {"type": ["null", "array"], "items": {"type": "string", "minLength": 1}}, "Classes",
+         "Class names in label order, for an endpoint whose model was not trained here; else empty."),
+        ("since", None, TIME, "Since",
+         "Report on records inferred at or after this time; empty for what is new since the last report."),
+        ("until", None, TIME, "Until",
+         "Report on records inferred before this time; only together with Since, empty for now."),
+        ("capture_timeout_s", 60, {"type": "integer", "minimum": 0, "maximum": 1500}, "Wait for captures (s)",
+         "How long to wait for records that were invoked but not captured yet (minutes on AWS)."),
+    ],
+    "What follows": [
+        ("retrain_cooldown_hours", 24, {"type": "number", "minimum": 0, "maximum": 8760}, "Retrain at most every (h)",
+         "Drift asks for retraining of the same model at most once in so many hours; 0: at every report."),
+    ],
 }
+# fmt: on
 
 
 @dag(
@@ -98,7 +65,7 @@ PARAMS = {
     allowed_run_types=defaults.RUN_TYPES,
     max_active_runs=1,
     default_args={**DAG_DEFAULT_ARGS, "execution_timeout": timedelta(minutes=30)},
-    params=PARAMS,
+    params=defaults.params_of(FORM),
     tags=[*defaults.TAGS, "monitoring"],
     doc_md=__doc__,
     on_failure_callback=run_failed_notifier(),
