@@ -122,6 +122,10 @@ class SageMakerResourcesHook(AwsBaseHook):
             raise
         return True
 
+    def stop(self, operation: str, **arguments: Any) -> bool:
+        """Call a stop operation; return False when there is nothing to stop: it ended, or is gone."""
+        return self.describe(operation, **arguments) is not None
+
     def served_model(self, endpoint_name: str) -> dict[str, Any] | None:
         """Return DescribeModel of what the endpoint serves now; None when it serves nothing."""
         endpoint = self.endpoint(endpoint_name)

@@ -7,9 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
-from botocore.exceptions import ClientError
 
-from scones.aws.errors import not_found
 from scones.aws.sagemaker import SageMakerResourcesHook
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 
@@ -48,7 +46,6 @@ class WaitingMixin:
         botocore_config: dict[str, Any] | None
         deferrable: bool
 
-        hook: Any
         log: Any
 
         def defer(self, *, trigger: Any, method_name: str) -> None: ...
@@ -82,13 +79,6 @@ class WaitingMixin:
 
     def on_kill(self) -> None:
         """Stop the job that is waited for in place; while the task is deferred, the trigger does it."""
-        trigger = self._waited_for
-        if trigger is None:
-            return
-        self.log.warning("Stopping %s %s", trigger.kind, trigger.name)
-        try:
-            getattr(self.hook.conn, trigger.waited.stop)(**{trigger.waited.argument: trigger.name})
-        except ClientError as error:
-            if not not_found(error):
-                raise
-            self.log.info("Nothing to stop: %s", error)
+        if (trigger := self._waited_for) is not None:
+            self.log.warning("Stopping %s %s", trigger.kind, trigger.name)
+            self._resources_hook().stop(trigger.waited.stop, **{trigger.waited.argument: trigger.name})
