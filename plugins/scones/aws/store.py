@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -21,6 +22,7 @@ CONFLICT_CODES = EXISTS_CODES | {"ConditionalRequestConflict", "409"}
 UPDATE_TRIES = 20
 DELETE_BATCH = 1000  # DeleteObjects takes no more keys at once
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -124,6 +126,18 @@ class ObjectStore:
         if not isinstance(document, dict):
             raise DamagedDocumentError(f"{self.uri(key)} holds a {type(document).__name__}, not an object")
         return document
+
+    def read_as(self, key: str, kind: type[T]) -> T | None:
+        """Return a JSON object as a dataclass, its types checked; None when there is no such key.
+
+        Raises:
+            DamagedDocumentError: what is stored is no such object.
+        """
+        document = self.read_json(key)
+        try:
+            return None if document is None else msgspec.convert(document, kind)
+        except msgspec.ValidationError as error:
+            raise DamagedDocumentError(f"{self.uri(key)}: {error}") from error
 
     def read_usable(self, key: str, otherwise: str) -> dict[str, Any]:
         """Return a JSON document; an empty one when there is none, or a damaged one, which is logged with what then

@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any, TypedDict
 
-import msgspec
-
-from scones.aws.store import DamagedDocumentError
 from scones.batch.inputs import BatchInputError, parse_date
 from scones.batch.items import Candidate, Threshold
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
@@ -69,26 +66,13 @@ class Plan:
         store.write_plan(self.batch_id, asdict(self))
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Plan:
-        """Read plan.json.
-
-        Raises:
-            DamagedDocumentError: it is no plan.
-        """
-        try:
-            return msgspec.convert(document, cls)
-        except msgspec.ValidationError as error:
-            raise DamagedDocumentError(f"This is no plan of a batch: {error}") from error
-
-    @classmethod
     def load(cls, store: BatchStore, batch_id: str) -> Plan | None:
         """Return the plan that a batch has already; None when it has none.
 
         Raises:
             DamagedDocumentError: it has one that can't be understood.
         """
-        document = store.plan(batch_id)
-        return None if document is None else cls.from_dict(document)
+        return store.plan_as(batch_id, cls)
 
     def references(self) -> list[ChunkReference]:
         """Return what identifies each chunk, in order: what the mapped tasks get. The images stay in S3."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from scones.aws import layout
-from scones.aws.store import UnreadableObjectError
+from scones.aws.store import T, UnreadableObjectError
 from scones.batch.inputs import BatchInputError, open_text, text_lines
 from scones.batch.items import Candidate, Item, Row
 from scones.training.store import TrainingStore
@@ -59,6 +59,14 @@ class BatchStore(TrainingStore):
     def plan(self, batch_id: str) -> dict[str, Any] | None:
         """Return plan.json; None when the batch has no plan."""
         return self.read_json(layout.plan(batch_id))
+
+    def plan_as(self, batch_id: str, kind: type[T]) -> T | None:
+        """Return plan.json as a dataclass; None when the batch has no plan.
+
+        Raises:
+            DamagedDocumentError: it has one that can't be understood.
+        """
+        return self.read_as(layout.plan(batch_id), kind)
 
     def write_plan(self, batch_id: str, plan: Mapping[str, Any]) -> None:
         """Write plan.json."""
