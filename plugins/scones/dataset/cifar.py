@@ -21,7 +21,6 @@ from scones.dataset.errors import CorruptArchiveError, UnknownClassError
 from scones.dataset.tar import ADVICE, FOLDER, MAX_UNPACKED_BYTES, MEMBERS, read_members
 from scones.dataset.unpack import unpack
 
-ARCHIVE_NAME = "cifar-100-python.tar.gz"
 IMAGE_SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 

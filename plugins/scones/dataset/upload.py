@@ -26,7 +26,6 @@ PART_BYTES = 8 * 1024 * 1024
 class Written:
     """What an object holds now, whether it was uploaded or found."""
 
-    key: str
     sha256: str
     bytes: int
 
@@ -113,7 +112,7 @@ class Uploader:
 
     def put(self, key: str, body: bytes, content_type: str) -> Written:
         """Write one object unless the same content is there. Returns at once; the upload may still be on its way."""
-        written = Written(key, hashlib.sha256(body).hexdigest(), len(body))
+        written = Written(hashlib.sha256(body).hexdigest(), len(body))
         if self._etag(key) == hashlib.md5(body, usedforsecurity=False).hexdigest():
             self.unchanged += 1
         else:
@@ -158,7 +157,7 @@ class Uploader:
             s3.abort_multipart_upload(**where)
             raise
         self.uploaded += 1
-        return Written(key, digest.hexdigest(), total)
+        return Written(digest.hexdigest(), total)
 
     def _compare(self, key: str, chunks: Iterable[bytes]) -> Written | None:
         digest, total, md5s = hashlib.sha256(), 0, []
@@ -167,7 +166,7 @@ class Uploader:
             total += len(part)
             md5s.append(hashlib.md5(part, usedforsecurity=False).digest())
         etag = f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{len(md5s)}"
-        return Written(key, digest.hexdigest(), total) if self._etag(key) == etag else None
+        return Written(digest.hexdigest(), total) if self._etag(key) == etag else None
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -66,7 +66,6 @@ class Example:
     confidence: float
     novelty: float
     predicted: int
-    time: float
     event_id: str
     source: str
     fingerprint: int
@@ -300,7 +299,6 @@ def _examples(
                 confidence=row.confidence,
                 novelty=float(np.nan_to_num(columns["novelty"][index])),
                 predicted=row.predicted,
-                time=row.record.inference_time,
                 event_id=row.record.event_id,
                 # What the caller said of the image, its key by our own; else the name it gave the request.
                 source=urllib.parse.unquote(row.record.custom_attributes or row.record.inference_id or "")[:300],

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from scones.images.statistics import STATISTICS, features_by_name
+from scones.images.statistics import STATISTICS
 from scones.images.thumbnails import thumbnail_uri
 from scones.monitoring.capture_summary import Example
 from scones.monitoring.document import Change, Report
@@ -96,7 +96,6 @@ def _tiles(report: Report) -> list[dict[str, str]]:
 
 def _features(report: Report) -> list[dict[str, Any]]:
     """A small chart for each image statistic, with the verdict of its decisive tests."""
-    known = features_by_name(report["statistics"])
     found = []
     for name, meaning in STATISTICS.items():
         shares = report["baseline_histograms"].get(name)
@@ -109,7 +108,6 @@ def _features(report: Report) -> list[dict[str, Any]]:
                 "name": name,
                 "meaning": meaning,
                 "chart": charts.feature_histogram(shares, name),
-                "mean": known[name]["numerical_statistics"]["mean"],
                 "status": "unknown" if worst is None else "violation" if worst["drifted"] else "ok",
                 "worst": worst,
             }
@@ -130,7 +128,6 @@ def _gallery(examples: Sequence[Example], classes: Sequence[str]) -> list[dict[s
                 "class": classes[example.predicted],
                 "confidence": example.confidence,
                 "novelty": example.novelty,
-                "time": example.time,
                 "source": example.source or example.event_id,
                 "name": (example.source or example.event_id).rstrip("/").rpartition("/")[2],
             }

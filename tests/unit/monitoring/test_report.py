@@ -331,7 +331,7 @@ def test_hostile_text_in_any_place_stays_text() -> None:
 
 
 def test_hostile_images_are_not_shown() -> None:
-    example = Example(0.5, 1.0, 0, AT.timestamp(), "e", "s", 1, b"<svg onload=alert(1)>")
+    example = Example(0.5, 1.0, 0, "e", "s", 1, b"<svg onload=alert(1)>")
     report = build_report(captured(vehicles(3, 1)), inputs())
     assert "<img" not in render_page(report, [example], [example])
 
