@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from scones.aws.naming import content_hash
 from scones.batch.inputs import KEY_BYTES_MAX
-from scones.batch.items import Candidate, Item
+from scones.batch.items import Entry, Item
 from scones.batch.params import BATCH
 from scones.batch.plan import Plan, make_plan
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source
@@ -164,11 +164,11 @@ def make_arrivals(
     tally, passed_over = Counter[str](), {why: list[str]() for why in _PASSED_OVER}
     filters = Filters(tuple(suffix.lower() for suffix in params["suffixes"]) or IMAGE_SUFFIXES)
     new = []
-    for candidate in _sorted_out(store, batch_id, told, filters):
-        if isinstance(candidate, Candidate):
-            new.append(candidate)
+    for entry in _sorted_out(store, batch_id, told, filters):
+        if isinstance(entry, Entry):
+            new.append(entry)
         else:
-            why, key = candidate
+            why, key = entry
             tally[why] += 1
             if why in passed_over and len(passed_over[why]) < QUOTED:
                 passed_over[why].append(f"{key!r:.{QUOTE_CHARACTERS}}")
@@ -195,12 +195,12 @@ _PASSED_OVER = {
 
 def _sorted_out(
     store: BatchStore, batch_id: str, told: Sequence[Sequence[str]], filters: Filters
-) -> Iterator[Candidate | tuple[str, str]]:
+) -> Iterator[Entry | tuple[str, str]]:
     """Yield each image that is this batch's, and for every other one why it is not, with its key."""
 
-    def look(image: Sequence[str]) -> Candidate | tuple[str, str]:
+    def look(image: Sequence[str]) -> Entry | tuple[str, str]:
         key, etag = image
-        if not filters.takes(Candidate(Item(key, etag=etag))):
+        if not filters.takes(Entry(Item(key, etag=etag))):
             return OTHER, key
         head = store.head(key)
         if head is None:
@@ -210,7 +210,7 @@ def _sorted_out(
         if not store.claim(batch_id, content_hash([key, etag], 32)):
             return SCORED, key
         size, storage = head["ContentLength"], head.get("StorageClass", "")
-        return Candidate(Item(key, etag=etag), head["LastModified"], size, storage)
+        return Entry(Item(key, etag=etag), head["LastModified"], size, storage)
 
     with ThreadPoolExecutor(THREADS) as pool:
         yield from pool.map(look, told)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import IO, Any
 
-from scones.batch.items import Candidate, Item
+from scones.batch.items import Entry, Item
 
 KEY_BYTES_MAX = 1024
 LINE_CHARACTERS_MAX = 1_000_000
@@ -190,7 +190,7 @@ def read_table(
         raise BatchInputError(f"{name} line {reader.line_num} is not CSV: {error}.") from error
 
 
-def parse_manifest(lines: Iterator[str], name: str, bucket: str, classes: Sequence[str] = ()) -> Iterator[Candidate]:
+def parse_manifest(lines: Iterator[str], name: str, bucket: str, classes: Sequence[str] = ()) -> Iterator[Entry]:
     """Read a manifest of keys: JSONL (objects with ``key``, or plain strings) or CSV with a header that has ``key``.
 
     Optional fields: ``label`` (class index or name), ``etag``, ``last_modified`` (ISO).
@@ -207,7 +207,7 @@ def parse_manifest(lines: Iterator[str], name: str, bucket: str, classes: Sequen
     else:
         records = read_table(everything, name, ["key"])
     for where, record in records:
-        yield candidate_of(record, where, bucket, classes)
+        yield entry_of(record, where, bucket, classes)
 
 
 def _json_records(lines: Iterator[str], name: str) -> Iterator[tuple[str, Any]]:
@@ -221,7 +221,7 @@ def _json_records(lines: Iterator[str], name: str) -> Iterator[tuple[str, Any]]:
         yield f"{name} line {number}", {"key": record} if isinstance(record, str) else record
 
 
-def candidate_of(record: Any, where: str, bucket: str, classes: Sequence[str]) -> Candidate:
+def entry_of(record: Any, where: str, bucket: str, classes: Sequence[str]) -> Entry:
     """Return what one line of a manifest names.
 
     Raises:
@@ -233,7 +233,7 @@ def candidate_of(record: Any, where: str, bucket: str, classes: Sequence[str]) -
     modified = parse_date(str(record.get("last_modified") or ""), f"{where}: last_modified")
     label = parse_label(record.get("label"), where, classes)
     etag = str(record.get("etag") or "").strip().strip('"') or None
-    return Candidate(Item(object_key(key, bucket, where), label, etag), modified)
+    return Entry(Item(object_key(key, bucket, where), label, etag), modified)
 
 
 # ---- CSV that a spreadsheet may open: no cell is a formula, and whatever a key holds can be read back

@@ -100,8 +100,8 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An image that may become an item. Date, bytes and storage class are known when it was listed."""
+class Entry:
+    """An image that was listed or named, and may become an item. Date, bytes and storage class are a listing's."""
 
     item: Item
     modified: datetime | None = None

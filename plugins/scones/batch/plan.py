@@ -13,7 +13,7 @@ from itertools import islice
 from typing import IO, Any, TypedDict
 
 from scones.batch.inputs import BatchInputError, parse_date
-from scones.batch.items import Candidate, Threshold
+from scones.batch.items import Entry, Threshold
 from scones.batch.sources import IMAGE_SUFFIXES, Filters, Source, find_source
 from scones.batch.store import BatchStore, KeyLedger, was_scored
 from scones.training.served import ServedModel
@@ -148,7 +148,7 @@ def make_plan(
     with ExitStack() as stack:
         skip = stack.enter_context(closing(store.scored_before(batch_id))) if params["only_new"] else None
         file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
-        counts, warnings = spool(source.candidates, filters, skip, file)
+        counts, warnings = spool(source.entries, filters, skip, file)
         if not counts["items"] and not counts["already_scored"]:
             raise BatchInputError(source.nothing_left(counts, filters, store))
         file.seek(0)
@@ -199,7 +199,7 @@ def find_threshold(store: BatchStore, asked: float | None) -> Threshold:
 
 
 def spool(
-    candidates: Iterable[Candidate], filters: Filters, skip: KeyLedger | None, file: IO[str]
+    entries: Iterable[Entry], filters: Filters, skip: KeyLedger | None, file: IO[str]
 ) -> tuple[dict[str, int], list[str]]:
     """Write the items that are wanted to ``file``, one JSON line each, every key once.
 
@@ -215,10 +215,10 @@ def spool(
     counts: Counter[str] = Counter(dict.fromkeys(("listed", "other_files", "repeated", "already_scored", "items"), 0))
     troubled: dict[str, list[str]] = {trouble: [] for trouble in _TROUBLES}
     with closing(KeyLedger()) as seen:
-        for candidate in candidates:
+        for entry in entries:
             counts["listed"] += 1
-            item, label = candidate.item, None if candidate.item.label is None else str(candidate.item.label)
-            if not filters.takes(candidate):
+            item, label = entry.item, None if entry.item.label is None else str(entry.item.label)
+            if not filters.takes(entry):
                 counts["other_files"] += 1
                 continue
             first = seen.add("key", item.item_id)
@@ -231,7 +231,7 @@ def spool(
             else:
                 counts["items"] += 1
                 file.write(item.to_json() + "\n")
-                trouble = _trouble(candidate)
+                trouble = _trouble(entry)
                 if trouble:
                     counts[trouble] += 1
                     troubled[trouble] += [item.key] * (counts[trouble] <= TROUBLED_SHOWN)
@@ -252,10 +252,10 @@ _TROUBLES = {
 }
 
 
-def _trouble(candidate: Candidate) -> str | None:
-    if candidate.storage_class in ARCHIVES:
+def _trouble(entry: Entry) -> str | None:
+    if entry.storage_class in ARCHIVES:
         return "archived"
-    return "too_large" if (candidate.size or 0) > ENDPOINT_BYTES_MAX else None
+    return "too_large" if (entry.size or 0) > ENDPOINT_BYTES_MAX else None
 
 
 def sample_lines(lines: Iterable[str], total: int, size: int, seed: int) -> Iterator[str]:

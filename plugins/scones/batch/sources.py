@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from scones.batch.inputs import BatchInputError, candidate_of, folder_prefix, object_key, parse_manifest
-from scones.batch.items import WITHOUT_ANSWER, Candidate, Item, Row
+from scones.batch.inputs import BatchInputError, entry_of, folder_prefix, object_key, parse_manifest
+from scones.batch.items import WITHOUT_ANSWER, Entry, Item, Row
 from scones.batch.names import check_batch_id
 from scones.batch.store import BatchStore
 from scones.training.served import ServedModel
@@ -20,41 +20,41 @@ PROBES_MAX = 100
 
 @dataclass(frozen=True)
 class Filters:
-    """Which candidates are taken: by suffix (any case) and by ``after <= LastModified < before``."""
+    """Which entries are taken: by suffix (any case) and by ``after <= LastModified < before``."""
 
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES
     modified_after: datetime | None = None
     modified_before: datetime | None = None
 
-    def takes(self, candidate: Candidate) -> bool:
-        """Whether the candidate is wanted.
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry is wanted.
 
         Raises:
-            BatchInputError: a date filter is set and the candidate has no date.
+            BatchInputError: a date filter is set and the entry has no date.
         """
-        if not candidate.item.key.rstrip().lower().endswith(self.suffixes):
+        if not entry.item.key.rstrip().lower().endswith(self.suffixes):
             return False
         if self.modified_after is None and self.modified_before is None:
             return True
-        if candidate.modified is None:
+        if entry.modified is None:
             raise BatchInputError(
-                f"The date filters need a date and {candidate.item.key!r} has none: give the manifest a last_modified"
+                f"The date filters need a date and {entry.item.key!r} has none: give the manifest a last_modified"
                 " column, or list a prefix."
             )
-        if self.modified_after is not None and candidate.modified < self.modified_after:
+        if self.modified_after is not None and entry.modified < self.modified_after:
             return False
-        return self.modified_before is None or candidate.modified < self.modified_before
+        return self.modified_before is None or entry.modified < self.modified_before
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a batch's images come from, and what to do when nothing is there.
 
-    ``counts`` and ``notes`` tell what was passed over before there was a candidate.
+    ``counts`` and ``notes`` tell what was passed over before there was a entry.
     """
 
     name: str
-    candidates: Iterable[Candidate]
+    entries: Iterable[Entry]
     advice: str
     near: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -89,17 +89,18 @@ def find_source(store: BatchStore, params: Mapping[str, Any], model: ServedModel
         return _listed_source(store, params["prefix"] or "", model)
     if kind == "rerun_failed_of":
         earlier = _earlier_batch(params["rerun_failed_of"])
+        answered = (store.plan(earlier) or {}).get("model")
+        # A model without classes names a label by its number, which another model's class may be called.
+        known = model.classes if isinstance(answered, Mapping) and answered.get("classes") else ()
         return Source(
             f"what got no answer in batch {earlier}",
-            (_again(row, model.classes) for row in store.rows_with(earlier, WITHOUT_ANSWER)),
+            (_again(row, known) for row in store.rows_with(earlier, WITHOUT_ANSWER)),
             "Every image of that batch got an answer: there is nothing to run again.",
         )
     labels = _labels(store, model.dataset_version, model)
     if kind == "keys":
         keys = ({"key": key} for key in params["keys"] if key)
-        candidates: Iterator[Candidate] = (
-            candidate_of(key, "The param keys", store.bucket, model.classes) for key in keys
-        )
+        entries: Iterator[Entry] = (entry_of(key, "The param keys", store.bucket, model.classes) for key in keys)
         name, advice = "the given keys", "Give at least one key."
     else:
         manifest = object_key(params["manifest"], store.bucket, "The manifest")
@@ -107,8 +108,8 @@ def find_source(store: BatchStore, params: Mapping[str, Any], model: ServedModel
         lines = store.text_lines(manifest)
         if lines is None:
             raise BatchInputError(f"{store.uri(manifest)} does not exist: give the manifest's key in the bucket.")
-        candidates = parse_manifest(lines, store.uri(manifest), store.bucket, model.classes)
-    return Source(name, _labelled(_meant(store, candidates), labels), advice)
+        entries = parse_manifest(lines, store.uri(manifest), store.bucket, model.classes)
+    return Source(name, _labelled(_meant(store, entries), labels), advice)
 
 
 def _earlier_batch(text: str) -> str:
@@ -147,27 +148,31 @@ def _labels(store: BatchStore, version: str, model: ServedModel) -> dict[str, in
     return {folder + file["key"]: known[file["label"]] for file in dataset.get("files", []) if file["label"] in known}
 
 
-def _labelled(candidates: Iterable[Candidate], labels: Mapping[str, int]) -> Iterator[Candidate]:
-    for candidate in candidates:
-        item = candidate.item
+def _labelled(entries: Iterable[Entry], labels: Mapping[str, int]) -> Iterator[Entry]:
+    for entry in entries:
+        item = entry.item
         known = labels.get(item.key) if item.label is None else None
-        yield candidate if known is None else replace(candidate, item=replace(item, label=known))
+        yield entry if known is None else replace(entry, item=replace(item, label=known))
 
 
-def _again(row: Row, classes: Sequence[str]) -> Candidate:
-    """Return the image of an earlier row; its label by name, as another model may answer now."""
+def _again(row: Row, classes: Sequence[str]) -> Entry:
+    """Return the image of an earlier row; its label by name, as another model may answer now.
+
+    Args:
+        classes: those of the model that answers now; none when the row's label has no name.
+    """
     name = row.get("label_class")
     label = row["label"]
-    if classes and name and name != f"class {label}":
+    if classes and name:
         label = classes.index(name) if name in classes else None
-    return Candidate(Item(row["key"], label, row.get("etag")))
+    return Entry(Item(row["key"], label, row.get("etag")))
 
 
-def _meant(store: BatchStore, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+def _meant(store: BatchStore, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Pass on what was named; refuse a key that is not there and was written in another way than the one that is."""
     probes = 0
-    for candidate in candidates:
-        key = candidate.item.key
+    for entry in entries:
+        key = entry.item.key
         near = {unquote(key), unquote(key.replace("+", " ")), key.strip(), key.lstrip("/")} - {key, ""}
         if near and probes < PROBES_MAX:
             probes += 1
@@ -176,4 +181,4 @@ def _meant(store: BatchStore, candidates: Iterable[Candidate]) -> Iterator[Candi
                 raise BatchInputError(
                     f"There is no object {key!r}. Did you mean {found!r}? Keys are taken as they are."
                 )
-        yield candidate
+        yield entry

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from scones.aws import layout
 from scones.aws.store import T, UnreadableObjectError
 from scones.batch.inputs import BatchInputError, open_text, text_lines
-from scones.batch.items import Candidate, Item, Row
+from scones.batch.items import Entry, Item, Row
 from scones.training.store import TrainingStore
 
 
@@ -29,11 +29,11 @@ class BatchStore(TrainingStore):
         answer = self._ask("get_object", key)
         return None if answer is None else text_lines(open_text(answer["Body"], self.uri(key)), self.uri(key))
 
-    def listed(self, prefix: str, labels: Mapping[str, int]) -> Iterator[Candidate]:
+    def listed(self, prefix: str, labels: Mapping[str, int]) -> Iterator[Entry]:
         """Yield what lies under ``prefix``, page by page, labelled where ``labels`` knows the key."""
         for entry in self.objects(prefix):
             item = Item(entry["Key"], labels.get(entry["Key"]), entry["ETag"].strip('"'))
-            yield Candidate(item, entry["LastModified"], entry["Size"], entry.get("StorageClass", ""))
+            yield Entry(item, entry["LastModified"], entry["Size"], entry.get("StorageClass", ""))
 
     def picture(self, key: str, at_most: int) -> bytes | None:
         """Return an image's bytes for a page; None for nothing to show: gone, forbidden, archived, too large."""

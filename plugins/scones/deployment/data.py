@@ -27,7 +27,7 @@ class Deployment(TypedDict):
     image: str
 
 
-class Check(TypedDict):
+class GoldenCheck(TypedDict):
     """What came of asking an endpoint about the golden images.
 
     Members:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from scones.aws.naming import content_hash
 from scones.deployment.aws import DeploymentAws
-from scones.deployment.data import Check
+from scones.deployment.data import GoldenCheck
 from scones.deployment.endpoint import parity_problems, probability_problems
 from scones.training.data import Manifest, test_images
 
@@ -121,7 +121,7 @@ def _probabilities(body: bytes) -> list[float]:
     return []
 
 
-def check_answers(endpoint_name: str, golden: Golden, run_id: str, aws: DeploymentAws) -> Check:
+def check_answers(endpoint_name: str, golden: Golden, run_id: str, aws: DeploymentAws) -> GoldenCheck:
     """Ask the endpoint about the golden images and compare with what the evaluated model said of them.
 
     Raises:

@@ -10,7 +10,7 @@ from airflow.sdk import Asset, PokeReturnValue, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
-    from scones.deployment.data import Check, Cleaned, CleanupPlan, Deployment, Version
+    from scones.deployment.data import Cleaned, CleanupPlan, Deployment, GoldenCheck, Version
     from scones.evaluation.data import Evaluation, Registration
     from scones.training.data import StagedDataset
 
@@ -20,7 +20,7 @@ MODEL_ASSET = Asset(name="scones_model", uri="x-scones://model/deployed", group=
 @task(multiple_outputs=False, task_id="smoke_test_candidate")
 def smoke_test_candidate(
     candidate: Deployment, dataset: StagedDataset, evaluation: Evaluation, run_id: Any = None
-) -> Check:
+) -> GoldenCheck:
     """Ask the candidate about the golden images before the live endpoint is touched."""
     from scones.deployment.aws import DeploymentAws
     from scones.deployment.golden import Golden, check_answers
@@ -54,7 +54,7 @@ def verify_endpoint(
     evaluation: Evaluation,
     run_id: Any = None,
     outlet_events: Any = None,
-) -> Check:
+) -> GoldenCheck:
     """Compare the live endpoint's answers with the evaluated model's; roll back when they differ."""
     from scones.deployment.aws import DeploymentAws
     from scones.deployment.golden import Golden, check_answers
@@ -97,7 +97,7 @@ def retire_superseded(deployment: Deployment, resources: Mapping[str, str]) -> d
     mode="poke",
 )
 def await_capture(
-    deployment: Deployment, resources: Mapping[str, str], check: Check, params: Any = None
+    deployment: Deployment, resources: Mapping[str, str], check: GoldenCheck, params: Any = None
 ) -> PokeReturnValue:
     """Wait until the capture holds the golden requests (seconds here, minutes on AWS)."""
     from scones.deployment.aws import DeploymentAws
@@ -124,7 +124,7 @@ def check_rolled_back(
     resources: Mapping[str, str],
     run_id: Any = None,
     outlet_events: Any = None,
-) -> Check:
+) -> GoldenCheck:
     """Ask the endpoint about the golden images of the version's own dataset; bring its threshold back."""
     from scones.deployment.aws import DeploymentAws
     from scones.deployment.golden import Golden, check_answers

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from scones.aws import layout
 from scones.aws.sagemaker import models_of
 from scones.deployment.aws import DeploymentAws, deregister, register
-from scones.deployment.data import Check, Deployment
+from scones.deployment.data import Deployment, GoldenCheck
 from scones.deployment.endpoint import VARIANT
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 
@@ -99,7 +99,7 @@ def _inference_id(line: bytes) -> str:
         return ""
 
 
-def capture_is_complete(aws: DeploymentAws, endpoint_name: str, check: Check, capture_percent: int) -> bool:
+def capture_is_complete(aws: DeploymentAws, endpoint_name: str, check: GoldenCheck, capture_percent: int) -> bool:
     """Return whether the capture holds every golden request (or sampling leaves that to chance)."""
     if capture_percent < 100:
         log.info("Only %d %% of the requests are captured: no particular one is waited for", capture_percent)

@@ -178,7 +178,7 @@ def judge(captures: CapturePlace, model: ModelDocuments, mark: Watermark) -> Jud
     return Judged(quality(truth.labels), quality(truth.rejected), files)
 
 
-class Waited(TypedDict):
+class CaptureWait(TypedDict):
     """How waiting for captures went."""
 
     expected: int
@@ -187,7 +187,7 @@ class Waited(TypedDict):
     waited_s: float
 
 
-def wait_for_records(captures: CapturePlace, mark: Watermark, expected: int, timeout_s: float) -> Waited:
+def wait_for_records(captures: CapturePlace, mark: Watermark, expected: int, timeout_s: float) -> CaptureWait:
     """Wait until the unread captures hold ``expected`` records, or ``timeout_s`` is over.
 
     Captures are delivered some time after the answer: a second on one machine, minutes on AWS.

@@ -19,6 +19,7 @@ from scones.jobs.links import page_url, report_task
 if TYPE_CHECKING:
     from scones.monitoring.aws import MonitoringAws
     from scones.monitoring.document import WrittenReport
+    from scones.monitoring.sources import CaptureWait
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def resolve_resources(params: Any = None, dag: Any = None, dag_run: Any = None) 
 
 
 @task(multiple_outputs=False, task_id="await_capture", execution_timeout=timedelta(minutes=30))
-def await_capture(resources: Mapping[str, str], params: Any = None) -> Any:
+def await_capture(resources: Mapping[str, str], params: Any = None) -> CaptureWait:
     """Wait until what was invoked since the last report has been captured, or the timeout is over."""
     from scones.monitoring.index import Window
     from scones.monitoring.sources import CapturePlace, wait_for_records

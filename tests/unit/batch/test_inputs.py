@@ -34,7 +34,7 @@ WANTED = [Item("a.png", 1), Item("b.png")]
 
 def items_of(content: bytes, name: str = "m.csv") -> list[Item]:
     lines = text_lines(open_text(io.BytesIO(content), name), name)
-    return [candidate.item for candidate in parse_manifest(lines, name, "bucket", CLASSES)]
+    return [entry.item for entry in parse_manifest(lines, name, "bucket", CLASSES)]
 
 
 @pytest.mark.parametrize(

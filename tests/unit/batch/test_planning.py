@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scones.aws import layout
 from scones.batch.aws import execution_arn
 from scones.batch.inputs import BatchInputError, folder_prefix, parse_date, parse_manifest
-from scones.batch.items import Candidate, Item, Threshold, execution_name, inference_id, read_items, workflow_input
+from scones.batch.items import Entry, Item, Threshold, execution_name, inference_id, read_items, workflow_input
 from scones.batch.names import batch_id_for, check_batch_id
 from scones.batch.plan import chunk_size_for, cut, sample_lines, spool
-from scones.batch.sources import Filters
-from scones.batch.store import KeyLedger, mark_scored
+from scones.batch.sources import Filters, find_source
+from scones.batch.store import BatchStore, KeyLedger, mark_scored
+from scones.training.served import ServedModel
+from tests.support.fake_aws import FakeS3
 
 CLASSES = ("bicycle", "motorcycle")
 
@@ -85,9 +89,7 @@ def test_the_workflow_input_is_the_same_at_every_retry() -> None:
     ],
 )  # fmt: skip
 def test_manifests(name: str, text: str) -> None:
-    found = [
-        candidate.item for candidate in parse_manifest(iter(text.splitlines(keepends=True)), name, "bucket", CLASSES)
-    ]
+    found = [entry.item for entry in parse_manifest(iter(text.splitlines(keepends=True)), name, "bucket", CLASSES)]
     assert found == [Item("a.png", 1, "e"), Item("b.png")]
 
 
@@ -116,24 +118,24 @@ def test_dates() -> None:
         parse_date("20.11.", "modified_after")
 
 
-def spooled(candidates: list[Candidate], filters: Filters | None = None, skip: KeyLedger | None = None) -> Any:
+def spooled(entries: list[Entry], filters: Filters | None = None, skip: KeyLedger | None = None) -> Any:
     file = io.StringIO()
-    counts, warnings = spool(candidates, filters or Filters(), skip, file)
+    counts, warnings = spool(entries, filters or Filters(), skip, file)
     assert warnings == []
     return counts, [item.key for item in read_items(file.getvalue().splitlines())]
 
 
 def test_only_images_reach_the_classifier_and_each_once() -> None:
     keys = ["test/a.png", "test/b.JPG", "test.lst", "test/c.lst", "test/", "test/a.png", "test/d.jpeg"]
-    counts, kept = spooled([Candidate(Item(key)) for key in keys])
+    counts, kept = spooled([Entry(Item(key)) for key in keys])
     assert kept == ["test/a.png", "test/b.JPG", "test/d.jpeg"]
     assert counts == {"listed": 7, "other_files": 3, "repeated": 1, "already_scored": 0, "items": 3}
 
 
 def test_what_the_workflow_cannot_score_is_named_in_the_plan() -> None:
-    listed = [Candidate(Item(f"cold-{n}.png"), storage_class="GLACIER", size=5) for n in range(5)]
-    listed += [Candidate(Item("large.jpg"), size=7_000_000), Candidate(Item("instant.png"), storage_class="GLACIER_IR")]
-    listed += [Candidate(Item("cold-list.txt"), storage_class="GLACIER")]
+    listed = [Entry(Item(f"cold-{n}.png"), storage_class="GLACIER", size=5) for n in range(5)]
+    listed += [Entry(Item("large.jpg"), size=7_000_000), Entry(Item("instant.png"), storage_class="GLACIER_IR")]
+    listed += [Entry(Item("cold-list.txt"), storage_class="GLACIER")]
     file = io.StringIO()
     counts, warnings = spool(listed, Filters(), None, file)
     # Each still has its row of results: nothing is left out without a word.
@@ -146,18 +148,18 @@ def test_what_the_workflow_cannot_score_is_named_in_the_plan() -> None:
 
 
 def test_an_image_with_two_labels_is_refused() -> None:
-    spooled([Candidate(Item("a.png", 1)), Candidate(Item("a.png", 1)), Candidate(Item("a.png"))])
+    spooled([Entry(Item("a.png", 1)), Entry(Item("a.png", 1)), Entry(Item("a.png"))])
     for second in (0, 1):
         with pytest.raises(BatchInputError, match=r"'a.png' is there more than once, with different labels"):
-            spooled([Candidate(Item("a.png", None if second else 1)), Candidate(Item("a.png", second))])
+            spooled([Entry(Item("a.png", None if second else 1)), Entry(Item("a.png", second))])
 
 
 def test_dates_filter_what_was_listed() -> None:
     days = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2, 3)]
-    listed = [Candidate(Item(f"{day.day}.png"), day) for day in days]
+    listed = [Entry(Item(f"{day.day}.png"), day) for day in days]
     assert spooled(listed, Filters((".png",), days[1], days[2]))[1] == ["2.png"]
     with pytest.raises(BatchInputError, match="last_modified"):
-        spooled([Candidate(Item("a.png"))], Filters((".png",), days[0]))
+        spooled([Entry(Item("a.png"))], Filters((".png",), days[0]))
 
 
 def test_scored_images_are_left_out_unless_overwritten() -> None:
@@ -166,11 +168,11 @@ def test_scored_images_are_left_out_unless_overwritten() -> None:
     mark_scored(ledger, "changed.png", "1")
     mark_scored(ledger, "unknown.png", None)
     items = [Item("same.png", etag="1"), Item("changed.png", etag="2"), Item("unknown.png", etag="9"), Item("new.png")]
-    counts, kept = spooled([Candidate(item) for item in [*items, Item("same.png.png")]], skip=ledger)
+    counts, kept = spooled([Entry(item) for item in [*items, Item("same.png.png")]], skip=ledger)
     assert kept == ["changed.png", "new.png", "same.png.png"]
     assert counts["already_scored"] == 2
     # A manifest has no etag: the image counts as scored whatever its version.
-    assert spooled([Candidate(Item("changed.png"))], skip=ledger)[1] == []
+    assert spooled([Entry(Item("changed.png"))], skip=ledger)[1] == []
 
 
 @given(st.integers(0, 200), st.integers(0, 250), st.integers())
@@ -218,3 +220,26 @@ def test_a_million_keys_do_not_fill_the_memory() -> None:
     assert ("photos/59999.png",) in ledger
     assert not ledger.add("photos/7.png")
     assert after - before < 100_000
+
+
+@pytest.mark.parametrize(
+    ("answered_by", "row", "label"),
+    [
+        (["bicycle", "class 0"], {"label": 0, "label_class": "bicycle"}, 1),
+        (["bicycle", "class 0"], {"label": 1, "label_class": "class 0"}, 0),
+        (["bicycle", "tank"], {"label": 1, "label_class": "tank"}, None),
+        ([], {"label": 1, "label_class": "class 1"}, 1),
+        ([], {"label": 0, "label_class": "class 0"}, 0),
+    ],
+    ids=["by name", "a name like a number's", "gone", "by number", "a number like a name"],
+)
+def test_an_earlier_batchs_labels_are_known_by_name_where_they_had_one(
+    answered_by: list[str], row: dict[str, Any], label: int | None
+) -> None:
+    s3 = FakeS3()
+    bucket = BatchStore("b", client=s3)
+    bucket.write_plan("old", {"model": {"endpoint_name": "courier", "classes": answered_by}})
+    s3.objects[layout.part("old", 0)] = json.dumps({"key": "a.png", "outcome": "failed", **row}).encode()
+    params = {"prefix": "", "manifest": "", "keys": [], "rerun_failed_of": "old"}
+    (entry,) = find_source(bucket, params, ServedModel("courier", classes=("class 0", "bicycle"))).entries
+    assert (entry.item.key, entry.item.label) == ("a.png", label)
