@@ -25,4 +25,4 @@ def check_conf(conf: Mapping[str, Any] | None, params: Iterable[str]) -> None:
             meant = f"Did you mean {near[0]!r}?" if near else f"The params are {', '.join(known) or 'none'}."
             raise UnknownParamError(f"This DAG has no param {name!r}. {meant}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UnknownParamError(f"The param {name!r} is {value}: give a number that can be calculated with.")
+            raise UnknownParamError(f"The param {name!r} is {value}: give a finite number.")

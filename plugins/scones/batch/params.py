@@ -25,7 +25,7 @@ EXECUTION_DEADLINE = field(
     description="An execution that runs longer is stopped and counts as timed out.",
 )  # fmt: skip
 CLASSES = field(
-    [], type=["null", "array"], items={"type": "string"}, title="Class names", section="Another's model",
+    [], type=["null", "array"], items={"type": "string"}, title="Class names", section="A model trained elsewhere",
     description="In label order, for an endpoint whose model was not trained here; else its lineage names them.",
 )  # fmt: skip
 

@@ -66,7 +66,7 @@ class Source:
             meant = next((prefix for prefix in self.near if any(store.objects(prefix))), None)
             return f"There is nothing in {self.name}. {f'Did you mean {meant!r}?' if meant else self.advice}"
         return (
-            f"None of the {counts['listed']} entries of {self.name} is wanted: images must end in"
+            f"None of the {counts['listed']} entries of {self.name} is wanted: image keys must end in"
             f" {', '.join(filters.suffixes)}"
             + (" and be in the given dates" if filters.modified_after or filters.modified_before else "")
             + ". Change the filters, or name the folder that holds the images."

@@ -1,6 +1,4 @@
-"""Get the CIFAR-100 archive: the one asked for, the official one, or (allowed and nothing else to be had) a drawn
-sample.
-"""
+"""Get the CIFAR-100 archive: the one asked for, the official one, or, when neither can be fetched, a drawn sample."""
 
 from __future__ import annotations
 
@@ -124,7 +122,7 @@ def _drawn(settings: Settings, classes: Sequence[str], seed: int, reason: str) -
     path = _work_dir(settings) / f"sample-{identity}" / ARCHIVE_NAME
     write_sample_archive(path, classes, seed=seed)
     log.warning(
-        "\n%s\nNO REAL DATA: the official CIFAR-100 archive could not be had (%s).\n"
+        "\n%s\nNO REAL DATA: the official CIFAR-100 archive could not be fetched (%s).\n"
         "The images of this run are a SAMPLE DRAWN BY THE PROJECT. Its accuracy says nothing about real photographs.\n"
         "For real data set CIFAR100_ARCHIVE to a path or URL of cifar-100-python.tar.gz, or CIFAR100_MIRRORS.\n%s",
         "=" * 100,
@@ -148,7 +146,7 @@ def get_archive(
 
     `settings.cifar100_archive` (path, http(s) or s3 URL) is used when set, and nothing else then. Otherwise the
     official archive: from this machine's folder, from S3, then from each of `settings.archive_urls`. When none can
-    be had, a drawn sample of ``classes``.
+    be fetched, a drawn sample of ``classes``.
 
     Raises:
         ArchiveNotFoundError: there is nothing where the settings point.

@@ -151,7 +151,7 @@ def _compare(
     """The champion on the same images, its columns put into the order of our classes."""
     facts: Comparison = {"training_job_name": champion["job_name"], "classes": champion["classes"]}
     if not comparable(champion, classes):
-        known = ", ".join(champion["classes"]) or "classes that nobody noted"
+        known = ", ".join(champion["classes"]) or "classes that were not recorded"
         return {**facts, "comparable": False, "reason": f"it knows {known}; the new model {', '.join(classes)}"}
     order = [champion["classes"].index(name) for name in classes]
     theirs = np.asarray(read_answers(store, champion["job_name"], names))

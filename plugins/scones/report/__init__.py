@@ -1,1 +1,0 @@
-"""The monitoring report for people: one page of HTML without a single request to anywhere, and the alarm's words."""

@@ -100,7 +100,7 @@ TRAINING_FORM: Form = {
         ("alarms", [], {"type": ["null", "array"], "items": {"type": "string"}, "maxItems": 10}, "Rollback alarms",
          "CloudWatch alarms, one per line, ten at most; one that goes off while baking rolls the deployment back."),
         ("max_capacity", 0, whole(0, 1000), "Scale out to (instances)",
-         "Above the number of instances: the endpoint scales by its invocations. Else it does not, any more."),
+         "Above the number of instances: the endpoint scales by its invocations. Otherwise autoscaling is off."),
     ],
 }
 # The same questions on the way back.
