@@ -25,7 +25,6 @@ from typing import Any
 from benchmarks.measure import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "plugins"))
 #: SageMaker writes a file every few seconds: files made by AWS at low traffic hold 1 to 3 records.
 RECORDS_PER_FILE = 20
 #: Real traffic repeats images too; encoding more would take longer than what is measured.

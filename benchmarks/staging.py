@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 import tarfile
 import tempfile
 import threading
@@ -27,7 +26,6 @@ from embedded import services
 from embedded.processes import end_leftovers, stop_all
 from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
 
-sys.path.insert(0, str(PROJECT_ROOT / "plugins"))
 BUCKET = "staging-bench"
 TWO_CLASSES = ("bicycle", "motorcycle")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -53,7 +52,6 @@ def real_images() -> tuple[Any, Any, Any, Any]:
 
     threadpool_limits(limits=1, user_api="blas")
 
-    sys.path.insert(0, str(ROOT / "plugins"))
     from scones.dataset.cifar import class_ids, read_archive
 
     archive = read_archive(archive_path())
