@@ -10,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import ROOT, Measurement
 
-ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 5
 
 EMPTY = """from airflow.sdk import dag

@@ -7,17 +7,15 @@ baseline and the records are drawn from the other 600: without replacement where
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import SHARED_ARCHIVE, Measurement
 from scones.images.statistics import STATISTICS, categorical_feature, image_statistics, numerical_feature
 from scones.monitoring.drift import (
     CHI_SQUARE,
@@ -41,7 +39,6 @@ COLUMNS = (
     "textbook KS",
     "textbook PSI",
 )
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +49,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     """
     from scones.dataset.cifar import class_ids, read_archive
 
-    folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
-    archive = read_archive(folder / "cifar-100-python.tar.gz")
+    archive = read_archive(SHARED_ARCHIVE)
     ids = class_ids(CLASSES, archive.class_names)
     images, labels = [], []
     for split in (archive.train, archive.test):

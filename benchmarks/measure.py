@@ -1,9 +1,17 @@
-"""What one benchmark says of itself."""
+"""What one benchmark says of itself, and where benchmarks find the real images."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# Not in the repository, and not on every machine.
+SHARED_ARCHIVE = (
+    Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data") / "cifar-100-python.tar.gz"
+)
 
 
 @dataclass(frozen=True)

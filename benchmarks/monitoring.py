@@ -22,9 +22,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import ROOT, SHARED_ARCHIVE, Measurement
 
-ROOT = Path(__file__).resolve().parents[1]
 #: SageMaker writes a file every few seconds: files made by AWS at low traffic hold 1 to 3 records.
 RECORDS_PER_FILE = 20
 #: Real traffic repeats images too; encoding more would take longer than what is measured.
@@ -67,12 +66,10 @@ def _images() -> Any:
     """Real images where they are, else drawn ones: uint8 (1000, 32, 32, 3)."""
     import numpy as np
 
-    folder = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
-    archive = folder / "cifar-100-python.tar.gz"
-    if archive.exists():
+    if SHARED_ARCHIVE.exists():
         from scones.dataset.cifar import read_archive
 
-        return np.asarray(read_archive(archive).train.images)[:1000].transpose(0, 2, 3, 1)
+        return np.asarray(read_archive(SHARED_ARCHIVE).train.images)[:1000].transpose(0, 2, 3, 1)
     generator = np.random.default_rng(0)
     coarse = generator.normal(125, 40, (1000, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
     return np.clip(coarse + generator.normal(0, 12, (1000, 32, 32, 3)), 0, 255).astype(np.uint8)

@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import SHARED_ARCHIVE, Measurement
 from embedded import services
 from embedded.processes import end_leftovers, stop_all
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
+from embedded.settings import EmbeddedSettings, free_port
 
 BUCKET = "staging-bench"
 TWO_CLASSES = ("bicycle", "motorcycle")
@@ -51,13 +51,6 @@ def _s3() -> Iterator[Any]:
         stop_all([service])
         end_leftovers(run_dir)
         shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def real_archive() -> Path | None:
-    """The real images, where this machine has them."""
-    folder = Path(os.environ.get("SCONES_SHARED_DATA") or PROJECT_ROOT.parent / "shared" / "data")
-    path = folder / "cifar-100-python.tar.gz"
-    return path if path.exists() else None
 
 
 def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, folder: Path) -> int:
@@ -153,7 +146,8 @@ def staging_1k() -> list[Measurement]:
     logging.getLogger("scones").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="scones-bench-") as name, _s3() as s3:
         folder = Path(name)
-        archive = real_archive() or write_sample_archive(folder / "sample.tar.gz", TWO_CLASSES)
+        real = SHARED_ARCHIVE.exists()
+        archive = SHARED_ARCHIVE if real else write_sample_archive(folder / "sample.tar.gz", TWO_CLASSES)
         _warm(s3, archive)
         seconds: dict[str, list[float]] = {"notebook": [], "recordio": [], "png": []}
         images = 0
@@ -169,7 +163,7 @@ def staging_1k() -> list[Measurement]:
     median = {way: sorted(taken)[1] for way, taken in seconds.items()}
     beside = {
         "images (train and test)": images,
-        "archive": "real images" if real_archive() else "drawn sample",
+        "archive": "real images" if real else "drawn sample",
         "notebook way, s": median["notebook"],
         "RecordIO, s": median["recordio"],
         "single PNGs, s": median["png"],

@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import SHARED_ARCHIVE, Measurement
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("bicycle", "motorcycle")
 FOLDS = 10
 THRESHOLD = 0.93
@@ -31,13 +30,11 @@ def archive_path() -> Path:
     Raises:
         FileNotFoundError: nowhere to be found; says where it was looked for.
     """
-    given = os.environ.get("CIFAR100_ARCHIVE", "")
-    shared = Path(os.environ.get("SCONES_SHARED_DATA") or ROOT.parent / "shared" / "data")
-    for path in (Path(given) if given else shared, shared / "cifar-100-python.tar.gz"):
+    for path in (Path(os.environ.get("CIFAR100_ARCHIVE", "")), SHARED_ARCHIVE):
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"no CIFAR-100 archive: set CIFAR100_ARCHIVE to cifar-100-python.tar.gz (looked in {shared} too)"
+        f"no CIFAR-100 archive: set CIFAR100_ARCHIVE to cifar-100-python.tar.gz (looked for {SHARED_ARCHIVE} too)"
     )
 
 

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Measurement
-from benchmarks.training import PUBLISHED, ROOT, hog_svm, real_images
+from benchmarks.measure import ROOT, Measurement
+from benchmarks.training import PUBLISHED, hog_svm, real_images
 
 COMMAND = [sys.executable, "-m", "sagemaker_local.algorithms.image_classification"]
 GROWTH = (5_000, 50_000)
