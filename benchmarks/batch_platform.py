@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,17 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.platforms import own_settings, started
 from embedded import environment, services
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
-from embedded.processes import Service, end_leftovers, stop_all
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port, load
+from embedded.processes import Service
+from embedded.settings import PROJECT_ROOT, EmbeddedSettings, load
 
-PORTS = ("aws_port", "sagemaker_port", "airflow_port")
 DAGS = [
     PROJECT_ROOT / "dags" / "train_and_deploy.py",
     PROJECT_ROOT / "dags" / "batch_inference.py",
@@ -122,39 +120,28 @@ def seconds_of(instances: list[dict[str, Any]], *task_ids: str) -> float:
 @contextmanager
 def batch_platform() -> Iterator[BatchPlatform]:
     """Bring everything up with a trained, deployed model (of the drawn sample, or CIFAR100_ARCHIVE); end it after."""
-    with tempfile.TemporaryDirectory(prefix="batch-benchmark-") as folder:
-        ports: dict[str, Any] = {name: free_port() for name in PORTS}
-        settings = replace(load(), run_dir=Path(folder) / "run", **ports)
-        dags = Path(folder) / "dags"
+    with own_settings(load()) as settings:
+        dags = settings.run_dir / "dags"
         dags.mkdir()
         for file in DAGS:
             shutil.copy(file, dags)
-        up: list[Service] = []
-
-        def start(service: Service) -> Service:
-            up.append(service)
-            service.start()
-            service.wait_ready()
-            return service
-
-        try:
-            since = datetime.now(UTC)
-            processes = {s.name: start(s) for s in (services.ministack(settings), services.sagemaker_local(settings))}
+        since = datetime.now(UTC)
+        aws = [services.ministack(settings), services.sagemaker_local(settings)]
+        with started(*aws):
             services.deploy(settings)
             services.migrate(settings)
             services.write_passwords(settings)
-            for service in services.airflow(settings):
-                variables = {**service.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
-                processes[service.name] = start(replace(service, environment=variables))
-            api = AirflowApi(settings.airflow_url, settings.user, settings.password)
-            api.wait_healthy(since)
-            api.ensure_pools(services.pools())
-            platform = BatchPlatform(settings, api, processes, {})
-            stack = platform.client("cloudformation").describe_stacks(StackName=settings.stack_name)["Stacks"][0]
-            platform.outputs.update({item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]})
-            # Any model will do: what is measured is the way of the images to it and back.
-            platform.run("train_and_deploy", {"epochs": 3, "minimum_accuracy": 0.5})
-            yield platform
-        finally:
-            stop_all(list(reversed(up)))
-            end_leftovers(settings.run_dir)
+            airflow = [
+                replace(service, environment={**service.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(dags)})
+                for service in services.airflow(settings)
+            ]
+            with started(*airflow):
+                api = AirflowApi(settings.airflow_url, settings.user, settings.password)
+                api.wait_healthy(since)
+                api.ensure_pools(services.pools())
+                platform = BatchPlatform(settings, api, {service.name: service for service in aws + airflow}, {})
+                stack = platform.client("cloudformation").describe_stacks(StackName=settings.stack_name)["Stacks"][0]
+                platform.outputs.update({item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]})
+                # Any model will do: what is measured is the way of the images to it and back.
+                platform.run("train_and_deploy", {"epochs": 3, "minimum_accuracy": 0.5})
+                yield platform

@@ -12,14 +12,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, SHARED_ARCHIVE, Measurement
@@ -35,25 +33,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 @contextmanager
 def _platform() -> Iterator[Any]:
     """A MiniStack of our own, and a bucket."""
-    from dataclasses import replace
+    # Not above: the processes that are measured import this module.
+    from benchmarks.platforms import ministack
 
-    from embedded import services
-    from embedded.processes import end_leftovers, stop_all
-    from embedded.settings import EmbeddedSettings, free_port
-
-    with tempfile.TemporaryDirectory(prefix="scones-bench-") as folder:
-        names = ("aws_port", "sagemaker_port", "airflow_port")
-        ports: dict[str, Any] = {name: free_port() for name in names}
-        settings = replace(EmbeddedSettings(), run_dir=Path(folder), **ports)
-        service = services.ministack(settings)
-        service.start()
-        try:
-            service.wait_ready()
-            _client(settings.aws_url).create_bucket(Bucket=ENDPOINT)
-            yield settings.aws_url
-        finally:
-            stop_all([service])
-            end_leftovers(settings.run_dir)
+    with ministack() as settings:
+        _client(settings.aws_url).create_bucket(Bucket=ENDPOINT)
+        yield settings.aws_url
 
 
 def _client(url: str) -> Any:

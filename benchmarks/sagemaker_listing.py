@@ -7,8 +7,6 @@ show as a ratio near the hundredfold.
 from __future__ import annotations
 
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Measurement
-from embedded.environment import platform_environment
-from embedded.processes import Service, http_ok, stop_all
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
+from benchmarks.platforms import own_settings, started
+from embedded import environment, services
+from embedded.settings import EmbeddedSettings
 
 SMALL, LARGE = (10, 100), (1_000, 10_000)
 ROUNDS = 25
@@ -66,27 +64,10 @@ def _job(name: str, now: float) -> dict[str, Any]:
 
 @contextmanager
 def _service(jobs: int, packages: int) -> Iterator[Any]:
-    import boto3
-
-    with tempfile.TemporaryDirectory(prefix="listing-benchmark-") as folder:
-        _fill(Path(folder), jobs, packages)
-        settings = EmbeddedSettings()
-        port = free_port()
-        service = Service(
-            name="sagemaker_local",
-            command=[sys.executable, "-m", "sagemaker_local", "--port", str(port), "--data-dir", folder],
-            environment=platform_environment(settings),
-            log=Path(folder) / "log",
-            ready=lambda: http_ok(f"http://127.0.0.1:{port}/health"),
-            cwd=PROJECT_ROOT,
-        )
-        service.start()
-        try:
-            service.wait_ready()
-            session = boto3.Session("test", "test", region_name=settings.region)
-            yield session.client("sagemaker", endpoint_url=f"http://127.0.0.1:{port}")
-        finally:
-            stop_all([service])
+    with own_settings(EmbeddedSettings()) as settings:
+        _fill(settings.run_dir / "sagemaker", jobs, packages)
+        with started(services.sagemaker_local(settings)):
+            yield environment.client(settings, "sagemaker")
 
 
 def _calls(sm: Any, jobs: int, packages: int) -> dict[str, Callable[[], Any]]:

@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,10 +28,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from benchmarks.measure import Measurement
-from embedded import services
-from embedded.environment import platform_environment
-from embedded.processes import Service, http_ok, stop_all
-from embedded.settings import PROJECT_ROOT, EmbeddedSettings, free_port
+from benchmarks.platforms import own_settings, started
+from embedded import environment, services
+from embedded.settings import PROJECT_ROOT, EmbeddedSettings
 from sagemaker_local.box import SWITCH
 
 CLIENTS = 16
@@ -113,45 +111,31 @@ class Platform:
 @contextmanager
 def platform() -> Iterator[Platform]:
     """MiniStack and sagemaker_local as processes of their own, ended at the end."""
-    import boto3
-
-    with tempfile.TemporaryDirectory(prefix="serving-benchmark-") as folder:
-        settings = replace(EmbeddedSettings(), run_dir=Path(folder), aws_port=free_port(), sagemaker_port=free_port())
-        images = Path(folder) / "images.json"
+    with own_settings(EmbeddedSettings()) as settings:
+        images = settings.run_dir / "images.json"
         images.write_text(
             json.dumps({"images": [{"pattern": "tiny:*", "command": [sys.executable, str(TINY_SERVER)]}]})
         )
-        aws = services.ministack(settings)
-        arguments = ["--port", str(settings.sagemaker_port), "--data-dir", f"{folder}/sagemaker"]
-        sagemaker = Service(
-            name="sagemaker_local",
-            command=[sys.executable, "-m", "sagemaker_local", *arguments, "--images", str(images)],
+        usual = services.sagemaker_local(settings)
+        sagemaker = replace(
+            usual,
+            command=[*usual.command, "--images", str(images)],
             # Without a box, or the bare model server could not be asked from outside.
-            environment={**platform_environment(settings), SWITCH: "off"},
-            log=Path(folder) / "sagemaker_local.log",
-            ready=lambda: http_ok(f"{settings.sagemaker_url}/health"),
-            cwd=PROJECT_ROOT,
+            environment={**usual.environment, SWITCH: "off"},
         )
-        try:
-            for service in (aws, sagemaker):
-                service.start()
-                service.wait_ready()
-            session = boto3.Session("test", "test", region_name=settings.region)
-            account = session.client("sts", endpoint_url=settings.aws_url).get_caller_identity()["Account"]
-            s3 = session.client("s3", endpoint_url=settings.aws_url)
+        with started(services.ministack(settings), sagemaker):
+            account = environment.client(settings, "sts").get_caller_identity()["Account"]
             assert sagemaker.process is not None
             found = Platform(
                 settings=settings,
-                sm=session.client("sagemaker", endpoint_url=settings.sagemaker_url),
-                s3=s3,
-                cloudwatch=session.client("cloudwatch", endpoint_url=settings.aws_url),
+                sm=environment.client(settings, "sagemaker"),
+                s3=environment.client(settings, "s3"),
+                cloudwatch=environment.client(settings, "cloudwatch"),
                 role=f"arn:aws:iam::{account}:role/benchmark-role",
                 process=psutil.Process(sagemaker.process.pid),
             )
-            s3.create_bucket(Bucket=found.bucket)
+            found.s3.create_bucket(Bucket=found.bucket)
             yield found
-        finally:
-            stop_all([sagemaker, aws])
 
 
 async def _client(target: Target, body: bytes, content_type: str, count: int, seconds: list[float]) -> None:
@@ -189,7 +173,7 @@ def measure_invocations() -> list[Measurement]:
     """Overhead at one client, throughput at 16, and what capture takes of it, with the built-in algorithm's model."""
     image = _picture()
     with platform() as running:
-        archive = _trained_model(Path(running.settings.run_dir))
+        archive = _trained_model(running.settings.run_dir)
         plain = running.endpoint("plain", "image-classification:1", archive)
         captured = running.endpoint("captured", "image-classification:1", archive, capture=True)
         bare = running.model_server("plain")

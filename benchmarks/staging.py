@@ -17,14 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import SHARED_ARCHIVE, Measurement
-from embedded import services
-from embedded.processes import end_leftovers, stop_all
-from embedded.settings import EmbeddedSettings, free_port
+from benchmarks.platforms import ministack
 
 BUCKET = "staging-bench"
 TWO_CLASSES = ("bicycle", "motorcycle")
@@ -36,21 +33,12 @@ def _s3() -> Iterator[Any]:
     import boto3
     from botocore.config import Config
 
-    run_dir = Path(tempfile.mkdtemp(prefix="scones-bench-"))
-    settings = replace(EmbeddedSettings(), run_dir=run_dir, aws_port=free_port(), sagemaker_port=free_port())
-    service = services.ministack(settings)
-    service.start()
-    try:
-        service.wait_ready()
+    with ministack() as settings:
         session = boto3.Session("test", "test", region_name=settings.region)
         config = Config(max_pool_connections=20, signature_version="s3v4")
         client = session.client("s3", endpoint_url=settings.aws_url, config=config)
         client.create_bucket(Bucket=BUCKET)
         yield client
-    finally:
-        stop_all([service])
-        end_leftovers(run_dir)
-        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, folder: Path) -> int:
