@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import benchmarks
@@ -30,7 +31,7 @@ def discover() -> dict[str, Benchmark]:
 def write(measurements: list[Measurement], output: Path = OUTPUT) -> None:
     """Merge the measurements into the output by name, so that `ONLY=` keeps what other runs measured."""
     kept = json.loads(output.read_text()) if output.exists() else []
-    new = [item.as_dict() for item in measurements]
+    new = [asdict(item) for item in measurements]
     names = {item["name"] for item in new}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps([item for item in kept if item["name"] not in names] + new, indent=2) + "\n")

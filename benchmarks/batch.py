@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.batch_platform import BatchPlatform, batch_platform, seconds_of
@@ -229,29 +230,17 @@ def cpu_per_image(platform: BatchPlatform, images: int = 500) -> list[Measuremen
     return [Measurement("batch-cpu-ms-per-image", total, "ms", "<= 26", total <= 26, beside)]
 
 
-def _cpu() -> list[Measurement]:
-    with batch_platform() as platform:
-        return cpu_per_image(platform)
+def _on_platform(benchmark: Callable[[BatchPlatform], list[Measurement]]) -> Callable[[], list[Measurement]]:
+    def run() -> list[Measurement]:
+        with batch_platform() as platform:
+            return benchmark(platform)
 
-
-def _share() -> list[Measurement]:
-    with batch_platform() as platform:
-        return share_of_raw_engine(platform)
-
-
-def _stock() -> list[Measurement]:
-    with batch_platform() as platform:
-        return versus_stock_operator(platform)
-
-
-def _many() -> list[Measurement]:
-    with batch_platform() as platform:
-        return ten_thousand_images(platform)
+    return run
 
 
 BENCHMARKS = {
-    "batch-share-of-raw-engine": _share,
-    "batch-vs-stock-operator": _stock,
-    "batch-10k-images": _many,
-    "batch-cpu-ms-per-image": _cpu,
+    "batch-share-of-raw-engine": _on_platform(share_of_raw_engine),
+    "batch-vs-stock-operator": _on_platform(versus_stock_operator),
+    "batch-10k-images": _on_platform(ten_thousand_images),
+    "batch-cpu-ms-per-image": _on_platform(cpu_per_image),
 }

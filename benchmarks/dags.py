@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -77,6 +76,3 @@ def dag_parse_ratio() -> list[Measurement]:
 
 
 BENCHMARKS = {"dag-parse-ratio": dag_parse_ratio}
-
-if __name__ == "__main__":
-    json.dump([measurement.__dict__ for measurement in dag_parse_ratio()], sys.stdout, indent=1)

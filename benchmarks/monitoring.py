@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -307,10 +306,3 @@ BENCHMARKS: dict[str, Callable[[], list[Measurement]]] = {
     "monitoring-speedup-100k": at_100k,
     "monitoring-speedup-10k": at_10k,
 }
-
-
-if __name__ == "__main__":
-    began = time.perf_counter()
-    for measurement in BENCHMARKS[sys.argv[1] if len(sys.argv) > 1 else "monitoring-speedup-10k"]():
-        print(json.dumps(measurement.as_dict(), indent=1))
-    print(f"{time.perf_counter() - began:.0f} s")
