@@ -40,7 +40,7 @@ async def raw_engine(platform: BatchPlatform, inputs: list[str]) -> float:
         "endpoint_url": platform.settings.aws_url,
         "region_name": platform.settings.region,
         "aws_access_key_id": "test",
-        "aws_secret_access_key": "test",
+        "aws_secret_access_key": platform.settings.aws_secret_key,
         "config": AioConfig(max_pool_connections=CONCURRENCY + 8),
     }
     async with get_session().create_client("stepfunctions", **options) as client:

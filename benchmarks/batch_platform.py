@@ -47,14 +47,6 @@ class BatchPlatform:
     def connection(self) -> str:
         return environment.aws_connection(self.settings)
 
-    def client(self, service: str) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        config = Config(max_pool_connections=50)
-        session = boto3.Session("test", "test", region_name=self.settings.region)
-        return session.client(service, endpoint_url=self.settings.aws_url, config=config)
-
     def run(self, dag_id: str, conf: dict[str, Any], must_succeed: bool = True) -> tuple[str, list[dict[str, Any]]]:
         """Run a DAG to its end; returns the run id and its task instances.
 
@@ -93,7 +85,7 @@ class BatchPlatform:
 
     def copy_images(self, folder: str, number: int) -> list[str]:
         """Copy the dataset's test images to ``folder``, over and over, until there are ``number``; returns the keys."""
-        s3 = self.client("s3")
+        s3 = environment.client(self.settings, "s3")
         current = json.loads(s3.get_object(Bucket=self.bucket, Key="datasets/current.json")["Body"].read())
         prefix = f"datasets/{current['dataset_version']}/test/"
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
@@ -140,7 +132,8 @@ def batch_platform() -> Iterator[BatchPlatform]:
                 api.wait_healthy(since)
                 api.ensure_pools(services.pools())
                 platform = BatchPlatform(settings, api, {service.name: service for service in aws + airflow}, {})
-                stack = platform.client("cloudformation").describe_stacks(StackName=settings.stack_name)["Stacks"][0]
+                cloudformation = environment.client(settings, "cloudformation")
+                stack = cloudformation.describe_stacks(StackName=settings.stack_name)["Stacks"][0]
                 platform.outputs.update({item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]})
                 # Any model will do: what is measured is the way of the images to it and back.
                 platform.run("train_and_deploy", {"epochs": 3, "minimum_accuracy": 0.5})

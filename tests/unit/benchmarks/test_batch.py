@@ -1,0 +1,49 @@
+"""The batch benchmarks on a machine with a user, whose processes come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.batch import raw_engine
+from benchmarks.batch_platform import BatchPlatform
+from embedded.settings import EmbeddedSettings
+
+
+class SeenError(Exception):
+    """What was to be seen was."""
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> BatchPlatform:
+    settings = replace(EmbeddedSettings(), run_dir=tmp_path, aws_secret_key="mine")
+    service: Any = SimpleNamespace(process=SimpleNamespace(pid=7))
+    api: Any = None
+    return BatchPlatform(settings, api, {"one": service}, {"StateMachineArn": "arn", "BucketName": "bucket"})
+
+
+def test_the_raw_engine_signs_with_the_secret_that_is_set(platform: BatchPlatform, monkeypatch: pytest.MonkeyPatch):
+    seen: dict[str, Any] = {}
+
+    def create(service: str, **options: Any) -> Any:
+        seen.update(options)
+        raise SeenError
+
+    monkeypatch.setattr("aiobotocore.session.get_session", lambda: SimpleNamespace(create_client=create))
+    with pytest.raises(SeenError):
+        asyncio.run(raw_engine(platform, []))
+    assert seen["aws_secret_access_key"] == "mine"
+
+
+def test_images_are_copied_with_the_secret_that_is_set(platform: BatchPlatform, monkeypatch: pytest.MonkeyPatch):
+    def session(key_id: str, secret: str, **options: Any) -> Any:
+        raise SeenError(secret)
+
+    monkeypatch.setattr("boto3.Session", session)
+    with pytest.raises(SeenError, match="mine"):
+        platform.copy_images("folder/", 1)
