@@ -68,6 +68,8 @@ async def our_engine(platform: BatchPlatform, keys: list[str]) -> float:
     from scones.batch.items import Item, Threshold, workflow_input
     from scones.batch.plan import ChunkRequest
 
+    # Importing Airflow writes there: never into the user's home.
+    os.environ["AIRFLOW_HOME"] = str(platform.settings.run_dir / "engine")
     os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = platform.connection
     batch_id = f"engine-{uuid.uuid4().hex[:8]}"
     endings: list[Any] = []

@@ -6,11 +6,8 @@ with matplotlib's ``imsave``, then upload one file after the other.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import pickle
-import shutil
 import tarfile
 import tempfile
 import threading
@@ -77,9 +74,6 @@ def notebook_way(s3: Any, archive: Path, classes: tuple[str, ...], prefix: str, 
 
 
 def our_way(s3: Any, archive: Path, classes: tuple[str, ...], input_kind: str, seed: int) -> dict[str, Any]:
-    if "AIRFLOW_HOME" not in os.environ:  # importing Airflow writes there: never into the user's home
-        os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="scones-bench-airflow-")
-        atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
     from scones.aws.store import ObjectStore
     from scones.dataset.staging import StagingRequest, stage
     from scones.settings import Settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.batch import raw_engine
+from benchmarks.batch import our_engine, raw_engine
 from benchmarks.batch_platform import BatchPlatform
 from embedded.settings import EmbeddedSettings
 
@@ -47,3 +48,15 @@ def test_images_are_copied_with_the_secret_that_is_set(platform: BatchPlatform, 
     monkeypatch.setattr("boto3.Session", session)
     with pytest.raises(SeenError, match="mine"):
         platform.copy_images("folder/", 1)
+
+
+def test_airflow_does_not_write_into_the_users_home(platform: BatchPlatform, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AIRFLOW_HOME", "/home/user/airflow")
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "")
+
+    def hook(*_: Any) -> Any:
+        raise SeenError(os.environ["AIRFLOW_HOME"])
+
+    monkeypatch.setattr("scones.batch.aws.hook_for", hook)
+    with pytest.raises(SeenError, match=str(platform.settings.run_dir)):
+        asyncio.run(our_engine(platform, []))
