@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,22 +66,25 @@ class BatchPlatform:
 
     def memory_mb(self, name: str) -> float:
         """Resident memory of a process and its children."""
-        process = psutil.Process(self.processes[name].process.pid)  # type: ignore[union-attr]
-        family = [process, *process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in family if one.is_running()) / 1e6
+        return self._of_family(name, lambda one: float(one.memory_info().rss)) / 1e6
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time each process of the platform has used so far, with its children (Lambdas are MiniStack's)."""
-        used = {}
-        for name, service in self.processes.items():
-            process = psutil.Process(service.process.pid)  # type: ignore[union-attr]
-            total = 0.0
-            for one in [process, *process.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    times = one.cpu_times()
-                    total += times.user + times.system + times.children_user + times.children_system
-            used[name] = total
-        return used
+
+        def used(one: psutil.Process) -> float:
+            times = one.cpu_times()
+            return times.user + times.system + times.children_user + times.children_system
+
+        return {name: self._of_family(name, used) for name in self.processes}
+
+    def _of_family(self, name: str, measured: Callable[[psutil.Process], float]) -> float:
+        """The sum over a process and its children, of which any may end meanwhile."""
+        process = psutil.Process(self.processes[name].process.pid)  # type: ignore[union-attr]
+        total = 0.0
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += measured(one)
+        return total
 
     def copy_images(self, folder: str, number: int) -> list[str]:
         """Copy the dataset's test images to ``folder``, over and over, until there are ``number``; returns the keys."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.batch import our_engine, raw_engine
@@ -60,3 +61,18 @@ def test_airflow_does_not_write_into_the_users_home(platform: BatchPlatform, mon
     monkeypatch.setattr("scones.batch.aws.hook_for", hook)
     with pytest.raises(SeenError, match=str(platform.settings.run_dir)):
         asyncio.run(our_engine(platform, []))
+
+
+def test_a_child_that_ends_meanwhile_is_left_out(platform: BatchPlatform, monkeypatch: pytest.MonkeyPatch):
+    """The thread that watches for the peak would end with it, and the peak be too small."""
+
+    def ended() -> Any:
+        raise psutil.NoSuchProcess(8)
+
+    def process(pid: int) -> Any:
+        child = SimpleNamespace(memory_info=ended, is_running=lambda: True)
+        own = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=3_000_000), is_running=lambda: True)
+        return SimpleNamespace(**vars(own), children=lambda recursive: [child])
+
+    monkeypatch.setattr("psutil.Process", process)
+    assert platform.memory_mb("one") == 3
