@@ -39,8 +39,8 @@ def archive_path() -> Path:
 
 
 @functools.cache
-def real_images() -> tuple[Any, Any, Any, Any]:
-    """Training canvases uint8 (N, 32, 32, 3) and labels, test canvases and labels.
+def real_images() -> tuple[Any, Any]:
+    """Training canvases uint8 (N, 32, 32, 3) and labels.
 
     Comes first in each benchmark: BLAS may use one thread from here on, as in `train` and `serve`.
     """
@@ -53,14 +53,9 @@ def real_images() -> tuple[Any, Any, Any, Any]:
 
     archive = read_archive(archive_path())
     ids = class_ids(CLASSES, archive.class_names)
-    result = []
-    for split in (archive.train, archive.test):
-        rows = np.flatnonzero(np.isin(split.labels, ids))
-        result += [
-            np.ascontiguousarray(split.images[rows].transpose(0, 2, 3, 1)),
-            np.array([ids.index(label) for label in split.labels[rows]]),
-        ]
-    return result[0], result[1], result[2], result[3]
+    rows = np.flatnonzero(np.isin(archive.train.labels, ids))
+    canvases = np.ascontiguousarray(archive.train.images[rows].transpose(0, 2, 3, 1))
+    return canvases, np.array([ids.index(label) for label in archive.train.labels[rows]])
 
 
 @functools.cache
@@ -74,7 +69,7 @@ def network() -> Any:
 @functools.cache
 def seen() -> Any:
     """The training images as both heads take them."""
-    canvases, _, _, _ = real_images()
+    canvases, _ = real_images()
     import numpy as np
 
     from sagemaker_local.algorithms.image_classification.images import Stored
@@ -83,21 +78,20 @@ def seen() -> Any:
     return Stored(canvases, np.concatenate(features))
 
 
-def trained(images: Any, labels: Any, epochs: int | None = None, seed: int = 0) -> tuple[Any, Any]:
-    """A model trained as the `train` command does, without reading files; and the trainer's last fit."""
+def trained(images: Any, labels: Any) -> Any:
+    """A model trained as the `train` command does, without reading files."""
     from sagemaker_local.algorithms.image_classification.fit import Trainer
     from sagemaker_local.algorithms.image_classification.model import Model
     from sagemaker_local.algorithms.image_classification.pictures import Geometry
     from sagemaker_local.algorithms.image_classification.train import MOST_EPOCHS
 
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(images, labels, int(labels.max()) + 1, Path(scratch), seed=seed)
-        for _ in range(epochs or MOST_EPOCHS):
+        trainer = Trainer(images, labels, int(labels.max()) + 1, Path(scratch), seed=0)
+        for _ in range(MOST_EPOCHS):
             trainer.add_pass()
         fitted = trainer.fit()
-    return Model(
-        fitted.parameters, Geometry(32, 32), (3, 32, 32), network() if images.network is not None else None
-    ), fitted
+    pretrained = network() if images.network is not None else None
+    return Model(fitted.parameters, Geometry(32, 32), (3, 32, 32), pretrained)
 
 
 @functools.cache
@@ -124,7 +118,7 @@ def cross_validated(pretrained: bool = True, count: int | None = None) -> tuple[
             generator = np.random.default_rng((fold, count))
             others = [generator.permutation(rows)[: count // len(CLASSES)] for rows in others]
         picked = np.sort(np.concatenate(others))
-        model, _ = trained(Stored(*images.part(picked)), labels[picked])
+        model = trained(Stored(*images.part(picked)), labels[picked])
         held = np.flatnonzero(folds == fold)
         result[held] = model.probabilities(images.part(held))
     return result, labels
@@ -147,7 +141,7 @@ def learning_curve() -> list[Measurement]:
 @functools.cache
 def hog_svm() -> dict[str, float]:
     """HOG and an RBF support vector machine with Platt scaling, on the same folds."""
-    canvases, labels, _, _ = real_images()
+    canvases, labels = real_images()
     import numpy as np
     from skimage.color import rgb2gray
     from skimage.feature import hog

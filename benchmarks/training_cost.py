@@ -7,7 +7,6 @@ import http.client
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +17,7 @@ from typing import Any
 
 from benchmarks.measure import ROOT, Measurement
 from benchmarks.training import PUBLISHED, hog_svm, real_images
+from embedded.settings import free_port
 
 COMMAND = [sys.executable, "-m", "sagemaker_local.algorithms.image_classification"]
 GROWTH = (5_000, 50_000)
@@ -68,7 +68,7 @@ def _write_job(root: Path, count: int, pretrained: bool) -> None:
     import numpy as np
     from PIL import Image
 
-    canvases, labels, _, _ = real_images()
+    canvases, labels = real_images()
     generator = np.random.default_rng(0)
     for name, rows in (("train", range(count)), ("validation", range(0, 1000, 5))):
         folder, listing = root / "input" / "data" / name, root / "input" / "data" / f"{name}_lst"
@@ -155,9 +155,7 @@ def _prediction(pretrained: bool) -> dict[str, float]:
             (Path(folder) / "model" / name).write_bytes(content)
         model = Model.load(Path(folder) / "model")
         latency, tail = timed(lambda: model.predict(body))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {**os.environ, "SM_ML_ROOT": folder, "SAGEMAKER_BIND_TO_PORT": str(port)}
         started = time.monotonic()
         server = subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT)
