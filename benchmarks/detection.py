@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.detection`` prints the tables of docs/monitoring.md. In each trial 500 random images are the
 baseline and the records are drawn from the other 600: without replacement where there are enough of them, else with
-(1,000 records are then some 600 different images, as when test images are sent again and again).
+(1,000 records are then some 490 different images, as when test images are sent again and again).
 """
 
 from __future__ import annotations

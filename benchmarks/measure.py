@@ -19,7 +19,7 @@ class Measurement:
     """One measured number, its goal, and what was measured beside it in the same run.
 
     Attributes:
-        name: stable name, as in ``make bench ONLY=name``.
+        name: stable name, in ``.run/bench.json`` too; a benchmark of several has the first for ``make bench ONLY=``.
         value: the measured number, in ``unit``.
         unit: e.g. ``"x"``, ``"s"``, ``"MB"``, ``"share"``.
         goal: the goal in words, e.g. ``">= 0.9"``.
