@@ -213,7 +213,7 @@ def measure_memory() -> list[Measurement]:
         for count, label in zip(counts, labels, strict=True):
             load(target, b"x" * 1000, "image/png", CLIENTS, count)
             running.delivered(sum(counts[: len(sizes) + 1]))
-            sizes[label] = running.process.memory_info().rss / 2**20
+            sizes[label] = running.process.memory_info().rss / 1e6
     before, after = sizes.values()
     growth = after - before
     return [Measurement("endpoint-memory-growth-mb", growth, "MB", "<= 10", growth <= 10, sizes)]
