@@ -89,7 +89,7 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks (one of them: make bench ONLY=name); results in .run/bench.json
-	@PYTHONPATH=plugins $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 .PHONY: docs
 docs: $(DOCS)/.ready ## Build the documentation as a site in .run/site; a broken link fails it
