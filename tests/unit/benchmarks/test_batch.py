@@ -52,7 +52,7 @@ def test_images_are_copied_with_the_secret_that_is_set(platform: BatchPlatform, 
 
 
 def test_airflow_does_not_write_into_the_users_home(platform: BatchPlatform, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW_HOME", "/home/user/airflow")
+    monkeypatch.setenv("AIRFLOW_HOME", "/nowhere/airflow")
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "")
 
     def hook(*_: Any) -> Any:
