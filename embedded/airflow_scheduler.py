@@ -6,7 +6,8 @@ By itself an idle scheduler looks every `scheduler_idle_sleep_time`: seldom is c
 sleeps until another process has started a run in the SQLite database, or a task of a running one has come to another
 state, and for that time at the most.
 
-LocalExecutor forks each task from it, so what nearly all of them import is imported here, once.
+LocalExecutor forks each task from it, so what nearly all of them import is imported here, once. A task that goes on
+after a deferral is handed to it only once the process that deferred it is known to have ended.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.executors.local_executor import LocalExecutor
 
 # While there is work, the database changes all the time.
 BETWEEN_LOOKS_S = 0.5
@@ -36,10 +42,15 @@ TASKS = """
 
 
 class DatabaseWatch:
-    """Sleeps as long as a SQLite database of Airflow's doesn't change, or holds no new work."""
+    """Sleeps as long as a SQLite database of Airflow's doesn't change, or holds no new work.
 
-    def __init__(self, database: Path) -> None:
-        self._database = database
+    Args:
+        database: the database's file.
+        called: whether there is work that no database tells of.
+    """
+
+    def __init__(self, database: Path, called: Callable[[], bool] = lambda: False) -> None:
+        self._database, self._called = database, called
         self._files = [database, database.with_name(f"{database.name}-wal")]
         self._seen = self._written()
         self._tasks: list[tuple[str, str | None]] = []  # id and state of those of running runs
@@ -72,12 +83,51 @@ class DatabaseWatch:
             # One that is at it may be seen before its last byte: what changed is asked at the next poll too.
             before, self._seen = self._seen, self._written()
             asked, changed = changed, self._seen != before
-            if (asked or changed) and self._work():
+            if self._called() or ((asked or changed) and self._work()):
                 self._due = time.monotonic() + 1 - time.time() % 1
                 return
             time.sleep(POLL_S)
         if time.monotonic() >= self._due:
             self._due = math.inf
+
+
+class Handover:
+    """Lets LocalExecutor start a task that goes on after a deferral only when the process that deferred it has ended.
+
+    A worker tells of an end by the task's key, which both processes share. Airflow 3.3 starts what is queued before it
+    listens: it takes the end of the first process for the end of the second, and fails the task.
+
+    Args:
+        executor: the class, whose `trigger_tasks` and `change_state` are wrapped.
+    """
+
+    def __init__(self, executor: type[LocalExecutor]) -> None:
+        self._at_work: set[Any] = set()
+        self._waiting: LocalExecutor | None = None
+        start, note = executor.trigger_tasks, executor.change_state
+
+        def trigger_tasks(one: LocalExecutor, open_slots: int) -> None:
+            one.sync()
+            # Of one that is queued Airflow knows that an end it hears of is an earlier one's. An end that nobody tells
+            # of (a killed worker) is waited for some ten seconds.
+            told = self._at_work | one.event_buffer.keys()
+            shared = one.queued_tasks.keys() & told
+            held = {key: one.queued_tasks.pop(key) for key in shared if one.attempts[key].can_try_again()}
+            queued = set(one.queued_tasks)
+            start(one, open_slots)
+            self._at_work |= queued - one.queued_tasks.keys()
+            one.queued_tasks.update(held)
+            self._waiting = one if held else None
+
+        def change_state(one: LocalExecutor, key: Any, *arguments: Any, **named: Any) -> None:
+            self._at_work.discard(key)
+            note(one, key, *arguments, **named)
+
+        executor.trigger_tasks, executor.change_state = trigger_tasks, change_state
+
+    def ready(self) -> bool:
+        """Whether a process has ended, while a task waits for that."""
+        return self._waiting is not None and not self._waiting.result_queue.empty()
 
 
 def _stat(file: Path) -> os.stat_result | None:
@@ -95,12 +145,14 @@ def main() -> None:
     import airflow.sdk.definitions.decorators  # noqa: F401
     from airflow.__main__ import main as run_airflow
     from airflow.configuration import conf
+    from airflow.executors.local_executor import LocalExecutor
     from airflow.jobs import scheduler_job_runner
     from sqlalchemy import make_url
 
     database = make_url(conf.get("database", "sql_alchemy_conn")).database
     # All it does with the module is to sleep between its looks.
-    scheduler_job_runner.time = SimpleNamespace(sleep=DatabaseWatch(Path(str(database))).sleep)
+    watch = DatabaseWatch(Path(str(database)), Handover(LocalExecutor).ready)
+    scheduler_job_runner.time = SimpleNamespace(sleep=watch.sleep)
     sys.argv[:1] = ["airflow", "scheduler"]
     run_airflow()
 

@@ -1,18 +1,26 @@
 import ast
+import ctypes
+import multiprocessing
 import sqlite3
 import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from airflow.executors.base_executor import RunningRetryAttemptType
+from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import State
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from embedded import airflow_scheduler
-from embedded.airflow_scheduler import BETWEEN_LOOKS_S, TASKS, WAITING, DatabaseWatch
+from embedded.airflow_scheduler import BETWEEN_LOOKS_S, TASKS, WAITING, DatabaseWatch, Handover
 
 
 class Clock:
@@ -213,3 +221,107 @@ def test_airflow_only_sleeps_by_the_module_that_is_replaced() -> None:
     ]
     assert used == ["sleep"]
     assert [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names].count("time") == 1
+
+
+KEY = TaskInstanceKey("d", "t", "r", try_number=1)
+
+
+class Worker(LocalExecutor):
+    """The executor with nobody at work: a test hands in the ends of processes."""
+
+    def __init__(self) -> None:
+        super().__init__(parallelism=2)
+        queues: list[Any] = [SimpleQueue(), SimpleQueue()]
+        self.activity_queue, self.result_queue = queues
+        self._unread_messages = multiprocessing.Value(ctypes.c_uint)
+
+    def _check_workers(self) -> None:
+        pass
+
+    def queue(self, *keys: TaskInstanceKey) -> None:
+        for key in keys:
+            self.queued_tasks[key] = SimpleNamespace(key=key, ti=SimpleNamespace(priority_weight=1), sort_key=1)
+
+    def look(self) -> list[TaskInstanceKey]:
+        """One look of the scheduler's; what it gave to the workers."""
+        self.heartbeat()
+        started = []
+        while not self.activity_queue.empty():
+            started.append(self.activity_queue.get().key)
+        return started
+
+    def would_fail(self, key: TaskInstanceKey) -> bool:
+        """Whether Airflow, which finds the task queued, takes an end that it hears of for that one's."""
+        known: Any = SimpleNamespace(id="", key=key)
+        return key in self.get_event_buffer() and not self.has_task(known)
+
+
+@pytest.fixture
+def worker() -> tuple[Worker, Handover]:
+    class Handed(Worker):
+        pass
+
+    handover = Handover(Handed)
+    return Handed(), handover
+
+
+def test_airflow_fails_a_task_whose_first_process_it_hears_of_late():
+    """What the handover is for. When this fails, Airflow has mended it and the handover can go."""
+    executor = Worker()
+    executor.queue(KEY)
+    assert executor.look() == [KEY]
+    executor.result_queue.put((KEY, State.SUCCESS, None))
+    executor.queue(KEY)
+    assert executor.look() == [KEY]
+    assert executor.would_fail(KEY)
+
+
+def test_a_task_goes_on_when_the_end_of_its_first_process_was_heard(worker: tuple[Worker, Handover]):
+    executor, _ = worker
+    executor.queue(KEY)
+    assert executor.look() == [KEY]
+    executor.result_queue.put((KEY, State.SUCCESS, None))
+    executor.queue(KEY)
+    assert executor.look() == []
+    assert not executor.would_fail(KEY)
+    assert executor.look() == [KEY]
+    executor.result_queue.put((KEY, State.FAILED, None))
+    executor.look()
+    assert executor.would_fail(KEY), "this is its own end"
+
+
+def test_a_task_waits_for_the_end_of_its_first_process_and_others_do_not(worker: tuple[Worker, Handover]):
+    executor, handover = worker
+    other = KEY._replace(task_id="other")
+    executor.queue(KEY)
+    executor.look()
+    executor.queue(KEY, other)
+    assert executor.look() == [other]
+    assert not handover.ready()
+    executor.result_queue.put((KEY, State.SUCCESS, None))
+    assert handover.ready()
+    assert executor.look() == []
+    assert not executor.would_fail(KEY)
+    assert executor.look() == [KEY]
+    assert not handover.ready()
+
+
+def test_an_end_that_nobody_tells_of_is_not_waited_for_for_ever(
+    worker: tuple[Worker, Handover], monkeypatch: pytest.MonkeyPatch
+):
+    executor, _ = worker
+    executor.queue(KEY)
+    executor.look()
+    executor.queue(KEY)
+    assert executor.look() == []
+    monkeypatch.setattr(RunningRetryAttemptType, "elapsed", RunningRetryAttemptType.MIN_SECONDS + 1)
+    assert executor.look() == []
+    assert executor.look() == [KEY]
+
+
+def test_what_no_database_tells_of_ends_the_sleep_too(clock: Clock, database: Path):
+    called: list[float] = []
+    watch = DatabaseWatch(database, lambda: bool(called))
+    clock.at.append((2.0, lambda: called.append(clock.now)))
+    watch.sleep(5)
+    assert 2.0 <= clock.now < 2.5
