@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from sagemaker_local.config import Clock, wall_clock
 
@@ -88,6 +89,16 @@ class Query:
     after: tuple[Any, str] | None = None
 
 
+class _Opened:
+    """One thread's connection. Only that thread holds on to this, so the connection is closed when the thread ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
 class Store:
     """The resources, tags and facts of one service. Safe to use from any thread."""
 
@@ -95,29 +106,29 @@ class Store:
         self._path = path
         self._clock = clock
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._opened: WeakSet[_Opened] = WeakSet()
         self._guard = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection().executescript(_SCHEMA)
 
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+        opened: _Opened | None = getattr(self._local, "opened", None)
+        if opened is None:
             connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            opened = _Opened(connection)
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-            self._local.connection = connection
+            self._local.opened = opened
             with self._guard:
-                self._connections.append(connection)
-        return connection
+                self._opened.add(opened)
+        return opened.connection
 
     def close(self) -> None:
         """Close every thread's connection. Nothing may use the store afterwards."""
         with self._guard:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+            for opened in self._opened:
+                opened.connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,15 @@ def test_what_was_written_is_there_for_another_process(store, tmp_path):
     store.create(Resource("model", "m", "arn:m"))
     with sqlite3.connect(tmp_path / "s.sqlite") as other:
         assert other.execute("SELECT count(*) FROM resources").fetchone() == (1,)
+
+
+def test_a_thread_that_ends_leaves_no_connection_behind(store):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        thread = threading.Thread(target=store.get, args=("model", "m"))
+        thread.start()
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) < before + 6
 
 
 def test_deleting_takes_the_tags_along(store):
