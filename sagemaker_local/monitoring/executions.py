@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sagemaker_local import processing, s3
@@ -17,7 +17,7 @@ EXECUTION = "monitoring-execution"
 NO_DATA = "Job inputs had no data"
 _INPUT = "/opt/ml/processing/input/endpoint"
 _BASELINE = "/opt/ml/processing/baseline"
-_HOUR = re.compile(r"/(\d{4})/(\d{2})/(\d{2})/(\d{2})/[^/]+$")
+_HOUR = re.compile(r"/(\d{4}/\d{2}/\d{2}/\d{2})/[^/]+$")
 
 
 def launch(ctx: Context, schedule: Resource, scheduled: float, start: float, end: float) -> None:
@@ -74,14 +74,11 @@ def captured_keys(ctx: Context, uri: str, start: float, end: float) -> list[str]
     """The keys of the hours that [start, end) touches, relative to the capture prefix."""
     bucket, prefix = s3.split_uri(uri)
     folder = prefix.rstrip("/") + "/"
-    wanted = []
-    for key in s3.list_keys(ctx, bucket, folder):
-        found = _HOUR.search(key)
-        if found:
-            hour = datetime(*map(int, found.groups()), tzinfo=UTC)  # type: ignore[arg-type, misc]
-            if hour.timestamp() < end and (hour + timedelta(hours=1)).timestamp() > start:
-                wanted.append(key.removeprefix(folder))
-    return wanted
+    moments = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC) - datetime.resolution
+    # As text: a key that somebody else wrote may name an hour that there is not.
+    first, last = (f"{moment:%Y/%m/%d/%H}" for moment in moments)
+    keys = s3.list_keys(ctx, bucket, folder)
+    return [key.removeprefix(folder) for key in keys if (hour := _HOUR.search(key)) and first <= hour[1] <= last]
 
 
 def _start_job(ctx: Context, schedule: Resource, execution: str, start: float, end: float) -> str | None:

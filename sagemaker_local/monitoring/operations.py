@@ -41,8 +41,12 @@ class Scheduler:
         now = self._ctx.now()
         for schedule in self._ctx.store.with_status(SCHEDULE, "Scheduled"):
             due = schedule.internal.get("due")
-            if due is not None and due <= now:
+            if due is None or due > now:
+                continue
+            try:
                 self._run(schedule, due)
+            except Exception:
+                log.exception("monitoring schedule %s could not be run", schedule.name)
 
     def _run(self, schedule: Resource, due: float) -> None:
         config = schedule.body["MonitoringScheduleConfig"]["ScheduleConfig"]
@@ -62,7 +66,7 @@ class Scheduler:
             try:
                 self.run_due()
             except Exception:
-                log.exception("monitoring schedules could not be run")
+                log.exception("monitoring schedules could not be read")
 
 
 def create_monitoring_schedule(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
