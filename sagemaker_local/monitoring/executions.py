@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 from sagemaker_local import processing, s3
 from sagemaker_local.context import Context
+from sagemaker_local.errors import ResourceInUse
+from sagemaker_local.processing.runner import PROCESSING
 from sagemaker_local.store import AlreadyExists, Resource
 
 SCHEDULE = "monitoring-schedule"
@@ -20,8 +23,14 @@ _BASELINE = "/opt/ml/processing/baseline"
 _HOUR = re.compile(r"/(\d{4}/\d{2}/\d{2}/\d{2})/[^/]+$")
 
 
-def launch(ctx: Context, schedule: Resource, scheduled: float, start: float, end: float) -> None:
-    """Begin the execution due at `scheduled` over the captures of [start, end); doing it twice makes one execution."""
+def launch(
+    ctx: Context, schedule: Resource, scheduled: float, start: float, end: float, *, cancelled: threading.Event
+) -> None:
+    """Begin the execution due at `scheduled` over the captures of [start, end); doing it twice makes one execution.
+
+    Raises:
+        s3.Cancelled: `cancelled` was set; the execution is left for the next start.
+    """
     stamp = datetime.fromtimestamp(scheduled, UTC)
     name = f"{schedule.name}/{stamp:%Y%m%dT%H%M%S}"
     body: dict[str, Any] = {
@@ -38,7 +47,7 @@ def launch(ctx: Context, schedule: Resource, scheduled: float, start: float, end
         if error.existing.status != "Pending":
             return  # only one that a killed service had not got to start is taken up
     try:
-        job_arn = _start_job(ctx, schedule, name, start, end)
+        job_arn = _start_job(ctx, schedule, name, start, end, cancelled)
     except (s3.DataError, s3.OutageError) as error:
         settle(ctx, name, "Failed", FailureReason=str(error)[:1024])
         return
@@ -70,35 +79,42 @@ def refresh(ctx: Context, execution: Resource) -> Resource:
     return ctx.store.get(EXECUTION, execution.name) or execution
 
 
-def captured_keys(ctx: Context, uri: str, start: float, end: float) -> list[str]:
+def captured_keys(ctx: Context, uri: str, start: float, end: float, cancelled: threading.Event) -> list[str]:
     """The keys of the hours that [start, end) touches, relative to the capture prefix."""
     bucket, prefix = s3.split_uri(uri)
     folder = prefix.rstrip("/") + "/"
     moments = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC) - datetime.resolution
     # As text: a key that somebody else wrote may name an hour that there is not.
     first, last = (f"{moment:%Y/%m/%d/%H}" for moment in moments)
-    keys = s3.list_keys(ctx, bucket, folder)
+    keys = s3.list_keys(ctx, bucket, folder, cancelled)
     return [key.removeprefix(folder) for key in keys if (hour := _HOUR.search(key)) and first <= hour[1] <= last]
 
 
-def _start_job(ctx: Context, schedule: Resource, execution: str, start: float, end: float) -> str | None:
+def _start_job(
+    ctx: Context, schedule: Resource, execution: str, start: float, end: float, cancelled: threading.Event
+) -> str | None:
     definition = schedule.body["MonitoringScheduleConfig"]["MonitoringJobDefinition"]
     uri = _capture_uri(ctx, definition)
-    keys = captured_keys(ctx, uri, start, end)
+    keys = captured_keys(ctx, uri, start, end, cancelled)
     if not keys:
         return None
-    name = f"model-monitoring-{datetime.fromtimestamp(end, UTC):%Y%m%d%H%M}-{uuid.uuid4().hex[:20]}"
+    # Of the execution, so that it has one job however often it is launched; a schedule of the same name has others.
+    own = uuid.uuid5(uuid.NAMESPACE_OID, f"{execution} {schedule.created}").hex[:20]
+    name = f"model-monitoring-{datetime.fromtimestamp(end, UTC):%Y%m%d%H%M}-{own}"
     manifest = f"{definition['MonitoringOutputConfig']['MonitoringOutputs'][0]['S3Output']['S3Uri'].rstrip('/')}"
     manifest = f"{manifest}/.manifests/{name}.json"
     folder = uri.rstrip("/") + "/"
-    s3.put_bytes(ctx, manifest, json.dumps([{"prefix": folder}, *keys]).encode(), "application/json")
+    s3.put_bytes(ctx, manifest, json.dumps([{"prefix": folder}, *keys]).encode(), "application/json", cancelled)
     request = _job_request(definition, schedule, name, manifest)
     request["Environment"].update(
         start_time=datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         end_time=datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         sagemaker_endpoint_name=str(schedule.body.get("EndpointName") or ""),
     )
-    arn = processing.submit(ctx, request, {}, MonitoringScheduleArn=schedule.arn)
+    try:
+        arn = processing.submit(ctx, request, {}, MonitoringScheduleArn=schedule.arn)
+    except ResourceInUse:  # it was begun, and not noted yet
+        arn = ctx.arn(PROCESSING.kind, name)
     settle(ctx, execution, "InProgress", ProcessingJobArn=arn)
     return arn
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import Any
 
+from sagemaker_local import s3
 from sagemaker_local.context import Context, operations
 from sagemaker_local.errors import ResourceInUse, ResourceNotFound, ValidationException, unsupported
 from sagemaker_local.listing import list_resources
@@ -45,6 +46,8 @@ class Scheduler:
                 continue
             try:
                 self._run(schedule, due)
+            except s3.Cancelled:
+                return
             except Exception:
                 log.exception("monitoring schedule %s could not be run", schedule.name)
 
@@ -53,10 +56,10 @@ class Scheduler:
         cron = parse_schedule(config["ScheduleExpression"])
         if cron is None:
             start, end = (parse_offset(config[f"DataAnalysis{word}Time"]) for word in ("Start", "End"))
-            launch(self._ctx, schedule, due, due + start, due + end)
+            launch(self._ctx, schedule, due, due + start, due + end, cancelled=self._ended)
             following = None
         else:
-            launch(self._ctx, schedule, due, due - cron.window, due)
+            launch(self._ctx, schedule, due, due - cron.window, due, cancelled=self._ended)
             following = cron.following(self._ctx.now())
         # After the launch: killed in between, it is launched again, which the execution's name makes harmless.
         self._ctx.store.update(SCHEDULE, schedule.name, lambda row: row.internal.update(due=following), touch=False)

@@ -64,7 +64,7 @@ def test_a_due_schedule_is_launched_once_over_the_hour_before_it(tmp_path, monke
     now = [at("2026-01-01T10:30:00")]
     ctx = Context(Config(data_dir=tmp_path, account_id="1" * 12), clock=lambda: now[0])
     launched: list[tuple[float, float, float]] = []
-    monkeypatch.setattr(operations, "launch", lambda ctx, schedule, *times: launched.append(times))
+    monkeypatch.setattr(operations, "launch", lambda ctx, schedule, *times, cancelled: launched.append(times))
     config = {"ScheduleConfig": {"ScheduleExpression": "cron(0 * ? * * *)"}}
     due = {"due": at("2026-01-01T11:00:00")}
     ctx.store.create(Resource(SCHEDULE, "s", "arn:s", {"MonitoringScheduleConfig": config}, "Scheduled", due))
