@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 DEFAULT_THRESHOLD = 0.1
 BUCKETS = 10
@@ -34,12 +34,13 @@ Row = dict[str, float | str]
 def records(folder: Path) -> Iterator[dict[str, Any] | None]:
     """The `captureData` of every line of every file; None for a line that is not a captured invocation."""
     for path in sorted(folder.rglob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            if line.strip():
-                try:
-                    yield json.loads(line)["captureData"]
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    yield None
+        with path.open("rb") as lines:  # as bytes: of text, some that a record may hold would end its line
+            for line in lines:
+                if line.strip():
+                    try:
+                        yield json.loads(line)["captureData"]
+                    except (ValueError, KeyError, TypeError, RecursionError):
+                        yield None
 
 
 def features(capture: dict[str, Any] | None) -> Row:
@@ -49,14 +50,14 @@ def features(capture: dict[str, Any] | None) -> Row:
         return row
     try:
         probabilities = np.asarray(json.loads(_content(capture["endpointOutput"])), dtype=float)
-        if probabilities.ndim == 1 and probabilities.size:
+        if probabilities.ndim == 1 and probabilities.size and np.isfinite(probabilities).all():
             row["predicted_class"] = str(int(probabilities.argmax()))
             row["confidence"] = float(probabilities.max())
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         pass
     try:
         image = Image.open(io.BytesIO(_content(capture["endpointInput"]))).convert("RGB")
-    except (KeyError, ValueError, TypeError, OSError, UnidentifiedImageError):
+    except Exception:  # noqa: BLE001  on anybody's bytes every decoder fails in its own way
         return row
     pixels = np.asarray(image, dtype=float)
     luma = pixels @ _LUMA
