@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import http.client
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from sagemaker_local import s3
 from sagemaker_local.artefacts import fetch_model
-from sagemaker_local.container_run import COMPLETED, ContainerRun, JobFailed
+from sagemaker_local.container_run import COMPLETED, POLL, ContainerRun, JobFailed
 from sagemaker_local.input_files import find_files
 from sagemaker_local.job_kind import JobKind
 from sagemaker_local.logs import TRANSFORM_GROUP
@@ -82,8 +82,12 @@ class TransformRun(ContainerRun):
             pending = [pool.submit(self._transform, server, gate, bucket, *item) for item in sorted(files.items())]
             try:
                 for future in pending:
+                    while not wait([future], POLL).done:
+                        if self.control.cancelled.is_set():
+                            raise s3.Cancelled
                     future.result()
             except BaseException:
+                self.kill_container()  # what is with the model breaks off
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
