@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import io
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from sagemaker_local import s3
@@ -23,6 +25,7 @@ DEFAULT_TIMEOUT = 600
 DEFAULT_RETRIES = 3
 _TRANSFERS = 4
 _SERVER_ERRORS = 500
+_MOST_UNPACKED = 1 << 30  # bytes of one object: a few are in memory at once
 
 
 class TransformRun(ContainerRun):
@@ -96,10 +99,7 @@ class TransformRun(ContainerRun):
         cancelled = self.control.cancelled
         content = s3.get_bytes(self.ctx, f"s3://{bucket}/{key}", cancelled)
         if body["TransformInput"]["CompressionType"] == "Gzip":
-            try:
-                content = gzip.decompress(content)
-            except (OSError, EOFError) as error:
-                raise s3.DataError(f"s3://{bucket}/{key} is not gzip data: {error}") from error
+            content = _unpacked(content, f"s3://{bucket}/{key}")
         answers = []
         requests = payloads(
             content,
@@ -143,3 +143,14 @@ class TransformRun(ContainerRun):
             if attempt < retries:
                 self.control.pause(0.2 * 2**attempt)
         raise JobFailed(f"AlgorithmError: {problem} for {origin}. See job logs for more information")
+
+
+def _unpacked(content: bytes, origin: str) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+            unpacked = packed.read(_MOST_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise s3.DataError(f"{origin} is not gzip data: {error}") from error
+    if len(unpacked) > _MOST_UNPACKED:
+        raise s3.DataError(f"{origin} unpacks to more than {_MOST_UNPACKED} bytes")
+    return unpacked

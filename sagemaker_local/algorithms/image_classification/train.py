@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,7 @@ def _earlier_model(paths: ContainerPaths, channels: dict[str, Any], chosen: Hype
                         if name in (PARAMETERS, SHAPES) and (source := archive.extractfile(member)):
                             with (Path(unpacked) / name).open("wb") as file:
                                 shutil.copyfileobj(source, file)
-            except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+            except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error) as error:
                 raise AlgorithmError(f"The channel 'model': model.tar.gz cannot be unpacked: {error}") from error
             folder = Path(unpacked)
         try:

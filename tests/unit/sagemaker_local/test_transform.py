@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import threading
@@ -113,3 +114,25 @@ def test_the_service_ends_though_the_model_does_not_answer(ctx, create, asked):
     transform.stop(ctx)
     assert not [thread for thread in threading.enumerate() if thread.name == "transform-j"]
     assert job(ctx)["TransformJobStatus"] == "InProgress"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no gzip", "is not gzip data"),
+        (gzip.compress(b"x" * 999)[:-9], "is not gzip data"),
+        (gzip.compress(b"")[:10] + b"\xff" * 99, "is not gzip data"),
+        (gzip.compress(bytes(1001)), "unpacks to more than 1000 bytes"),
+    ],
+    ids=["none", "cut", "damaged", "bomb"],
+)
+def test_gzip_data_that_are_none_or_too_much_are_the_clients_fault(ctx, create, monkeypatch, content, words):
+    monkeypatch.setattr(runner, "_MOST_UNPACKED", 1000)
+    create(content, CompressionType="Gzip")
+    assert ended(ctx)["FailureReason"].startswith(f"ClientError: s3://b/k {words}")
+
+
+def test_gzip_data_are_unpacked(ctx, create, monkeypatch):
+    monkeypatch.setattr(runner, "_MOST_UNPACKED", 1000)
+    create(gzip.compress(bytes(1000)), CompressionType="Gzip")
+    assert ended(ctx)["TransformJobStatus"] == "Completed"
