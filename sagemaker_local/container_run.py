@@ -8,12 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import ClassVar
 
 from sagemaker_local import s3
 from sagemaker_local.container import Container
 from sagemaker_local.context import Context
+from sagemaker_local.errors import ServiceError
 from sagemaker_local.folder_sync import FolderSync
 from sagemaker_local.images import Command
 from sagemaker_local.jobs import Control
@@ -75,6 +77,7 @@ class ContainerRun(ABC):
             s3.Cancelled: the job was stopped.
             s3.DataError: its data cannot be had or stored.
             s3.OutageError: S3 did not answer for as long as the service waits.
+            ServiceError: what the job refers to cannot be had.
         """
 
     @abstractmethod
@@ -96,6 +99,9 @@ class ContainerRun(ABC):
             outcome, reason = "Failed", str(error)
         except s3.DataError as error:
             outcome, reason = "Failed", f"ClientError: {error}"
+        except ServiceError as error:  # what was there when the job was made may be gone, as its model or its image
+            fault = "ClientError" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "InternalServerError"
+            outcome, reason = "Failed", f"{fault}: {error}"
         except s3.OutageError as error:
             outcome, reason = "Failed", f"InternalServerError: {error}. Please try again."
         except (OSError, sqlite3.Error) as error:

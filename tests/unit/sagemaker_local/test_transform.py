@@ -15,6 +15,7 @@ import pytest
 from sagemaker_local import container_run, models, s3, transform
 from sagemaker_local.config import Config
 from sagemaker_local.context import Context
+from sagemaker_local.errors import ServiceUnavailable, ValidationException
 from sagemaker_local.transform import operations, runner
 from tests.support.local_service import wait_until
 
@@ -136,3 +137,19 @@ def test_gzip_data_are_unpacked(ctx, create, monkeypatch):
     monkeypatch.setattr(runner, "_MOST_UNPACKED", 1000)
     create(gzip.compress(bytes(1000)), CompressionType="Gzip")
     assert ended(ctx)["TransformJobStatus"] == "Completed"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValidationException("Could not find model"), "ClientError: Could not find model"),
+        (ServiceUnavailable("STS did not say"), "InternalServerError: STS did not say"),
+    ],
+)
+def test_what_a_job_refers_to_and_is_gone_is_no_defect(ctx, create, monkeypatch, error, reason):
+    def gone(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(runner, "find_model", gone)
+    create(b"x")
+    assert ended(ctx)["FailureReason"] == reason
