@@ -322,11 +322,13 @@ class ModelServer:
             client.close()
         if container is None or exited is None:
             return
-        if not exited.done():
-            await asyncio.to_thread(container.signal, signal.SIGTERM)
-            await asyncio.wait({exited}, timeout=self._settings.stop_grace)
-        await asyncio.to_thread(container.kill)  # also what the server left behind in its group
-        await asyncio.wait({exited})
+        try:
+            if not exited.done():
+                await asyncio.to_thread(container.signal, signal.SIGTERM)
+                await asyncio.wait({exited}, timeout=self._settings.stop_grace)
+        finally:  # also where the keeper is cancelled meanwhile: nobody else knows of the process any more
+            await asyncio.to_thread(container.kill)  # also what the server left behind in its group
+            await asyncio.wait({exited})
 
     def _set_healthy(self, healthy: bool) -> None:
         if healthy != self.healthy:
