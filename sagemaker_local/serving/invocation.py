@@ -15,7 +15,6 @@ from sagemaker_local.serving.model_client import (
     Response,
     ResponseTooLargeError,
 )
-from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
 
 _RECOVERY_WAIT = 30.0
 _EXIT_NOTICE = 0.25
@@ -88,7 +87,7 @@ class Call:
             except ResponseTooLargeError as error:
                 self.model_seconds += time.perf_counter() - began
                 raise await self._model_error(
-                    0, f"The response of container primary is larger than {MAX_PAYLOAD_BYTES} bytes."
+                    0, f"The response of container primary is larger than {instance.spec.max_answer} bytes."
                 ) from error
             except ExchangeError as error:
                 self.model_seconds += time.perf_counter() - began
