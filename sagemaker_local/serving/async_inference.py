@@ -35,7 +35,7 @@ class AsyncInvocations:
         self._ctx = ctx
         self._live = live
         self._metrics = metrics
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
 
     async def submit(self, endpoint: str, request: dict[str, Any]) -> dict[str, str]:
@@ -95,8 +95,11 @@ class AsyncInvocations:
     def _enqueue(self, endpoint: str, spec: FleetSpec, row: str) -> None:
         client = (spec.async_inference or {}).get("ClientConfig") or {}
         each = client.get("MaxConcurrentInvocationsPerInstance", DEFAULT_CONCURRENCY)
-        slots = self._slots.setdefault(endpoint, asyncio.Semaphore(each * max(spec.instances, 1)))
-        task = asyncio.get_running_loop().create_task(self._work(endpoint, row, slots), name=f"async {row}")
+        size = each * max(spec.instances, 1)
+        if endpoint not in self._slots or self._slots[endpoint][0] != size:
+            self._slots[endpoint] = size, asyncio.Semaphore(size)
+        work = self._work(endpoint, row, self._slots[endpoint][1])
+        task = asyncio.get_running_loop().create_task(work, name=f"async {row}")
         tasks = self._tasks.setdefault(endpoint, set())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
