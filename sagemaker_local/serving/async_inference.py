@@ -53,11 +53,12 @@ class AsyncInvocations:
             raise ValidationError(f"Endpoint {endpoint} is not an asynchronous endpoint.")
         row = fast_uuid4()
         extension = request.get("S3OutputPathExtension", "").strip("/")
+        folder = [extension] if extension else []
         name = request.get("Filename") or f"{row}.out"
         output = config["OutputConfig"]
-        locations = {"OutputLocation": _join(output["S3OutputPath"], extension, name)}
+        locations = {"OutputLocation": s3.join_uri(output["S3OutputPath"], *folder, name)}
         if output.get("S3FailurePath"):
-            locations["FailureLocation"] = _join(output["S3FailurePath"], extension, f"{row}-error.out")
+            locations["FailureLocation"] = s3.join_uri(output["S3FailurePath"], *folder, f"{row}-error.out")
         answer = {"InferenceId": request.get("InferenceId") or fast_uuid4(), **locations}
         body = {**request, **answer, "received": self._ctx.now()}
         queued = Resource(KIND, row, f"{KIND}/{row}", body, "Queued", parent=endpoint)
@@ -204,8 +205,4 @@ def notification(
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds % 1 * 1000):03d}Z"
-
-
-def _join(prefix: str, *names: str) -> str:
-    return "/".join([prefix.rstrip("/"), *(name for name in names if name)])
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
