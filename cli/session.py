@@ -68,8 +68,10 @@ class Session:
         child.start()
         try:
             with self._watch.progress:
-                while child.is_alive():
+                goes_on = True
+                while goes_on:
                     child.join(POLL_S)
+                    goes_on = child.is_alive()  # before the look, else its last state might come in between
                     self._watch.look()
                     while heard.poll():
                         self._reasons.update([heard.recv()])
