@@ -123,8 +123,14 @@ class AirflowApi:
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return them all: a page of Airflow's holds no more than its `maximum_page_limit`, whatever is asked for."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances"
-        return list(self.call("GET", path, params={"limit": 1000})["task_instances"])
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.call("GET", path, params={"limit": 1000, "offset": len(found)})
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
         """Return what a task returned, or None where it returned nothing."""
