@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -46,16 +47,16 @@ class AirflowApi:
             AirflowApiError: the answer is not 2xx.
             requests.ConnectionError: no server answers, e.g. while it restarts.
         """
-        for attempt in (1, 2):
-            answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=REQUEST_TIMEOUT_S, **options)
-            if answer.status_code in {401, 403} and attempt == 1:
-                self._authenticate()
-                continue
-            if not answer.ok:
-                message = f"{method} {path} answered {answer.status_code}: {answer.text[:500]}"
-                raise AirflowApiError(message, answer.status_code)
-            return answer.json() if answer.content else None
-        raise AssertionError("unreachable")
+        ask = partial(self._session.request, method, f"{self.url}/api/v2{path}", timeout=REQUEST_TIMEOUT_S, **options)
+        answer = ask()
+        if answer.status_code in {401, 403}:
+            self._authenticate()
+            answer = ask()
+        if not answer.ok:
+            raise AirflowApiError(
+                f"{method} {path} answered {answer.status_code}: {answer.text[:500]}", answer.status_code
+            )
+        return answer.json() if answer.content else None
 
     def _authenticate(self) -> None:
         answer = self._session.post(f"{self.url}/auth/token", json=self._login, timeout=REQUEST_TIMEOUT_S)
