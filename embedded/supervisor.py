@@ -48,29 +48,31 @@ class Supervisor:
         Raises:
             AlreadyRunningError, SettingsError, ServiceError, AirflowApiError: nothing is left running then.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        with held(self.settings.run_dir):
-            write_state(self.settings.run_dir, {})
-            ended = end_leftovers(self.settings.run_dir, spare=own_family())
-            if ended:
-                _say(f"ended {ended} processes that an earlier run left behind")
-            try:
-                self.settings = with_usable_ports(self.settings, self.move_ports)
-                self._start()
-                write_state(self.settings.run_dir, self._state())
-                _say("ready")
-                self._watch()
-            except _StopRequested:
-                pass
-            finally:
-                self.ended_because = self.ended_because or "an error"
-                _say(f"stopping: {self.ended_because}")
-                self._tell({"ended": self.ended_because})
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                stop_all(self.services)
-                end_leftovers(self.settings.run_dir, spare=own_family())
-                _say("stopped")
+        with contextlib.suppress(_StopRequested):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, self._on_signal)
+            with held(self.settings.run_dir):
+                try:
+                    self._run()
+                finally:
+                    self.ended_because = self.ended_because or "an error"
+                    _say(f"stopping: {self.ended_because}")
+                    self._tell({"ended": self.ended_because})
+                    self._pool.shutdown(wait=False, cancel_futures=True)
+                    stop_all(self.services)
+                    end_leftovers(self.settings.run_dir, spare=own_family())
+                    _say("stopped")
+
+    def _run(self) -> None:
+        write_state(self.settings.run_dir, {})
+        ended = end_leftovers(self.settings.run_dir, spare=own_family())
+        if ended:
+            _say(f"ended {ended} processes that an earlier run left behind")
+        self.settings = with_usable_ports(self.settings, self.move_ports)
+        self._start()
+        write_state(self.settings.run_dir, self._state())
+        _say("ready")
+        self._watch()
 
     def _start(self) -> None:
         settings = self.settings

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from embedded import supervisor
+from embedded import run_folder, supervisor
 from embedded.processes import Service, stop_all
 from embedded.settings import EmbeddedSettings
 from embedded.supervisor import STARTS_PER_MINUTE, Supervisor
@@ -79,3 +81,25 @@ def test_a_full_disk_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert lasting.running
     finally:
         stop_all([lasting, failing])
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_it_can_be_ended_before_it_has_started_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_signals: None
+):
+    def asked_to_end(*_: Any, **__: Any) -> int:
+        monkeypatch.setattr(supervisor, "end_leftovers", lambda *_, **__: 0)
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(supervisor, "end_leftovers", asked_to_end)
+    assert supervisor.main(EmbeddedSettings(run_dir=tmp_path), None, False) == 0
+    assert run_folder.ended_because(tmp_path) == "`make down`"
