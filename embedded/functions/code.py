@@ -53,7 +53,7 @@ class Unpacked:
         """The folder with the archives unpacked over each other; `release` gives it back.
 
         Raises:
-            BadZipFile: one is no archive.
+            BadZipFile: one cannot be unpacked; nothing is left of it.
         """
         digest = hashlib.sha256()
         for archive in archives:
@@ -78,12 +78,21 @@ def _unpack(archives: Sequence[bytes], path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=path.parent))
-    for archive in archives:
-        with zipfile.ZipFile(io.BytesIO(archive)) as content:
-            for member in content.infolist():
-                target = content.extract(member, partial)  # zipfile keeps `..` and absolute names inside
-                mode = stat.S_IMODE(member.external_attr >> 16)
-                if not member.is_dir():
-                    os.chmod(target, 0o644 | (mode & 0o111))
-    partial.chmod(0o755)
-    partial.rename(path)
+    try:
+        for archive in archives:
+            _extract(archive, partial)
+        partial.chmod(0o755)
+        partial.rename(path)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        # Besides this one, zipfile raises nearly everything there is: where the data are damaged, or encrypted, ...
+        raise zipfile.BadZipFile(f"{type(error).__name__}: {error}") from error
+
+
+def _extract(archive: bytes, folder: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(archive)) as content:
+        for member in content.infolist():
+            target = content.extract(member, folder)  # zipfile keeps `..` and absolute names inside
+            mode = stat.S_IMODE(member.external_attr >> 16)
+            if not member.is_dir():
+                os.chmod(target, 0o644 | (mode & 0o111))

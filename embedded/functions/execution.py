@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,7 +101,8 @@ class Environment:
         self._lock = threading.Lock()
         self._proc: subprocess.Popen[bytes] | None = None
         self._cold = True
-        self._folders: list[Path] = []
+        self._folders: list[Path] = []  # of what is unpacked: its code, its layers
+        self._own: Path | None = None
         self._connection: socket.socket | None = None
         self._output = -1  # a pipe's end: what the function writes to stdout and stderr
         self._poller = select.poll()
@@ -147,12 +149,11 @@ class Environment:
             self._connection.close()
             self._connection = None
             os.close(self._output)
-        if self._folders:
-            code, layers, own = self._folders
-            self._folders = []
-            self._platform.unpacked.release(code)
-            self._platform.unpacked.release(layers)
-            shutil.rmtree(own, ignore_errors=True)
+        while self._folders:
+            self._platform.unpacked.release(self._folders.pop())
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+            self._own = None
 
     # -- the process
 
@@ -167,10 +168,13 @@ class Environment:
         python = self._platform.python(runtime)
         if python is None:
             raise Failure("Runtime.InvalidRuntime", f"{runtime} is not installed on this machine")
-        unpacked = self._platform.unpacked
-        code, layers = unpacked.take([self.code_zip]), unpacked.take(self._platform.layers(self.config))
-        own = Path(tempfile.mkdtemp(prefix="environment-"))
-        self._folders = [code, layers, own]
+        try:
+            for archives in ([self.code_zip], self._platform.layers(self.config)):
+                self._folders.append(self._platform.unpacked.take(archives))
+        except zipfile.BadZipFile as error:
+            raise Failure("InvalidZipFileException", f"Lambda could not unzip the function's code: {error}") from error
+        code, layers = self._folders
+        own = self._own = Path(tempfile.mkdtemp(prefix="environment-"))
         version = self.config.get("Version", "$LATEST")
         self.log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
         command, places = self._placed(python, code, layers, own)
