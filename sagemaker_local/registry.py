@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sagemaker_local.context import Context, operations
@@ -14,7 +13,7 @@ from sagemaker_local.tags import tag_dict
 
 GROUP = "model-package-group"
 PACKAGE = "model-package"
-_ARN = re.compile(r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]*:[0-9]{12}:(?P<kind>[a-z\-]+)/(?P<name>.+)")
+_WORDS = {GROUP: "ModelPackageGroup", PACKAGE: "ModelPackage"}
 _NOT_DESCRIBED = ("Tags", "ClientToken")
 
 
@@ -41,7 +40,7 @@ def create_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[st
 
 def describe_model_package_group(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The group, by name or ARN."""
-    return group_description(_group(ctx, request["ModelPackageGroupName"]))
+    return group_description(_find(ctx, GROUP, request["ModelPackageGroupName"]))
 
 
 def list_model_package_groups(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def list_model_package_groups(ctx: Context, request: dict[str, Any]) -> dict[str
 def delete_model_package_group(ctx: Context, request: dict[str, Any]) -> None:
     """Removes an empty group; one with versions in it is refused."""
     with ctx.store.transaction():
-        group = _group(ctx, request["ModelPackageGroupName"])
+        group = _find(ctx, GROUP, request["ModelPackageGroupName"])
         if ctx.store.count(PACKAGE, group.name):
             raise ConflictException(f"Model Package Group {group.arn} cannot be deleted: it contains model packages.")
         ctx.store.delete(GROUP, group.name)
@@ -92,7 +91,7 @@ def create_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any
 
 def describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """The package with its specification, metrics, properties and approval, by ARN or name."""
-    return package_description(find_package(ctx, request["ModelPackageName"]))
+    return package_description(_find(ctx, PACKAGE, request["ModelPackageName"]))
 
 
 def package_description(package: Resource) -> dict[str, Any]:
@@ -105,20 +104,20 @@ def list_model_packages(ctx: Context, request: dict[str, Any]) -> dict[str, Any]
     kind = request.get("ModelPackageType", "Unversioned")
     parent, among = (None if kind == "Both" else ""), None
     if group := request.get("ModelPackageGroupName"):
-        parent = _group(ctx, group).name
+        parent = _find(ctx, GROUP, group).name
     elif kind == "Versioned":
         parent, among = None, [row.name for row in ctx.store.every(PACKAGE) if row.parent]
     # The row's status column holds the approval, which is what this operation filters by.
     filters = {**request, "StatusEquals": request.get("ModelApprovalStatus")}
     packages, token = list_resources(
-        ctx, PACKAGE, filters, _package_summary, parent=parent, among=among, default_order="Ascending"
+        ctx, PACKAGE, filters, package_description, parent=parent, among=among, default_order="Ascending"
     )
     return {"ModelPackageSummaryList": packages, "NextToken": token}
 
 
 def update_model_package(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Approval (with an EventBridge event), customer properties, life cycle, card, source."""
-    package = find_package(ctx, request["ModelPackageArn"])
+    package = _find(ctx, PACKAGE, request["ModelPackageArn"])
     if request.get("InferenceSpecification"):
         _check_specification(request)
     before = package.status
@@ -139,7 +138,7 @@ def batch_describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[
     found, errors = {}, {}
     for arn in request["ModelPackageArnList"]:
         try:
-            found[arn] = find_package(ctx, arn).described("ModelPackage")
+            found[arn] = package_description(_find(ctx, PACKAGE, arn))
         except ValidationException as error:
             errors[arn] = {"ErrorCode": error.code, "ErrorResponse": error.message}
     versions = {arn: package for arn, package in found.items() if "ModelPackageGroupName" in package}
@@ -150,24 +149,11 @@ def batch_describe_model_package(ctx: Context, request: dict[str, Any]) -> dict[
 
 def delete_model_package(ctx: Context, request: dict[str, Any]) -> None:
     """Removes a package; its number is not given out again while later ones exist."""
-    ctx.store.delete(PACKAGE, find_package(ctx, request["ModelPackageName"]).name)
-
-
-def find_package(ctx: Context, reference: str) -> Resource:
-    """A package by ARN or name.
-
-    Raises:
-        ValidationException: there is none; the message has AWS's words.
-    """
-    found = ctx.store.by_arn(reference) if reference.startswith("arn:") else ctx.store.get(PACKAGE, reference)
-    if found is None or found.kind != PACKAGE:
-        arn = reference if reference.startswith("arn:") else ctx.arn(PACKAGE, reference.lower())
-        raise ValidationException(f"ModelPackage {arn} does not exist.")
-    return found
+    ctx.store.delete(PACKAGE, _find(ctx, PACKAGE, request["ModelPackageName"]).name)
 
 
 def _insert_version(ctx: Context, request: dict[str, Any], body: dict[str, Any], tags: dict[str, str]) -> Resource:
-    group = _group(ctx, request["ModelPackageGroupName"])
+    group = _find(ctx, GROUP, request["ModelPackageGroupName"])
     last = max(ctx.store.last_version(PACKAGE, group.name), int(group.internal.get("last_version", 0)))
     version = last + 1
     approval = request.get("ModelApprovalStatus", "PendingManualApproval")
@@ -228,13 +214,18 @@ def _check_specification(request: dict[str, Any]) -> None:
         model_data_url(container)
 
 
-def _group(ctx: Context, reference: str) -> Resource:
-    found = _ARN.fullmatch(reference)
-    arn = reference if found else ctx.arn(GROUP, reference.lower())
-    group = ctx.store.by_arn(arn) if found else ctx.store.get(GROUP, reference)
-    if group is None or group.kind != GROUP:
-        raise ValidationException(f"ModelPackageGroup {arn} does not exist.")
-    return group
+def _find(ctx: Context, kind: str, reference: str) -> Resource:
+    """A group or a package by ARN or name.
+
+    Raises:
+        ValidationException: there is none; the message has AWS's words.
+    """
+    is_arn = reference.startswith("arn:")
+    found = ctx.store.by_arn(reference) if is_arn else ctx.store.get(kind, reference)
+    if found is None or found.kind != kind:
+        arn = reference if is_arn else ctx.arn(kind, reference.lower())
+        raise ValidationException(f"{_WORDS[kind]} {arn} does not exist.")
+    return found
 
 
 def _announce(ctx: Context, package: Resource) -> None:
@@ -257,10 +248,6 @@ def _announce(ctx: Context, package: Resource) -> None:
 def group_description(group: Resource) -> dict[str, Any]:
     """The members that Describe answers."""
     return group.described("ModelPackageGroup")
-
-
-def _package_summary(package: Resource) -> dict[str, Any]:
-    return package.described("ModelPackage")
 
 
 OPERATIONS = operations(
