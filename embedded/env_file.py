@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from embedded.whole_file import replace_text
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 # Random bytes of each: a Fernet key has 32, and tokens are signed with SHA-512, which wants 64.
 SECRETS = {"AIRFLOW_FERNET_KEY": 32, "AIRFLOW_JWT_SECRET": 64, "AIRFLOW_API_SECRET_KEY": 64, "POSTGRES_PASSWORD": 32}
@@ -57,12 +59,7 @@ def fill(folder: Path, environ: Mapping[str, str]) -> list[str]:
         ),
     }
     for name, text in files.items():
-        partial = folder / f".{name}.part"
-        partial.unlink(missing_ok=True)
-        # Each service has a user of its own; what they share is the group.
-        partial.touch(mode=0o640)
-        partial.write_text(text)
-        partial.replace(folder / name)
+        replace_text(folder / name, text, mode=0o640)  # each service has a user of its own; they share the group
     return new
 
 
@@ -73,10 +70,7 @@ def main(root: Path = PROJECT_ROOT) -> int:
     if source == target and text == target.read_text():
         print(".env has all it needs; nothing changed.")
         return 0
-    partial = target.with_suffix(".part")
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(target)
+    replace_text(target, text, mode=0o600)
     print("Wrote .env with secrets of its own. It is not for git, and readable by you only.")
     return 0
 

@@ -22,6 +22,7 @@ from embedded import control, run_folder, summary
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi, AirflowApiError
 from embedded.environment import client
 from embedded.settings import PORT_FIELDS, EmbeddedSettings
+from embedded.whole_file import replace_text
 
 POLL_SECONDS = 1.0
 UNREACHABLE_AFTER_S = 600
@@ -206,5 +207,5 @@ def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> N
 
 def write_summary(settings: EmbeddedSettings, document: Mapping[str, Any]) -> Path:
     path = settings.run_dir / "summary.json"
-    run_folder.replace_text(path, json.dumps(document, indent=2) + "\n")
+    replace_text(path, json.dumps(document, indent=2) + "\n")
     return path

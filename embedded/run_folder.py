@@ -15,6 +15,7 @@ from typing import Any
 
 from embedded.env_file import new_secret
 from embedded.settings import SettingsError
+from embedded.whole_file import replace_text
 
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
@@ -113,15 +114,6 @@ def secret(run_dir: Path, name: str, size: int = 64) -> str:
         known[name] = new_secret(size)
         replace_text(path, json.dumps(known), mode=0o600)
     return known[name]
-
-
-def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
-    partial.touch(mode=mode)
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def put_damaged_aside(database: Path) -> Path | None:

@@ -12,6 +12,7 @@ from embedded.container import deploy_command
 from embedded.processes import Service, ServiceError, http_ok
 from embedded.run_folder import put_damaged_aside
 from embedded.settings import DEFAULT_AWS_SECRET_KEY, LOOPBACK, PROJECT_ROOT, EmbeddedSettings
+from embedded.whole_file import replace_text
 
 AIRFLOW = Path(sys.executable).with_name("airflow")
 # The log servers of 3.3.2 listen on every interface, and no setting changes that. Here all logs are in one folder, and
@@ -122,8 +123,7 @@ def write_passwords(settings: EmbeddedSettings) -> None:
     """Write the login the simple auth manager checks; it is rewritten so that a changed setting takes effect."""
     path = settings.airflow_home / "passwords.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({settings.user: settings.password}))
+    replace_text(path, json.dumps({settings.user: settings.password}), mode=0o600)
 
 
 def airflow(settings: EmbeddedSettings) -> list[Service]:

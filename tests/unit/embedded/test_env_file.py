@@ -34,6 +34,15 @@ def test_what_is_set_stays(tmp_path: Path):
     assert dotenv_values(tmp_path / ".env")["POSTGRES_PASSWORD"] == "mine"
 
 
+def test_what_an_interrupted_command_left_does_not_open_the_file_to_others(tmp_path: Path):
+    (tmp_path / ".env.example").write_text("")
+    left = tmp_path / ".env.part"
+    left.touch(mode=0o644)
+    main(tmp_path)
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert not left.exists()
+
+
 def test_only_secrets_are_touched():
     text = completed("# note\nAIRFLOW_JWT_SECRET=\nX=1\n")
     assert text.startswith("# note\nAIRFLOW_JWT_SECRET=")
