@@ -145,16 +145,12 @@ def make_change_set(cloudformation: Any, stack_name: str, kind: str, **request: 
 
 
 def _changes(cloudformation: Any, arn: str) -> list[tuple[str, str, str, str]]:
-    found, token = [], None
-    while True:
-        page = cloudformation.describe_change_set(ChangeSetName=arn, **({"NextToken": token} if token else {}))
-        for item in page.get("Changes", []):
-            change = item["ResourceChange"]
-            replacement = change.get("Replacement", "False")
-            found.append((change["Action"], change["LogicalResourceId"], change["ResourceType"], replacement))
-        token = page.get("NextToken")
-        if not token:
-            return found
+    pages = cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=arn)
+    changes = (item["ResourceChange"] for page in pages for item in page.get("Changes", []))
+    return [
+        (one["Action"], one["LogicalResourceId"], one["ResourceType"], one.get("Replacement", "False"))
+        for one in changes
+    ]
 
 
 def show(change_set: ChangeSet | None, stack_name: str, echo: Echo) -> None:
