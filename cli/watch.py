@@ -10,9 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column
 
 from cli.execution import Run
-from embedded.run import line
-
-ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
+from embedded.run import ENDED, line
 
 
 class Watch:

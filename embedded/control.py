@@ -12,7 +12,7 @@ import psutil
 
 from embedded import run_folder
 from embedded.environment import MARKER
-from embedded.processes import end_leftovers, own_family
+from embedded.processes import end_leftovers, marked_processes, own_family
 from embedded.settings import PROJECT_ROOT, VARIABLES, EmbeddedSettings
 from embedded.supervisor import applied
 
@@ -82,9 +82,8 @@ def stop(settings: EmbeddedSettings) -> int:
 
 def _supervisors(settings: EmbeddedSettings) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            ours = process.environ().get(MARKER) == str(settings.run_dir)
-            if ours and process.cmdline()[1:4] == ["-m", "embedded", "supervise"]:
+    for process in marked_processes(settings.run_dir):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[1:4] == ["-m", "embedded", "supervise"]:
                 found.append(process)
     return found

@@ -93,7 +93,8 @@ def shell_lines(settings: EmbeddedSettings) -> list[str]:
 
 
 def ministack_environment(settings: EmbeddedSettings) -> dict[str, str]:
-    state = settings.run_dir / "ministack"
+    state, temporary = settings.run_dir / "ministack", settings.run_dir / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
     return platform_environment(settings) | {
         "GATEWAY_PORT": str(settings.aws_port),
         "BIND_HOST": LOOPBACK,
@@ -105,7 +106,7 @@ def ministack_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "STATE_DIR": str(state / "state"),
         "LAMBDA_ACCOUNT_CONCURRENCY": str(settings.lambda_concurrency),
         "LOG_LEVEL": "WARNING",
-        "TMPDIR": str(_made(settings.run_dir / "tmp")),
+        "TMPDIR": str(temporary),
     }
 
 
@@ -181,8 +182,3 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
             "SCONES_CACHE_DIR": str(settings.run_dir / "cache"),
         }
     )
-
-
-def _made(folder: os.PathLike[str]) -> os.PathLike[str]:
-    os.makedirs(folder, exist_ok=True)
-    return folder

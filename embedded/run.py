@@ -164,7 +164,7 @@ class OneCommandRun:
         if not uri:
             return None
         where = urlsplit(uri)
-        target = Path(self.settings.run_dir) / "reports" / name
+        target = self.settings.run_dir / "reports" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         client(self.settings, "s3").download_file(where.netloc, where.path.lstrip("/"), str(target))
         return str(target)

@@ -11,7 +11,7 @@ from embedded import environment
 from embedded.container import deploy_command
 from embedded.processes import Service, ServiceError, http_ok
 from embedded.run_folder import put_damaged_aside
-from embedded.settings import DEFAULT_AWS_SECRET_KEY, LOOPBACK, PROJECT_ROOT, EmbeddedSettings
+from embedded.settings import LOOPBACK, PROJECT_ROOT, EmbeddedSettings
 from embedded.whole_file import replace_text
 
 AIRFLOW = Path(sys.executable).with_name("airflow")
@@ -41,11 +41,10 @@ def sagemaker_local(settings: EmbeddedSettings) -> Service:
     """SageMaker and SageMaker Runtime."""
     data_dir = settings.run_dir / "sagemaker"
     arguments = ["--host", LOOPBACK, "--port", str(settings.sagemaker_port), "--data-dir", str(data_dir)]
-    own_secret = settings.aws_secret_key if settings.aws_secret_key != DEFAULT_AWS_SECRET_KEY else ""
     return Service(
         name="sagemaker_local",
         command=[sys.executable, "-m", "sagemaker_local", *arguments],
-        environment={**environment.platform_environment(settings), "SAGEMAKER_LOCAL_SECRET_KEY": own_secret},
+        environment=environment.platform_environment(settings),
         log=settings.logs_dir / "sagemaker_local.log",
         ready=lambda: http_ok(f"{settings.sagemaker_url}/health"),
         cwd=PROJECT_ROOT,
