@@ -7,6 +7,7 @@ that was killed goes on from there.
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from typing import Any
 
@@ -101,14 +102,11 @@ class TuningRun:
                     return
                 continue
             self._control.check_abandoned()
-            if not self._control.cancelled.is_set():
+            if self._control.cancelled.is_set():  # told to stop: `pause` would not wait any more
+                time.sleep(POLL)
+            else:
                 self._control.pause(POLL)
-            else:  # told to stop: `pause` would not wait any more
-                self._wait_a_little()
         self._finish(jobs)
-
-    def _wait_a_little(self) -> None:
-        Control().pause(POLL)
 
     def _read(self) -> Resource:
         return TUNING.find(self._ctx, {"HyperParameterTuningJobName": self._name})
