@@ -263,11 +263,7 @@ class Endpoints:
         for fleet in (traffic.current, traffic.incoming):
             if fleet is not None:
                 await fleet.stop()
-
-        def change(record: Resource) -> None:
-            record.internal.pop("pending", None)
-
-        await self._set(endpoint.name, status, reason, change)
+        await self._set(endpoint.name, status, reason, _drop_pending)
 
     async def _commit(self, name: str, spec: FleetSpec) -> None:
         """The new fleet is the endpoint."""
@@ -283,11 +279,7 @@ class Endpoints:
 
     async def _settle(self, name: str) -> None:
         """InService again on what it was before; the FailureReason stays to be read."""
-
-        def change(record: Resource) -> None:
-            record.internal.pop("pending", None)
-
-        await self._set(name, states.IN_SERVICE, "", change)
+        await self._set(name, states.IN_SERVICE, "", _drop_pending)
 
     async def _set(
         self, name: str, status: str, reason: str | None, also: Callable[[Resource], None] | None = None
@@ -323,3 +315,7 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _drop_pending(record: Resource) -> None:
+    record.internal.pop("pending", None)
