@@ -64,11 +64,8 @@ def log_loss(probabilities: Array, labels: Array) -> float:
 
 def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 10) -> float:
     """Mean gap between confidence and accuracy over equal-width bins of the top probability, weighted by images."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(float(correct[place == b].sum()) - float(confidence[place == b].sum())) for b in range(bins)]
-    return sum(gaps) / len(labels)
+    rows = reliability(probabilities, labels, bins)
+    return sum(row["images"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / len(labels)
 
 
 def reliability(probabilities: Array, labels: Array, bins: int = 10) -> list[dict[str, float]]:
