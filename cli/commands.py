@@ -37,7 +37,7 @@ COMMANDS = {
         tasks=("register_model", "refuse_model"),
     ),
     "deploy": Command(
-        "all of train, then deploy the model and prove that it answers; does nothing twice",
+        "all of train, then deploy the model and prove that it answers; what is done already is not done again",
         "train_and_deploy",
         "verify_endpoint",
     ),

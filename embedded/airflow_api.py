@@ -71,7 +71,7 @@ class AirflowApi:
         """Wait until every component's heartbeat is newer than ``since``: an old one also counts as healthy.
 
         Raises:
-            AirflowApiError: it is not, and nothing gets on; the message names the components.
+            AirflowApiError: it is not, and nothing makes progress; the message names the components.
         """
         patience = patience or Patience(lambda: None)
         while True:
@@ -80,7 +80,7 @@ class AirflowApi:
             if not late:
                 return
             if not patience.left():
-                raise AirflowApiError(f"Not healthy, and nothing gets on: {', '.join(late)}")
+                raise AirflowApiError(f"Not healthy, and nothing makes progress: {', '.join(late)}")
             time.sleep(0.3)
 
     def wait_dag(self, dag_id: str, timeout_s: float = 600) -> dict[str, Any]:

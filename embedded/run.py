@@ -200,8 +200,9 @@ def show(console: Console, run: OneCommandRun, document: Mapping[str, Any]) -> N
     console.print(table)
     if document["dataset"]["source"] == "sample":
         console.print(
-            "[bold yellow]Trained on drawn sample images, not on CIFAR-100:[/] the official archive could not be had."
-            " Set CIFAR100_ARCHIVE to a copy of cifar-100-python.tar.gz (a path or a URL) for the real thing.\n"
+            "[bold yellow]Trained on drawn sample images, not on CIFAR-100:[/] the official archive could not be"
+            " fetched. Set CIFAR100_ARCHIVE to a copy of cifar-100-python.tar.gz (a path or a URL) for the real thing."
+            "\n"
         )
 
 

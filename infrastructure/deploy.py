@@ -118,7 +118,7 @@ class Deployment:
         if change_set is not None:
             stack = stacks.execute(self.cloudformation, change_set)
         if stack is None:
-            raise DeploymentError(f"Stack {self.stack_name!r} is neither there nor made")
+            raise DeploymentError(f"Stack {self.stack_name!r} does not exist, and none was created")
         outputs = stacks.outputs(stack)
         if self._write_threshold(outputs["BucketName"]):
             self.echo(f"Wrote {THRESHOLD_KEY}: {DEFAULT_THRESHOLD}.")

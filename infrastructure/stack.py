@@ -140,7 +140,7 @@ def make_change_set(cloudformation: Any, stack_name: str, kind: str, **request: 
         cloudformation.delete_change_set(ChangeSetName=arn)
         if any(text in reason.lower() for text in _NO_CHANGES):
             return None
-        raise DeploymentError(f"CloudFormation cannot change {stack_name!r} so: {reason}")
+        raise DeploymentError(f"CloudFormation cannot make this change to {stack_name!r}: {reason}")
     return ChangeSet(arn, stack_name, kind, tuple(_changes(cloudformation, arn)))
 
 

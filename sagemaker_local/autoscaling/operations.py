@@ -101,7 +101,7 @@ def _check_variant(ctx: Context, endpoint: str, variant: str) -> None:
     names = {one.name: one for one in FleetSpec.from_dict(current).variants} if current else {}
     if variant not in names or names[variant].serverless:
         raise ValidationException(
-            f"No instance-backed variant {variant} of an endpoint {endpoint} in service is there."
+            f"There is no instance-backed variant {variant} of an endpoint {endpoint} in service."
         )
 
 

@@ -138,7 +138,7 @@ def open_box(endpoints: Iterable[str], whose: str) -> Box | None:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         _LOG.warning(
             "%s RUN WITHOUT A BOX, as processes of this user: they can read its files and reach its network. "
-            "User namespaces are not to be had here (%s). See docs/security.md.",
+            "User namespaces are not available here (%s). See docs/security.md.",
             whose,
             said,
         )

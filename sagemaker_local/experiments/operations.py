@@ -156,7 +156,7 @@ def _updated(ctx: Context, record: Record, request: dict[str, Any]) -> dict[str,
 def _deleted(ctx: Context, record: Record, name: str, members: list[str]) -> dict[str, Any]:
     row = record.find(ctx, name)
     if members:
-        raise ValidationException(f"{record.word} {name} cannot be deleted while it has to do with {members[0]}.")
+        raise ValidationException(f"{record.word} {name} cannot be deleted while it is associated with {members[0]}.")
     ctx.store.delete(record.kind, name)
     return {f"{record.word}Arn": row.arn}
 

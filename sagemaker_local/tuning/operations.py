@@ -136,7 +136,7 @@ def _check_definition(ctx: Context, request: dict[str, Any]) -> None:
     definition = request["TrainingJobDefinition"]
     for member in ("TuningObjective", "HyperParameterRanges"):
         if member in definition:
-            raise unsupported(f"TrainingJobDefinition.{member}", "it; give the tuning job's own")
+            raise unsupported(f"TrainingJobDefinition.{member}", "use the tuning job's own")
     if ("ResourceConfig" in definition) == ("HyperParameterTuningResourceConfig" in definition):
         raise ValidationException(
             "Exactly one of ResourceConfig and HyperParameterTuningResourceConfig must be in TrainingJobDefinition."
