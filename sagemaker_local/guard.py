@@ -41,7 +41,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 CLOCK_SKEW = 900  # seconds that a signature may be from now, as on AWS
 MAX_SIGNED_BODY = 128 << 20  # bytes of a body that is held to verify its hash
 _STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -99,7 +99,7 @@ class Guard:
             if scope["path"] not in self._open_paths and not scope["path"].startswith(self._open_folders):
                 receive = await self._check_signature(scope, headers, receive)
         except Refused as refused:
-            LOG.warning("refused %s %s: %s", scope.get("method", "websocket"), scope["path"][:200], refused)
+            log.warning("refused %s %s: %s", scope.get("method", "websocket"), scope["path"][:200], refused)
             await _answer(refused, scope, headers, send)
             return
         await self._app(scope, receive, send)

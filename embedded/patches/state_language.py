@@ -18,7 +18,7 @@ from embedded.patches.checks import replaceable
 
 PAYLOAD_LIMIT = 262_144  # bytes of UTF-8
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _UNCATCHABLE = "States.Runtime"
 
 
@@ -182,5 +182,5 @@ class _Clock:
                 function = heapq.heappop(self._due)[2]
             try:
                 function()
-            except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others from it
-                _LOG.exception("an execution could not be ended in time")
+            except Exception:  # one that cannot be ended must not keep the others from it
+                log.exception("an execution could not be ended in time")

@@ -14,7 +14,7 @@ from sagemaker_local.serving.specs import FleetSpec
 from sagemaker_local.serving.states import ENDPOINT, IN_SERVICE
 from sagemaker_local.store import Resource
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Scaler:
@@ -34,9 +34,9 @@ class Scaler:
                 try:
                     await self._apply(policy, period)
                 except ServiceError as error:  # the endpoint changed meanwhile; the next look sees it as it is
-                    LOG.warning("%s was not scaled: %s", policy.parent, error.message)
+                    log.warning("%s was not scaled: %s", policy.parent, error.message)
                 except Exception:
-                    LOG.exception("%s was not scaled", policy.parent)
+                    log.exception("%s was not scaled", policy.parent)
 
     async def _apply(self, policy: Resource, period: float) -> None:
         endpoint, variant = variant_of(policy.body)
@@ -54,7 +54,7 @@ class Scaler:
         now = self._ctx.now()
         if wanted == current or not is_cool(policy, wanted, current, now):
             return
-        LOG.info("%s: %d instances become %d at %.0f invocations a minute", policy.parent, current, wanted, per_minute)
+        log.info("%s: %d instances become %d at %.0f invocations a minute", policy.parent, current, wanted, per_minute)
         change = {"VariantName": variant, "DesiredInstanceCount": wanted}
         request = {"EndpointName": endpoint, "DesiredWeightsAndCapacities": [change]}
         await update_endpoint_weights_and_capacities(self._ctx, request)

@@ -24,7 +24,7 @@ SWITCH = "SCONES_BOX"  # "off": no box
 
 _INSIDE = Path(__file__).with_name("inside.py")
 _LAUNCHER = [sys.executable, "-I", "-S", str(_INSIDE)]
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Network:
@@ -125,7 +125,7 @@ def open_box(endpoints: Iterable[str], whose: str) -> Box | None:
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "off":
         reason = f"{SWITCH}=off" if sys.platform == "linux" else f"there is none on {sys.platform}"
-        _LOG.warning("%s run as processes of this user, without a box: %s. See docs/security.md.", whose, reason)
+        log.warning("%s run as processes of this user, without a box: %s. See docs/security.md.", whose, reason)
         return None
     try:
         hosts = {urlsplit(url).hostname for url in endpoints}
@@ -136,7 +136,7 @@ def open_box(endpoints: Iterable[str], whose: str) -> Box | None:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        _LOG.warning(
+        log.warning(
             "%s RUN WITHOUT A BOX, as processes of this user: they can read its files and reach its network. "
             "User namespaces are not available here (%s). See docs/security.md.",
             whose,

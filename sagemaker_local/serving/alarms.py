@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _UNREACHABLE_LOOKS = 5
 
 
@@ -27,7 +27,7 @@ class AlarmWatch:
             states = await asyncio.to_thread(self._states)
         except (BotoCoreError, ClientError) as error:
             self._silent += 1
-            LOG.warning("CloudWatch did not tell the alarms' state: %s", error)
+            log.warning("CloudWatch did not tell the alarms' state: %s", error)
             if self._silent < _UNREACHABLE_LOOKS:
                 return None
             return f"The alarms of AutoRollbackConfiguration could not be read: {error}."

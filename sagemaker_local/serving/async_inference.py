@@ -23,7 +23,7 @@ from sagemaker_local.serving.metrics import EndpointMetrics
 from sagemaker_local.serving.specs import FleetSpec
 from sagemaker_local.store import Resource
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 KIND = "async-invocation"
 DEFAULT_TTL_SECONDS, DEFAULT_TIMEOUT_SECONDS, DEFAULT_CONCURRENCY = 21_600, 900, 4
 
@@ -119,12 +119,12 @@ class AsyncInvocations:
             except (s3.DataError, s3.OutageError) as error:
                 reason = str(error)
             except Exception as error:
-                LOG.exception("asynchronous invocation %s failed", row)
+                log.exception("asynchronous invocation %s failed", row)
                 reason = f"Internal error of the service: {type(error).__name__}: {error}"
             try:
                 await asyncio.to_thread(self._announce, endpoint, request, answer, reason)
             except (s3.DataError, s3.OutageError) as error:
-                LOG.warning("the result of asynchronous invocation %s is lost: %s", row, error)
+                log.warning("the result of asynchronous invocation %s is lost: %s", row, error)
             await asyncio.to_thread(ctx.store.delete, KIND, row)
 
     async def _invoke(self, endpoint: str, request: dict[str, Any]) -> tuple[bytes, str]:
@@ -172,7 +172,7 @@ class AsyncInvocations:
             try:
                 ctx.clients.get("sns").publish(TopicArn=topic, Message=json.dumps(message))
             except Exception as error:  # noqa: BLE001  the result is in S3 whatever SNS says
-                LOG.warning("SNS did not take the notification of %s: %s", request["InferenceId"], error)
+                log.warning("SNS did not take the notification of %s: %s", request["InferenceId"], error)
 
 
 def notification(

@@ -26,7 +26,7 @@ from sagemaker_local.serving.specs import FleetSpec
 from sagemaker_local.serving.spool import CaptureSpool
 from sagemaker_local.store import Resource
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _REVIVE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 _THREADS = 32  # for calls that wait: with asyncio's own few, an S3 that is away would hold up everything else
 
@@ -77,7 +77,7 @@ class Endpoints:
                 states.DELETING: self.begin_delete,
             }.get(record.status)
             if resume is not None:
-                LOG.info("endpoint %s: going on with %s", record.name, record.status)
+                log.info("endpoint %s: going on with %s", record.name, record.status)
                 resume(record.name)
 
     async def stop(self) -> None:
@@ -124,7 +124,7 @@ class Endpoints:
         try:
             await work(endpoint, record)
         except Exception as error:
-            LOG.exception("endpoint %s: unexpected error", endpoint.name)
+            log.exception("endpoint %s: unexpected error", endpoint.name)
             reason = f"Internal error of the service: {type(error).__name__}: {error}"
             if endpoint.traffic.current is None:
                 await self._fail(endpoint, states.FAILED, reason)
@@ -186,7 +186,7 @@ class Endpoints:
 
     async def _roll_back(self, endpoint: LiveEndpoint, reason: str) -> None:
         """Give all traffic back to the old fleet, at its old size, and end the new one."""
-        LOG.warning("endpoint %s: rolling back: %s", endpoint.name, reason)
+        log.warning("endpoint %s: rolling back: %s", endpoint.name, reason)
         await self._set(endpoint.name, states.ROLLING_BACK, reason)
         record = await asyncio.to_thread(self.ctx.store.get, states.ENDPOINT, endpoint.name)
         traffic = endpoint.traffic
@@ -247,7 +247,7 @@ class Endpoints:
                             await self._fail(endpoint, states.FAILED, str(error))
                         return
                     pause = _REVIVE_PAUSES[min(tries, len(_REVIVE_PAUSES) - 1)]
-                    LOG.warning("endpoint %s does not come back (%s); again in %g s", record.name, error, pause)
+                    log.warning("endpoint %s does not come back (%s); again in %g s", record.name, error, pause)
                     await asyncio.sleep(pause)
                 else:
                     await self.queue.resume(record.name, fleet.spec)
@@ -256,7 +256,7 @@ class Endpoints:
         endpoint.revival = asyncio.get_running_loop().create_task(revive(), name=f"revive {record.name}")
 
     async def _fail(self, endpoint: LiveEndpoint, status: str, reason: str) -> None:
-        LOG.warning("endpoint %s: %s: %s", endpoint.name, status, reason)
+        log.warning("endpoint %s: %s: %s", endpoint.name, status, reason)
         traffic, endpoint.traffic = endpoint.traffic, Traffic()
         if status == states.UPDATE_ROLLBACK_FAILED:
             endpoint.traffic.current, traffic.current = traffic.current, None  # what still runs of it still serves

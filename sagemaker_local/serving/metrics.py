@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 NAMESPACE = "AWS/SageMaker"
 _VALUES_PER_DATUM, _DATA_PER_CALL = 150, 100  # PutMetricData's own limits allow 150 and 1000
 _KEPT_BATCHES = 30
@@ -87,7 +87,7 @@ class EndpointMetrics:
             try:
                 await asyncio.to_thread(self._put, self._batches[0])
             except Exception as error:  # noqa: BLE001  whatever it is, invocations go on
-                LOG.warning("CloudWatch took no metrics: %s", error)
+                log.warning("CloudWatch took no metrics: %s", error)
                 return False
             del self._batches[0]
         return True

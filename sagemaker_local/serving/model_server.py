@@ -21,7 +21,7 @@ from sagemaker_local.processes import Processes
 from sagemaker_local.serving.model_client import ExchangeError, ModelClient, Response
 from sagemaker_local.serving.settings import ServingSettings
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _RESTART_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _FIRST_PING_PAUSE, _LONGEST_PING_PAUSE = 0.02, 0.25
 LOG_FILE = "container.log"
@@ -184,7 +184,7 @@ class ModelServer:
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         """A defect in the keeper must reach whoever waits for the first health check."""
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
-            LOG.error("the keeper of %s ended", self.instance_id, exc_info=error)
+            log.error("the keeper of %s ended", self.instance_id, exc_info=error)
             if self._first is not None and not self._first.done():
                 self._first.set_exception(error)
 
@@ -211,7 +211,7 @@ class ModelServer:
                 self._set_healthy(False)
                 await self._end_process()
                 self._note(reason)
-                LOG.warning("%s of variant %s: %s", self.instance_id, self.spec.variant, reason)
+                log.warning("%s of variant %s: %s", self.instance_id, self.spec.variant, reason)
             await asyncio.sleep(_RESTART_PAUSES[min(self._failed_starts, len(_RESTART_PAUSES) - 1)])
 
     async def _launch(self) -> None:
@@ -337,8 +337,8 @@ class ModelServer:
 
     def _note(self, message: str) -> None:
         """Say it where the container's own output is, so that the CloudWatch log tells the whole story."""
-        with contextlib.suppress(OSError), self.spec.log.open("a") as log:
-            log.write(message + "\n")
+        with contextlib.suppress(OSError), self.spec.log.open("a") as file:
+            file.write(message + "\n")
 
 
 def _exit(code: int) -> str:

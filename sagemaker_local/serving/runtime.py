@@ -21,7 +21,7 @@ from sagemaker_local.serving.ids import fast_uuid4
 from sagemaker_local.serving.invocation import Call
 from sagemaker_local.serving.settings import MAX_PAYLOAD_BYTES
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Headers = dict[bytes, bytes]
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
@@ -86,7 +86,7 @@ class RuntimeOperation:
         except ServiceError as error:
             status, headers, answer = _error(error)
         except Exception:
-            LOG.exception("%s failed", type(self).__name__)
+            log.exception("%s failed", type(self).__name__)
             status, headers, answer = _error(InternalFailure("Unexpected error, see the service's log."))
         headers.append((b"x-amzn-requestid", fast_uuid4().encode()))
         headers.append((b"content-length", str(len(answer)).encode()))

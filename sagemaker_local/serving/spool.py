@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sagemaker_local.serving.capture import CaptureSettings, object_key
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _RETRY_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _DELIVERIES_AT_ONCE = 4
 
@@ -115,7 +115,7 @@ class CaptureSpool:
         except OSError:
             self.lost_records += 1
             if self.lost_records & (self.lost_records - 1) == 0:  # 1, 2, 4, 8, ...: a full disk fills no log
-                LOG.exception("%d captured records could not be kept on disk", self.lost_records)
+                log.exception("%d captured records could not be kept on disk", self.lost_records)
             return
         if file.size >= self._flush_bytes:
             self._seal((endpoint, variant, settings))
@@ -133,7 +133,7 @@ class CaptureSpool:
     async def stop(self, timeout: float = 10.0) -> None:
         """Flush; what S3 does not take stays on disk for the next start."""
         if not await self.flush(timeout=timeout):
-            LOG.warning("%d capture files stay in %s until the next start", len(self._deliveries), self._directory)
+            log.warning("%d capture files stay in %s until the next start", len(self._deliveries), self._directory)
         tasks = [task for _, task in self._deliveries.values()]
         for task in tasks:
             task.cancel()
@@ -176,7 +176,7 @@ class CaptureSpool:
             except Exception as error:  # noqa: BLE001  whatever S3 says, the records stay until it takes them
                 pause = _RETRY_PAUSES[min(tries, len(_RETRY_PAUSES) - 1)]
                 tries += 1
-                LOG.warning(
+                log.warning(
                     "s3://%s/%s not delivered (%s); again in %g s", destination.bucket, destination.key, error, pause
                 )
                 await asyncio.sleep(pause)

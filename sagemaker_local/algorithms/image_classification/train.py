@@ -30,7 +30,7 @@ from sagemaker_local.algorithms.image_classification.rows import Rows
 from sagemaker_local.algorithms.image_classification.scattering import Array
 from sagemaker_local.algorithms.image_classification.weights import NAME
 
-LOG = logging.getLogger("image_classification")
+log = logging.getLogger("image_classification")
 
 REPORT = "training-report.json"
 
@@ -51,7 +51,7 @@ def main() -> int:
     except MemoryError:
         return _fail(paths, "ClientError: Out of memory; use a machine with more, or fewer or smaller images")
     except Exception as error:
-        LOG.exception("Training ended unexpectedly")
+        log.exception("Training ended unexpectedly")
         return _fail(paths, f"AlgorithmError: {type(error).__name__}: {error}")
     return 0
 
@@ -60,14 +60,14 @@ def _log_as_the_built_in() -> None:
     handler = logging.StreamHandler(sys.stdout)
     line = f"[%(asctime)s %(levelname)s {threading.get_ident()}] %(message)s"
     handler.setFormatter(logging.Formatter(line, datefmt="%m/%d/%Y %H:%M:%S"))
-    LOG.handlers[:] = [handler]
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _fail(paths: ContainerPaths, reason: str) -> int:
     line = " ".join(reason.split())[:1024]  # SageMaker shows the first 1024 characters
-    LOG.error("%s", line)
+    log.error("%s", line)
     paths.failure.parent.mkdir(parents=True, exist_ok=True)
     paths.failure.write_text(line + "\n", encoding="utf-8")
     return 1
@@ -81,15 +81,15 @@ def train(paths: ContainerPaths) -> None:
     """
     started = time.monotonic()
     raw = paths.configuration("hyperparameters")
-    LOG.info("Reading provided configuration from input/config/hyperparameters.json: %s", raw)
+    log.info("Reading provided configuration from input/config/hyperparameters.json: %s", raw)
     chosen = read_hyperparameters(raw)
-    LOG.info("Final configuration: %s", chosen.values)
+    log.info("Final configuration: %s", chosen.values)
     for name, reason in chosen.without_effect.items():
-        LOG.warning("Hyperparameter %s has no effect here: %s", name, reason)
+        log.warning("Hyperparameter %s has no effect here: %s", name, reason)
     channels = paths.configuration("inputdataconfig")
     hosts = paths.configuration("resourceconfig").get("hosts") or []
     if len(hosts) > 1:
-        LOG.warning("The job has %d hosts; the local algorithm trains on one", len(hosts))
+        log.warning("The job has %d hosts; the local algorithm trains on one", len(hosts))
     earlier = _earlier_model(paths, channels, chosen)
     with tempfile.TemporaryDirectory(prefix="image-classification-") as folder:
         scratch = Path(folder)
@@ -97,14 +97,14 @@ def train(paths: ContainerPaths) -> None:
         network = None
         if chosen.use_pretrained_model:
             network = Network(chosen.image_shape)
-            LOG.info("Pretrained network: %s, which sees the images at %d x %d", NAME, network.side, network.side)
+            log.info("Pretrained network: %s, which sees the images at %d x %d", NAME, network.side, network.side)
         load = partial(_load, paths, channels, chosen, geometry, scratch)
         training = load("train", network)
         _check_training(training.labels, chosen)
         validation = load("validation", network or (earlier.network if earlier else None))
         job = _Job(paths, chosen, geometry, network, training, validation, scratch)
         _learn(job, earlier, started)
-    LOG.info("Training finished in %.1f s", time.monotonic() - started)
+    log.info("Training finished in %.1f s", time.monotonic() - started)
 
 
 def _earlier_model(paths: ContainerPaths, channels: dict[str, Any], chosen: Hyperparameters) -> Model | None:
@@ -182,7 +182,7 @@ def _load(
     finally:
         channel.close()
     labels = np.array(channel.labels, dtype=np.intp)
-    LOG.info(
+    log.info(
         "Read %d %s images: %s per class", len(labels), name, np.bincount(labels, minlength=chosen.num_classes).tolist()
     )
     return _Examples(Stored(canvases, features), labels)
@@ -192,7 +192,7 @@ def _check_training(labels: Array, chosen: Hyperparameters) -> None:
     if len(labels) < chosen.mini_batch_size:
         raise AlgorithmError("The number of input images must be bigger or equal to the mini_batch_size.")
     if len(labels) != chosen.num_training_samples:
-        LOG.warning(
+        log.warning(
             "num_training_samples is %d but the channel has %d images", chosen.num_training_samples, len(labels)
         )
     counts = np.bincount(labels, minlength=chosen.num_classes)
@@ -221,12 +221,12 @@ def _learn(job: _Job, earlier: Model | None, started: float) -> None:
     before = None
     if earlier is not None:
         before = calibration.report(_evaluate(earlier, validation.images), validation.labels)
-        LOG.info("Validation accuracy of the model in the channel 'model': %.6f", before["accuracy"])
+        log.info("Validation accuracy of the model in the channel 'model': %.6f", before["accuracy"])
     decay = max(chosen.weight_decay, 1e-8) / 1e-4
     trainer = Trainer(*training, chosen.num_classes, job.scratch, decay=decay)
     epochs = min(chosen.epochs, MOST_EPOCHS)
     if epochs < chosen.epochs:
-        LOG.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
+        log.info("epochs is %d; the model has converged after %d passes, no more are made", chosen.epochs, epochs)
     history: list[dict[str, Any]] = []
     best: _Pass | None = None
     for epoch in range(epochs):
@@ -234,9 +234,9 @@ def _learn(job: _Job, earlier: Model | None, started: float) -> None:
         history.append(made.figures)
         if best is None or made.loss < best.loss:
             best = made
-            LOG.info("Storing the best model with validation accuracy: %.6f", made.figures["validation"]["accuracy"])
+            log.info("Storing the best model with validation accuracy: %.6f", made.figures["validation"]["accuracy"])
         if _stop_early(chosen, [entry["validation"]["accuracy"] for entry in history]):
-            LOG.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
+            log.info("Epoch[%d] Early stopping: validation accuracy has not improved", epoch)
             break
     assert best is not None
     _write(job.paths.model, best.model, job.scratch)
@@ -272,7 +272,7 @@ def _pass(epoch: int, trainer: Trainer, job: _Job) -> _Pass:
     fitted = trainer.fit()
     model = Model(fitted.parameters, job.geometry, job.chosen.image_shape, job.network)
     _log_accuracy(epoch, "Train", job.chosen, fitted.seen, trainer.labels)
-    LOG.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
+    log.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begun)
     images, labels = job.validation
     on_validation = _evaluate(model, images)
     _log_accuracy(epoch, "Validation", job.chosen, on_validation, labels)
@@ -290,10 +290,10 @@ def _pass(epoch: int, trainer: Trainer, job: _Job) -> _Pass:
 
 
 def _log_accuracy(epoch: int, name: str, chosen: Hyperparameters, probabilities: Array, labels: Array) -> None:
-    LOG.info("Epoch[%d] %s-accuracy=%.6f", epoch, name, calibration.accuracy(probabilities, labels))
+    log.info("Epoch[%d] %s-accuracy=%.6f", epoch, name, calibration.accuracy(probabilities, labels))
     if chosen.top_k:
         top = calibration.top_k_accuracy(probabilities, labels, chosen.top_k)
-        LOG.info("Epoch[%d] %s-top_k_accuracy_%d=%.6f", epoch, name, chosen.top_k, top)
+        log.info("Epoch[%d] %s-top_k_accuracy_%d=%.6f", epoch, name, chosen.top_k, top)
 
 
 def _evaluate(model: Model, images: Stored) -> Array:
