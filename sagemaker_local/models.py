@@ -15,7 +15,7 @@ KIND = "model"
 
 
 def create_model(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """A model of one container, given as image and artefact or as a model package."""
+    """A model of one container, given as image and artifact or as a model package."""
     tags = tag_dict(request.get("Tags"))
     containers = request.get("Containers") or []
     if containers and "PrimaryContainer" in request:
@@ -59,7 +59,7 @@ def list_models(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def delete_model(ctx: Context, request: dict[str, Any]) -> None:
-    """Removes the model; its artefact in S3 stays, and so do endpoints that serve it, as on AWS."""
+    """Removes the model; its artifact in S3 stays, and so do endpoints that serve it, as on AWS."""
     model = find_model(ctx, request["ModelName"])
     ctx.store.delete(KIND, model.name)
 
@@ -84,7 +84,7 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
     Whether the image has a command here is asked by what would run it.
 
     Raises:
-        ValidationException: the package is unknown or has no containers, there is no image, or the artefact is
+        ValidationException: the package is unknown or has no containers, there is no image, or the artifact is
             uncompressed or not in S3.
     """
     environment = definition.get("Environment") or {}
@@ -101,14 +101,14 @@ def resolve_container(ctx: Context, definition: dict[str, Any]) -> dict[str, Any
         source = definition
     if "Image" not in source:
         raise ValidationException("Either Image or ModelPackageName must be given for a container.")
-    artefact = model_data_url(source)
-    if artefact is not None:
-        check_uri(artefact, "ModelDataUrl")
-    return {"Image": source["Image"], "ModelDataUrl": artefact, "Environment": environment}
+    artifact = model_data_url(source)
+    if artifact is not None:
+        check_uri(artifact, "ModelDataUrl")
+    return {"Image": source["Image"], "ModelDataUrl": artifact, "Environment": environment}
 
 
 def model_data_url(container: dict[str, Any]) -> str | None:
-    """Where a container's artefact lies: ModelDataUrl, or a gzipped ModelDataSource. Refuses uncompressed ones."""
+    """Where a container's artifact lies: ModelDataUrl, or a gzipped ModelDataSource. Refuses uncompressed ones."""
     source = (container.get("ModelDataSource") or {}).get("S3DataSource")
     if source is None:
         return container.get("ModelDataUrl")

@@ -34,7 +34,7 @@ def follow(ctx: Context, word: str, job: Resource) -> None:
     config = job.body.get("ExperimentConfig") or {}
     name = f"{job.name}-aws-{word.lower()}-job"
     metrics = [{**summary, "SourceArn": job.arn} for summary in job.internal.get("metrics", ())]
-    known = {**_common(word, job), **_artefacts(job.body), "Parameters": _parameters(job.body), "Metrics": metrics}
+    known = {**_common(word, job), **_artifacts(job.body), "Parameters": _parameters(job.body), "Metrics": metrics}
 
     def change(row: Resource) -> None:
         logged = [one for one in row.body.get("Metrics") or () if one["SourceArn"] != job.arn]
@@ -87,11 +87,11 @@ def _value(value: Any) -> dict[str, Any]:
         return {"StringValue": str(value)}
 
 
-def _artefacts(body: dict[str, Any]) -> dict[str, Any]:
+def _artifacts(body: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     for channel in body.get("InputDataConfig", ()):
-        artefact = {"Value": channel["DataSource"]["S3DataSource"]["S3Uri"], "MediaType": channel.get("ContentType")}
-        inputs[channel["ChannelName"]] = artefact
+        artifact = {"Value": channel["DataSource"]["S3DataSource"]["S3Uri"], "MediaType": channel.get("ContentType")}
+        inputs[channel["ChannelName"]] = artifact
     for item in body.get("ProcessingInputs", ()):
         inputs[item["InputName"]] = {"Value": item["S3Input"]["S3Uri"]}
     if "TransformInput" in body:

@@ -35,7 +35,7 @@ def create_trial(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_trial_component(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """A component with parameters, artefacts and status; jobs with an ExperimentConfig make their own."""
+    """A component with parameters, artifacts and status; jobs with an ExperimentConfig make their own."""
     return _created(ctx, COMPONENT, request)
 
 
@@ -50,7 +50,7 @@ def describe_trial(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_trial_component(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """The component; a job's has its parameters, artefacts, status and metrics."""
+    """The component; a job's has its parameters, artifacts, status and metrics."""
     return COMPONENT.describe(COMPONENT.find(ctx, request["TrialComponentName"]))
 
 
@@ -65,7 +65,7 @@ def update_trial(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def update_trial_component(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Another name, status or time; parameters and artefacts are added, replaced or removed by key."""
+    """Another name, status or time; parameters and artifacts are added, replaced or removed by key."""
     return _updated(ctx, COMPONENT, request)
 
 

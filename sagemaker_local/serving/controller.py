@@ -230,7 +230,7 @@ class Endpoints:
         """Start the fleet of an endpoint that was serving; invocations wait for it meanwhile.
 
         What it needs from elsewhere (S3) is waited for as long as it takes. Model servers that end at every start, as
-        with an artefact that this version's algorithm no longer reads, make the endpoint Failed with that reason.
+        with an artifact that this version's algorithm no longer reads, make the endpoint Failed with that reason.
         """
         endpoint = self.live.setdefault(record.name, LiveEndpoint(record.name))
         fleet = endpoint.traffic.current = self._fleet(record.name, FleetSpec.from_dict(record.internal["current"]))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagemaker_local import s3
-from sagemaker_local.artefacts import unpack
+from sagemaker_local.artifacts import unpack
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ServiceError, ThrottlingException, ValidationError
 from sagemaker_local.logs import LogShipper
@@ -118,7 +118,7 @@ class VariantFleet:
         Raises:
             StartError: an instance does not become healthy.
             ValidationException: nothing stands for the image any more.
-            s3.DataError: the model artefact cannot be had or unpacked.
+            s3.DataError: the model artifact cannot be had or unpacked.
             s3.OutageError: S3 did not answer for as long as the service waits.
         """
         async with self._scaling:
@@ -181,7 +181,7 @@ class VariantFleet:
             self._any_healthy.clear()
 
     def _fetch_model(self) -> None:
-        """Fetch the artefact once; it stays for later instances, also when S3 is down at a restart."""
+        """Fetch the artifact once; it stays for later instances, also when S3 is down at a restart."""
         uri, archive = self.spec.model_data_url, self._root / MODEL_ARCHIVE
         if uri is None or archive.exists():
             return

@@ -77,7 +77,7 @@ def stop_training_job(ctx: Context, request: dict[str, Any]) -> None:
 
 
 def delete_training_job(ctx: Context, request: dict[str, Any]) -> None:
-    """Removes a job that has ended; its artefacts in S3 stay."""
+    """Removes a job that has ended; its artifacts in S3 stay."""
     job = TRAINING.find(ctx, request)
     if job.status in ACTIVE:
         raise TRAINING.refused(job)
@@ -102,13 +102,13 @@ def stop(ctx: Context) -> None:
 def _initial_body(ctx: Context, request: dict[str, Any]) -> dict[str, Any]:
     output = request["OutputDataConfig"]
     target = s3.join_uri(output["S3OutputPath"], request["TrainingJobName"], "output")
-    artefact = "model/" if output.get("CompressionType") == "NONE" else "model.tar.gz"
+    artifact = "model/" if output.get("CompressionType") == "NONE" else "model.tar.gz"
     algorithm = dict(request["AlgorithmSpecification"])
     image = ctx.images.find(algorithm["TrainingImage"])
     if image.metric_definitions and not algorithm.get("MetricDefinitions"):
         algorithm["MetricDefinitions"] = list(image.metric_definitions)
     return {
-        "ModelArtifacts": {"S3ModelArtifacts": s3.join_uri(target, artefact)},
+        "ModelArtifacts": {"S3ModelArtifacts": s3.join_uri(target, artifact)},
         "AlgorithmSpecification": {"EnableSageMakerMetricsTimeSeries": False, **algorithm},
         "OutputDataConfig": {"KmsKeyId": "", **output},  # `attach` of the SDK 2.x reads the key, be there one or not
         "StoppingCondition": {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME, **request.get("StoppingCondition", {})},

@@ -7,7 +7,7 @@ interrupted job starts again from its inputs (with its checkpoints), one that ha
 from __future__ import annotations
 
 from sagemaker_local import s3
-from sagemaker_local.artefacts import pack
+from sagemaker_local.artifacts import pack
 from sagemaker_local.container import Container
 from sagemaker_local.container_run import COMPLETED, MAX_RUNTIME, STOPPED, ContainerRun
 from sagemaker_local.context import Context
@@ -126,7 +126,7 @@ class TrainingRun(ContainerRun):
         return self.spawn(command, environment)
 
     def _upload(self) -> None:
-        """Store the artefacts. A stop asked for now does not cut it short: the model is kept, as AWS does."""
+        """Store the artifacts. A stop asked for now does not cut it short: the model is kept, as AWS does."""
         message = "Uploading generated training model"
         self.save(lambda job: state.enter(job, "Uploading", message, self.ctx.now()))
         output = self.job.body["OutputDataConfig"]

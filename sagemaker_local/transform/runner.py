@@ -10,7 +10,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from sagemaker_local import s3
-from sagemaker_local.artefacts import fetch_model
+from sagemaker_local.artifacts import fetch_model
 from sagemaker_local.container_run import COMPLETED, POLL, ContainerRun, JobFailed
 from sagemaker_local.input_files import find_files
 from sagemaker_local.job_kind import JobKind

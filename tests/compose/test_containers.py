@@ -229,8 +229,8 @@ def test_an_endpoint_and_a_transform_job(
 ) -> None:
     job = wait_training(sm, train(sm, bucket, image), PATIENCE)
     name = unique("own")
-    artefact = job["ModelArtifacts"]["S3ModelArtifacts"]
-    sm.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": image, "ModelDataUrl": artefact})
+    artifact = job["ModelArtifacts"]["S3ModelArtifacts"]
+    sm.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": image, "ModelDataUrl": artifact})
     sm.create_transform_job(
         TransformJobName=name,
         ModelName=name,

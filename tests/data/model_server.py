@@ -1,6 +1,6 @@
 """A tiny model server under the container contract, for tests of serving; it misbehaves on request.
 
-`model/behaviour.json` in the artefact: {"name": ..., "ping": "ok"|"never"|"refuse", "exit_at_start": code}.
+`model/behaviour.json` in the artifact: {"name": ..., "ping": "ok"|"never"|"refuse", "exit_at_start": code}.
 A JSON body {"do": ...} asks for a crash, a hang, garbage, a status, a large answer; anything else is echoed.
 """
 

@@ -139,7 +139,7 @@ def refusal(call: Callable[..., Any], **arguments: Any) -> tuple[str, str]:
 
 
 def read_model(aws: Callable[..., Any], uri: str, member: str = "model.json") -> dict[str, Any]:
-    """A JSON member of a model artefact in S3."""
+    """A JSON member of a model artifact in S3."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     body = aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(body)) as tar:

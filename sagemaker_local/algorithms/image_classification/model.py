@@ -125,7 +125,7 @@ class Model:
         self.judge([np.zeros((self.geometry.height, self.geometry.width, 3), dtype=np.uint8)])
 
     def save(self, folder: Path) -> None:
-        """Write the artefact: parameters as .npz and `model-shapes.json`, which names the network by its weights."""
+        """Write the artifact: parameters as .npz and `model-shapes.json`, which names the network by its weights."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {field.name: getattr(self.parameters, field.name) for field in fields(Parameters)}
         with (folder / PARAMETERS).open("wb") as handle:
@@ -145,7 +145,7 @@ class Model:
         """Read what `save` wrote.
 
         Raises:
-            AlgorithmError: the artefact is missing, corrupt, or of another kind (the built-in algorithm's MXNet files);
+            AlgorithmError: the artifact is missing, corrupt, or of another kind (the built-in algorithm's MXNet files);
                 or what its network needs is not installed.
         """
         try:
@@ -168,6 +168,6 @@ class Model:
             network = Network(shape) if shapes["network"] else None
             return cls(Parameters(**arrays), Geometry(height, width, shapes["resize"]), shape, network)
         except FileNotFoundError as error:
-            raise AlgorithmError(f"the model artefact lacks {Path(error.filename).name}") from error
+            raise AlgorithmError(f"the model artifact lacks {Path(error.filename).name}") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise AlgorithmError(f"the model artefact cannot be read: {error}") from error
+            raise AlgorithmError(f"the model artifact cannot be read: {error}") from error

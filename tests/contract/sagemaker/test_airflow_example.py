@@ -41,7 +41,7 @@ class Example:
     def __init__(self, training: dict[str, Any], bucket: str, name: str) -> None:
         self.name, self.bucket = name, bucket
         self.training = {**training, "ExperimentConfig": {"ExperimentName": name}}
-        self.artefact = f"s3://{bucket}/models/{name}/output/model.tar.gz"
+        self.artifact = f"s3://{bucket}/models/{name}/output/model.tar.gz"
         self.role = training["RoleArn"]
 
     def processing(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Example:
 
     def model(self) -> dict[str, Any]:
         """The model of the training job."""
-        container = {"Mode": "SingleModel", "Image": TOY_IMAGE, "ModelDataUrl": self.artefact}
+        container = {"Mode": "SingleModel", "Image": TOY_IMAGE, "ModelDataUrl": self.artifact}
         return {"ModelName": self.name, "ExecutionRoleArn": self.role, "PrimaryContainer": container}
 
     def tuning(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_the_providers_example_from_preprocessing_to_clean_up(sm, aws, example):
     wait_for(SageMakerTrainingSensor(task_id="trained", job_name=name, print_log=False))
     SageMakerModelOperator(task_id="model", config=example.model()).execute({})
     registered = SageMakerRegisterModelVersionOperator(
-        task_id="register", image_uri=TOY_IMAGE, model_url=example.artefact, package_group_name=f"{name}-group"
+        task_id="register", image_uri=TOY_IMAGE, model_url=example.artifact, package_group_name=f"{name}-group"
     ).execute({})
     assert registered.endswith(f"model-package/{name}-group/1")
     SageMakerTuningOperator(task_id="tune", config=example.tuning(), wait_for_completion=False).execute({})

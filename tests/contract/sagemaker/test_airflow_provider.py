@@ -71,8 +71,8 @@ def test_a_name_that_is_taken_gets_a_suffix(sm, job_request, unique):
 
 def test_model_transform_and_deletion(sm, aws, bucket, role, job_request, unique):
     sm.create_training_job(**job_request(name=f"{unique}-t", epochs=1))
-    artefact = wait_training(sm, f"{unique}-t")["ModelArtifacts"]["S3ModelArtifacts"]
-    container = {"Image": TOY_IMAGE, "ModelDataUrl": artefact}
+    artifact = wait_training(sm, f"{unique}-t")["ModelArtifacts"]["S3ModelArtifacts"]
+    container = {"Image": TOY_IMAGE, "ModelDataUrl": artifact}
     model = {"ModelName": unique, "ExecutionRoleArn": role, "PrimaryContainer": container}
     created = SageMakerModelOperator(task_id="model", config=model).execute({})
     assert created["Model"]["ModelName"] == unique

@@ -63,7 +63,7 @@ def test_the_sdks_classes_train_transform_and_see_failures(flow, bucket, checked
     report = flow("sdk_flow.py", unique, TOY_IMAGE, checked_role, bucket)
     assert report["status"] == "Completed"
     assert report["metrics"] == {"toy:accuracy": 0.5}
-    assert report["artefact"] == f"s3://{bucket}/sdk/{unique}/output/model.tar.gz"
+    assert report["artifact"] == f"s3://{bucket}/sdk/{unique}/output/model.tar.gz"
     assert report["trainer"] == ["Completed", "2"]
     assert report["trainer_metrics"] == {"toy:accuracy": 0.5}
     assert report["transform"] == "Completed"
@@ -91,7 +91,7 @@ def test_script_mode_from_training_to_an_endpoint(flow, aws, bucket, checked_rol
     (tmp_path / "train.py").write_text(SCRIPT)
     report = flow("script_flow.py", unique, TOY_IMAGE, checked_role, bucket, str(tmp_path))
     assert (report["status"], report["answer"]) == ("Completed", "HELLO")
-    key = report["artefact"].removeprefix(f"s3://{bucket}/")
+    key = report["artifact"].removeprefix(f"s3://{bucket}/")
     archive = io.BytesIO(aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
     with tarfile.open(fileobj=archive) as content:
         member = content.extractfile("model.json")

@@ -82,7 +82,7 @@ def test_the_flow_that_courses_teach_runs_unchanged(
     report, printed = flow("sdk2_flow.py", unique, role, bucket, str(TRAINING))
     assert report["status"] == "Completed"
     assert report["job"].startswith(unique)
-    assert report["artefact"] == f"s3://{bucket}/{unique}/models/{report['job']}/output/model.tar.gz"
+    assert report["artifact"] == f"s3://{bucket}/{unique}/models/{report['job']}/output/model.tar.gz"
     assert report["metrics"] == ["train:accuracy", "validation:accuracy"]
     assert "Validation-accuracy=" in printed, "fit() shows the container's log"
     assert set(report["answers"]) == set(labels)

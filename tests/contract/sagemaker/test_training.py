@@ -156,9 +156,9 @@ def test_a_manifest_file_names_the_objects_of_a_channel(sm, aws, bucket, job_req
 
 def test_the_model_channel_of_incremental_training_arrives(sm, aws, bucket, job_request, unique):
     sm.create_training_job(**job_request(name=f"{unique}-1", epochs=1))
-    artefact = wait_training(sm, f"{unique}-1")["ModelArtifacts"]["S3ModelArtifacts"]
+    artifact = wait_training(sm, f"{unique}-1")["ModelArtifacts"]["S3ModelArtifacts"]
     request = job_request(name=f"{unique}-2", epochs=1)
-    model_channel = {**channel("model", artefact), "ContentType": "application/x-sagemaker-model"}
+    model_channel = {**channel("model", artifact), "ContentType": "application/x-sagemaker-model"}
     request["InputDataConfig"].append(model_channel)
     sm.create_training_job(**request)
     job = wait_training(sm, f"{unique}-2")

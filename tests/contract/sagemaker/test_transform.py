@@ -12,10 +12,10 @@ from tests.support.local_service import TOY_IMAGE, refusal, wait_job, wait_train
 
 @pytest.fixture
 def model(sm: Any, role: str, job_request: Callable[..., dict[str, Any]], unique: str) -> str:
-    """A model with a trained artefact; its server upper-cases what it is sent."""
+    """A model with a trained artifact; its server upper-cases what it is sent."""
     sm.create_training_job(**job_request(name=f"{unique}-train", epochs=1))
-    artefact = wait_training(sm, f"{unique}-train")["ModelArtifacts"]["S3ModelArtifacts"]
-    container = {"Image": TOY_IMAGE, "ModelDataUrl": artefact}
+    artifact = wait_training(sm, f"{unique}-train")["ModelArtifacts"]["S3ModelArtifacts"]
+    container = {"Image": TOY_IMAGE, "ModelDataUrl": artifact}
     sm.create_model(ModelName=f"{unique}-model", ExecutionRoleArn=role, PrimaryContainer=container)
     return f"{unique}-model"
 

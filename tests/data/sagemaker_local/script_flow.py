@@ -24,10 +24,10 @@ trainer = ModelTrainer(
 data = InputData(channel_name="train", data_source=f"s3://{bucket}/data/train/")
 trainer.train(input_data_config=[data], wait=True, logs=False)
 trained = TrainingJob.get(training_job_name=trainer._latest_training_job.training_job_name)
-artefact = trained.model_artifacts.s3_model_artifacts
+artifact = trained.model_artifacts.s3_model_artifacts
 model = Model.create(
     model_name=name,
-    primary_container=ContainerDefinition(image=image, model_data_url=artefact),
+    primary_container=ContainerDefinition(image=image, model_data_url=artifact),
     execution_role_arn=role,
 )
 variant = ProductionVariant(
@@ -39,4 +39,4 @@ endpoint.wait_for_status("InService", poll=1)
 answer = endpoint.invoke(body=b"hello", content_type="text/plain").body.read().decode()
 for made in (endpoint, config, model):
     made.delete()
-print("REPORT " + json.dumps({"status": trained.training_job_status, "artefact": artefact, "answer": answer}))
+print("REPORT " + json.dumps({"status": trained.training_job_status, "artifact": artifact, "answer": answer}))

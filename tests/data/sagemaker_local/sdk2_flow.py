@@ -95,7 +95,7 @@ print(
     + json.dumps(
         {
             "status": job["TrainingJobStatus"],
-            "artefact": estimator.model_data,
+            "artifact": estimator.model_data,
             "job": job["TrainingJobName"],
             "metrics": sorted(set(frame["metric_name"])),
             "endpoint": deployed.endpoint_name,

@@ -43,10 +43,10 @@ job = TrainingJob.create(
 )
 job.wait(poll=1, logs=False)
 job.refresh()
-artefact = job.model_artifacts.s3_model_artifacts
+artifact = job.model_artifacts.s3_model_artifacts
 model = Model.create(
     model_name=name,
-    primary_container=ContainerDefinition(image=image, model_data_url=artefact),
+    primary_container=ContainerDefinition(image=image, model_data_url=artifact),
     execution_role_arn=role,
 )
 transform = TransformJob.create(
@@ -97,7 +97,7 @@ report = {
     "trainer_metrics": {m.metric_name: m.value for m in trained.final_metric_data_list},
     "status": job.training_job_status,
     "metrics": {m.metric_name: m.value for m in job.final_metric_data_list},
-    "artefact": artefact,
+    "artifact": artifact,
     "transform": transform.transform_job_status,
     "group": group.model_package_group_arn,
     "listed": listed,

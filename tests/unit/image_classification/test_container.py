@@ -110,7 +110,7 @@ def test_the_log_is_the_built_in_ones(job: tuple[Path, str]) -> None:
     assert "Pretrained network: efficientnet-lite0, which sees the images at 128 x 128" in said
 
 
-def test_the_artefact_and_its_report(job: tuple[Path, str]) -> None:
+def test_the_artifact_and_its_report(job: tuple[Path, str]) -> None:
     model = job[0] / "model"
     assert sorted(path.name for path in model.iterdir()) == [
         "image-classification-parameters.npz", "model-shapes.json", "training-report.json",
@@ -324,7 +324,7 @@ def test_serving_without_a_model_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "the model artefact lacks model-shapes.json\n"
+    assert done.stderr == "the model artifact lacks model-shapes.json\n"
     assert time.monotonic() - started < 30
 
 

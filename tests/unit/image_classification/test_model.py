@@ -1,4 +1,4 @@
-"""The model itself: features, calibration, determinism, what the artefact holds, and real images never seen."""
+"""The model itself: features, calibration, determinism, what the artifact holds, and real images never seen."""
 
 import json
 from dataclasses import replace
@@ -265,7 +265,7 @@ def test_ten_classes_together(tmp_path: Path) -> None:
     assert calibration.accuracy(probabilities, np.repeat(np.arange(10), 8)) >= 0.5
 
 
-def test_the_artefact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, tmp_path: Path) -> None:
+def test_the_artifact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, tmp_path: Path) -> None:
     model = model_of(trained)
     model.save(tmp_path)
     again = Model.load(tmp_path)
@@ -277,17 +277,17 @@ def test_the_artefact_reads_back_the_same_and_holds_no_pickle(trained: Fitted, t
     assert (shapes["num_classes"], shapes["data_shape"]) == (3, [3, 32, 32])
 
 
-def test_a_broken_artefact_is_named(trained: Fitted, tmp_path: Path) -> None:
-    with pytest.raises(AlgorithmError, match=f"the model artefact lacks {SHAPES}"):
+def test_a_broken_artifact_is_named(trained: Fitted, tmp_path: Path) -> None:
+    with pytest.raises(AlgorithmError, match=f"the model artifact lacks {SHAPES}"):
         Model.load(tmp_path)
     model_of(trained).save(tmp_path)
     whole = (tmp_path / PARAMETERS).read_bytes()
     (tmp_path / PARAMETERS).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(AlgorithmError, match="the model artefact cannot be read"):
+    with pytest.raises(AlgorithmError, match="the model artifact cannot be read"):
         Model.load(tmp_path)
     with (tmp_path / PARAMETERS).open("wb") as handle:  # an array of objects would need pickle
         np.savez(handle, knee=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(AlgorithmError, match="the model artefact cannot be read"):
+    with pytest.raises(AlgorithmError, match="the model artifact cannot be read"):
         Model.load(tmp_path)
     (tmp_path / SHAPES).write_text('{"format": "mxnet"}')
     with pytest.raises(AlgorithmError, match="another algorithm's"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_local.artefacts import pack, unpack
+from sagemaker_local.artifacts import pack, unpack
 from sagemaker_local.container_run import exit_status
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.images import Command, Images
@@ -180,7 +180,7 @@ def test_a_wrong_manifest_is_refused(text):
         parse_manifest(text, "s3://b/m")
 
 
-def test_a_model_artefact_comes_out_as_it_went_in(tmp_path):
+def test_a_model_artifact_comes_out_as_it_went_in(tmp_path):
     source = tmp_path / "model"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "weights").write_bytes(b"\x00\x01")
@@ -202,20 +202,20 @@ def test_a_model_artefact_comes_out_as_it_went_in(tmp_path):
         ("device", tarfile.CHRTYPE, ""),
     ],
 )
-def test_a_hostile_artefact_is_refused(name, kind, link, tmp_path):
+def test_a_hostile_artifact_is_refused(name, kind, link, tmp_path):
     outside = tmp_path / "escaped"
     hostile = tmp_path / "hostile.tar.gz"
     with tarfile.open(hostile, "w:gz") as tar:
         member = tarfile.TarInfo(name.format(outside=outside))
         member.type, member.linkname, member.size = kind, link.format(outside=outside), int(kind == tarfile.REGTYPE)
         tar.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(DataError, match=r"Cannot extract the model artefact: '.*(outside|neither)"):
+    with pytest.raises(DataError, match=r"Cannot extract the model artifact: '.*(outside|neither)"):
         unpack(hostile, tmp_path / "out")
     assert not outside.exists()
     assert list((tmp_path / "out").rglob("*")) in ([], [tmp_path / "out" / "deep"])
 
 
-def test_links_within_an_artefact_stay_links_and_nothing_is_written_through_them(tmp_path):
+def test_links_within_an_artifact_stay_links_and_nothing_is_written_through_them(tmp_path):
     source = tmp_path / "model"
     (source / "v1").mkdir(parents=True)
     (source / "v1" / "weights").write_bytes(b"w")
@@ -230,7 +230,7 @@ def test_links_within_an_artefact_stay_links_and_nothing_is_written_through_them
     assert (tmp_path / "out" / "v1" / "run").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_broken_artefact_is_refused(tmp_path):
+def test_a_broken_artifact_is_refused(tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(b"not a tar")
     with pytest.raises(DataError, match="Cannot extract"):
         unpack(tmp_path / "broken.tar.gz", tmp_path / "out")

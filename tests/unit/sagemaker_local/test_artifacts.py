@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_local import artefacts
-from sagemaker_local.artefacts import unpack
+from sagemaker_local import artifacts
+from sagemaker_local.artifacts import unpack
 from sagemaker_local.s3 import DataError
 
 
@@ -81,7 +81,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_bomb_is_refused_by_name(what, tmp_path, monkeypatch):
-    monkeypatch.setattr(artefacts, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(artifacts, "MAX_MEMBERS", 50)
     fill, words = BOMBS[what]
     with pytest.raises(DataError, match=words):
         unpack(made(tmp_path / "model.tar.gz", fill), tmp_path / "out")
@@ -95,7 +95,7 @@ def test_chained_long_names_are_refused_whatever_the_number_of_members(tmp_path)
 
 
 def test_an_archive_that_takes_too_long_is_let_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(artefacts, "MAX_SECONDS", -1.0)
+    monkeypatch.setattr(artifacts, "MAX_SECONDS", -1.0)
     with pytest.raises(DataError, match="takes too long"):
         unpack(made(tmp_path / "model.tar.gz", many), tmp_path / "out")
 

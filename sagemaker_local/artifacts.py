@@ -1,4 +1,4 @@
-"""Model artefacts: `model.tar.gz` made of a directory, and unpacked with limits, since anybody may have made it."""
+"""Model artifacts: `model.tar.gz` made of a directory, and unpacked with limits, since anybody may have made it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pack(source: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Extract a model artefact.
+    """Extract a model artifact.
 
     By hand because `tarfile`'s own data filter is missing from Debian 12's Python (3.11.2; it came with 3.11.4), and
     knows no limits.
@@ -59,7 +59,7 @@ def unpack(archive: Path, target: Path) -> None:
                 _unpack_member(tar, member, target.resolve())
     # RuntimeError: a circle of symbolic links.
     except (tarfile.TarError, EOFError, OSError, ValueError, RuntimeError, zlib.error) as error:
-        raise DataError(f"Cannot extract the model artefact: {type(error).__name__}: {error}") from error
+        raise DataError(f"Cannot extract the model artifact: {type(error).__name__}: {error}") from error
 
 
 def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event | None = None) -> None:
@@ -72,7 +72,7 @@ def fetch_model(ctx: Context, uri: str, target: Path, cancelled: threading.Event
     """
     bucket, key = s3.split_uri(uri)
     if not key.endswith((".tar.gz", ".tgz")):
-        raise DataError(f"The model artefact must be a .tar.gz, got {uri}")
+        raise DataError(f"The model artifact must be a .tar.gz, got {uri}")
     scratch = target.parent / "model-download"
     s3.download(ctx, bucket, {key: "model.tar.gz"}, scratch, cancelled)
     unpack(scratch / "model.tar.gz", target)
@@ -96,20 +96,20 @@ class _Allowance:
         """
         self._bytes -= size
         if self._bytes < 0:
-            raise DataError("The model artefact unpacks to more than it may: see artefacts.MAX_BYTES and MAX_RATIO")
+            raise DataError("The model artifact unpacks to more than it may: see artifacts.MAX_BYTES and MAX_RATIO")
 
     def count_header(self, member: tarfile.TarInfo) -> None:
         """Take note of a header as it is read, those that only lengthen the next one's names included."""
         self._members -= 1
         if self._members < 0:
-            raise DataError(f"The model artefact has more than {MAX_MEMBERS} members")
+            raise DataError(f"The model artifact has more than {MAX_MEMBERS} members")
         self._chain = self._chain + 1 if member.type in _EXTENDED else 0
         if self._chain > MAX_CHAIN:
-            raise DataError(f"The model artefact has more than {MAX_CHAIN} extended headers for one member")
+            raise DataError(f"The model artifact has more than {MAX_CHAIN} extended headers for one member")
         if self._chain and member.size > MAX_HEADER:
-            raise DataError(f"The model artefact has a header of {member.size} bytes; {MAX_HEADER} are taken")
+            raise DataError(f"The model artifact has a header of {member.size} bytes; {MAX_HEADER} are taken")
         if time.thread_time() > self._until:
-            raise DataError("The model artefact takes too long to read")
+            raise DataError("The model artifact takes too long to read")
 
     def member_class(self) -> type[tarfile.TarInfo]:
         """What `tarfile` reads headers into.
@@ -142,7 +142,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) 
         _write(source, path)
         path.chmod(member.mode & 0o755 | 0o600)
     else:
-        raise DataError(f"Cannot extract the model artefact: {member.name!r} is neither file, directory nor link")
+        raise DataError(f"Cannot extract the model artifact: {member.name!r} is neither file, directory nor link")
 
 
 def _write(source: IO[bytes], path: Path) -> None:
@@ -152,8 +152,8 @@ def _write(source: IO[bytes], path: Path) -> None:
 
 def _inside(target: Path, folder: Path, name: str, member: tarfile.TarInfo) -> Path:
     if len(Path(name).parts) > MAX_DEPTH:
-        raise DataError(f"Cannot extract the model artefact: {name[:200]!r}... is nested too deeply")
+        raise DataError(f"Cannot extract the model artifact: {name[:200]!r}... is nested too deeply")
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(target):
-        raise DataError(f"Cannot extract the model artefact: {member.name[:200]!r} leads outside of it")
+        raise DataError(f"Cannot extract the model artifact: {member.name[:200]!r} leads outside of it")
     return path
