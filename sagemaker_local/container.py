@@ -10,6 +10,9 @@ from pathlib import Path
 
 from sagemaker_local.box import Network
 
+OPT_ML = "/opt/ml"
+"""Where a container finds what is its own."""
+
 
 class Container:
     """One running container command and everything it starts (its process group).

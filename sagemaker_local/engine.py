@@ -19,14 +19,13 @@ from urllib.parse import urlsplit
 
 from sagemaker_local.box import LOOPBACK
 from sagemaker_local.config import DATA_DIR_MARKER
-from sagemaker_local.container import Container
+from sagemaker_local.container import OPT_ML, Container
 from sagemaker_local.images import Command
 
 PORT = 8080
 """Where SageMaker expects a model server in its container."""
 
 _CLIENT = "docker"
-_OPT_ML = "/opt/ml"
 # Of the service's AWS variables, what names the user's files or settings in them.
 _NOT_PASSED_ON = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_CA_BUNDLE")
 _MADE_BY_SIGNAL = range(128 + 1, 128 + 65)
@@ -160,7 +159,7 @@ class Engine:
         given = [key if key in secret else f"{key}={value}" for key, value in environment.items()]
         entrypoint = ["--entrypoint", command.words[0]] if command.entrypoint else []
         options = ["--name", name, "--rm", "--pull", "never", "--label", self._label, "--network", self._network]
-        options += ["--log-driver", "none", "--volume", f"{root}:{_OPT_ML}", *self._user]
+        options += ["--log-driver", "none", "--volume", f"{root}:{OPT_ML}", *self._user]
         options += [*(word for each in given for word in ("--env", each)), *entrypoint]
         _docker("create", *options, command.image, *command.words[len(entrypoint) // 2 :], environment=secret)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +178,7 @@ class Engine:
         """The platform's AWS variables and the container's own, with this machine's addresses as it reaches them."""
         own = {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}
         kept = {name: value for name, value in own.items() if name not in _NOT_PASSED_ON}
-        environment = {**kept, **given, "SM_ML_ROOT": _OPT_ML}
+        environment = {**kept, **given, "SM_ML_ROOT": OPT_ML}
         for name, value in environment.items():
             if (
                 self.is_closed

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sagemaker_local.container import OPT_ML
 from sagemaker_local.context import Context
 from sagemaker_local.errors import ValidationException
 from sagemaker_local.images import Command, Image
 
-OPT_ML = "/opt/ml"
 HOST = "algo-1"
 
 

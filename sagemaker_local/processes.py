@@ -13,14 +13,13 @@ import psutil
 
 from sagemaker_local.box import Box, Network, python_folders
 from sagemaker_local.config import DATA_DIR_MARKER
-from sagemaker_local.container import Container
+from sagemaker_local.container import OPT_ML, Container
 from sagemaker_local.ended import wait_ended
 from sagemaker_local.engine import PORT, Engine
 from sagemaker_local.images import Command
 
 PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = PACKAGE.parent
-OPT_ML = "/opt/ml"
 # Of the service's environment, what goes into a box: where AWS is, the locale, how many threads, the platform's marker.
 _PASSED_ON = (
     "AWS_",
