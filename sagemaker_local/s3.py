@@ -123,7 +123,7 @@ def list_keys(ctx: Context, bucket: str, prefix: str, cancelled: threading.Event
 
 
 def under_prefix(keys: Iterable[str], prefix: str) -> dict[str, str]:
-    """Where each key goes below the channel directory: its path after the prefix's last `/`.
+    """Where each key goes below the channel's folder: its path after the prefix's last `/`.
 
     `train/` puts `train/a.png` at `a.png`; `train.lst` puts itself at `train.lst`; `data/ab` puts `data/abc/d` at
     `abc/d`, but when it is a folder (`data/ab/d`) at `d`, as SageMaker does.
@@ -153,7 +153,7 @@ def download(
     for key, relative in files.items():
         place = (root / relative).resolve()
         if not place.is_relative_to(root):
-            raise DataError(f"s3://{bucket}/{key} would be written outside its channel directory")
+            raise DataError(f"s3://{bucket}/{key} would be written outside its channel's folder")
         places.append((key, place))
     for folder in {place.parent for _, place in places} | {root}:
         folder.mkdir(parents=True, exist_ok=True)

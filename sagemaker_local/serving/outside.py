@@ -57,5 +57,5 @@ def clear_leftovers(ctx: Context, fleets: list[Path], instances: list[Path]) -> 
         variant = instance.parent
         endpoint = variant.parent.parent.name
         instance_log(ctx, endpoint, variant.name, instance).start().finish(LOG_PATIENCE)
-    for directory in (*fleets, *instances):
-        shutil.rmtree(directory, ignore_errors=True)
+    for folder in (*fleets, *instances):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -70,7 +70,7 @@ class CaptureSpool:
     """The capture files of all endpoints. Not thread-safe: used on the event loop that `start` ran on.
 
     Args:
-        directory: where the files wait; made if absent.
+        folder: where the files wait; made if absent.
         deliver: puts one file into S3.
         flush_age: seconds after which an open file is closed and delivered.
         flush_bytes: size from which it is.
@@ -79,14 +79,14 @@ class CaptureSpool:
 
     def __init__(
         self,
-        directory: Path,
+        folder: Path,
         deliver: Deliver,
         *,
         flush_age: float,
         flush_bytes: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._directory = directory
+        self._folder = folder
         self._deliver = deliver
         self._flush_age = flush_age
         self._flush_bytes = flush_bytes
@@ -98,8 +98,8 @@ class CaptureSpool:
 
     def start(self) -> None:
         """Deliver what an earlier service left."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for described in sorted(self._directory.glob("*.json")):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for described in sorted(self._folder.glob("*.json")):
             path = described.with_suffix(".jsonl")
             if not path.exists() or not _cut_torn_line(path):
                 path.unlink(missing_ok=True)
@@ -133,7 +133,7 @@ class CaptureSpool:
     async def stop(self, timeout: float = 10.0) -> None:
         """Flush; what S3 does not take stays on disk for the next start."""
         if not await self.flush(timeout=timeout):
-            log.warning("%d capture files stay in %s until the next start", len(self._deliveries), self._directory)
+            log.warning("%d capture files stay in %s until the next start", len(self._deliveries), self._folder)
         tasks = [task for _, task in self._deliveries.values()]
         for task in tasks:
             task.cancel()
@@ -143,9 +143,9 @@ class CaptureSpool:
         file_id = str(uuid.uuid4())
         key = object_key(settings, endpoint, variant, self._now(), file_id)
         destination = Destination(endpoint, settings.bucket, key, settings.kms_key_id)
-        described = self._directory / f"{file_id}.json"
+        described = self._folder / f"{file_id}.json"
         described.write_text(json.dumps(destination.__dict__))
-        file = _OpenFile(self._directory / f"{file_id}.jsonl", destination)
+        file = _OpenFile(self._folder / f"{file_id}.jsonl", destination)
         place = (endpoint, variant, settings)
         self._open[place] = file
         file.timer = asyncio.get_running_loop().call_later(self._flush_age, self._seal, place)

@@ -33,7 +33,7 @@ def download_channels(
     """Fetch every channel. With one instance ShardedByS3Key is the whole of it.
 
     Raises:
-        s3.DataError: S3 refuses a channel's data, it is not there, or would be written outside its directory.
+        s3.DataError: S3 refuses a channel's data, it is not there, or would be written outside its folder.
         s3.OutageError: S3 did not answer for as long as the service waits.
         s3.Cancelled: `cancelled` was set.
     """
