@@ -95,7 +95,7 @@ class Handover:
     """Lets LocalExecutor start a task that goes on after a deferral only when the process that deferred it has ended.
 
     A worker tells of an end by the task's key, which both processes share. Airflow 3.3 starts what is queued before it
-    listens: it takes the end of the first process for the end of the second, and fails the task.
+    listens: it takes the end of the first process for the end of the second, and fails the task (apache/airflow#72716).
 
     Args:
         executor: the class, whose `trigger_tasks` and `change_state` are wrapped.

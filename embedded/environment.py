@@ -168,7 +168,7 @@ def airflow_environment(settings: EmbeddedSettings) -> dict[str, str]:
         "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 300,
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
-        # A stale "success" of a deferred task's first half must not outrun its resumption (apache/airflow#71580).
+        # How long a process may have ended untold: a deferred task goes on only then (see airflow_scheduler.py).
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
     }
     return (
