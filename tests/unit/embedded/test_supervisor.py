@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +34,8 @@ class Watched(Supervisor):
 
         for service in self.services:
             self._launch(service)
-        monkeypatch.setattr(supervisor.time, "sleep", look)
+        # Its own: other threads of the tests sleep too.
+        monkeypatch.setattr(supervisor, "time", SimpleNamespace(sleep=look, monotonic=time.monotonic))
         with pytest.raises(KeyboardInterrupt):
             self._watch()
 

@@ -52,7 +52,7 @@ def test_airflow_may_do_to_what_it_makes_all_that_it_does(resource: str) -> None
 
 def test_the_endpoints_that_the_dags_name_are_those_of_the_policy() -> None:
     text = (PROJECT_ROOT / "dags" / "train_and_deploy.py").read_text()
-    named = re.findall(r"endpoint_name=(?:ENDPOINT|f\"\{ENDPOINT\}(-\w+)\")", text)
+    named = re.findall(r"endpoint_name=(?:defaults\.ENDPOINT|f\"\{defaults\.ENDPOINT\}(-\w+)\")", text)
     assert set(named) == {"", "-candidate"}
     longest = re.search(r"\{0,(\d+)\}", DOCUMENT["Parameters"]["EndpointName"]["AllowedPattern"])
     assert longest
