@@ -8,7 +8,6 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -133,6 +132,8 @@ class ObjectStore:
         Raises:
             DamagedDocumentError: what is stored is no such object.
         """
+        import msgspec
+
         document = self.read_json(key)
         try:
             return None if document is None else msgspec.convert(document, kind)

@@ -14,8 +14,6 @@ from functools import partial
 from typing import Any, TypedDict
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from scones.aws import layout
 from scones.aws.errors import is_transient
 from scones.batch import map_items
@@ -105,7 +103,7 @@ class ChunkFollower:
                 raise LookupError(
                     f"Batch {request.batch_id} has no plan in s3://{request.bucket}: run plan_batch again."
                 )
-            plan = self._plan = msgspec.convert(json.loads(document), Plan)
+            plan = self._plan = Plan.from_json(document)
             text = await self._read(s3, layout.chunk(request.batch_id, request.number))
             items = list(read_items((text or "").splitlines()))
             done = _rows(await self._read(s3, part))

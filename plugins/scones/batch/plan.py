@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections import Counter
@@ -64,6 +65,13 @@ class Plan:
     def save(self, store: BatchStore) -> None:
         """Write it: last, so that a batch with a plan has all its chunks."""
         store.write_plan(self.batch_id, asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read the text of plan.json."""
+        import msgspec
+
+        return msgspec.convert(json.loads(text), cls)
 
     @classmethod
     def load(cls, store: BatchStore, batch_id: str) -> Plan | None:
