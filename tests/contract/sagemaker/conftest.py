@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,17 @@ def service(new_service: Callable[..., LocalService]) -> LocalService:
     return new_service("--max-training-jobs", "4")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client_of(ministack: str) -> Callable[[LocalService], Any]:
     import boto3
 
+    config = Config(retries={"max_attempts": 1}, parameter_validation=True)
+    session = boto3.Session(region_name="us-east-1")
+    session.events.register("after-call.sagemaker", check_conformance)
+
+    @cache  # by the service itself: another may get the port of one that has ended
     def client(service: LocalService) -> Any:
-        config = Config(retries={"max_attempts": 1}, parameter_validation=True)
-        made = boto3.client("sagemaker", endpoint_url=service.url, region_name="us-east-1", config=config)
-        made.meta.events.register("after-call.sagemaker", check_conformance)
-        return made
+        return session.client("sagemaker", endpoint_url=service.url, config=config)
 
     return client
 
@@ -64,7 +67,7 @@ def check_conformance(http_response: Any, model: OperationModel, **_: Any) -> No
         assert problems_of(model, http_response.content) == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sm(service: LocalService, client_of: Callable[[LocalService], Any]) -> Any:
     """boto3's SageMaker client of the shared service."""
     return client_of(service)
@@ -98,11 +101,11 @@ def unique() -> str:
     return f"t-{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture
-def job_request(bucket: str, role: str, unique: str) -> Callable[..., dict[str, Any]]:
-    """`job_request(epochs=3, ...)`: a CreateTrainingJob request of the toy image with these hyperparameters."""
+@pytest.fixture(scope="session")
+def named_job_request(bucket: str, role: str) -> Callable[..., dict[str, Any]]:
+    """`named_job_request("a", epochs=3)`: a CreateTrainingJob request of the toy image with these hyperparameters."""
 
-    def request(name: str = unique, **hyperparameters: object) -> dict[str, Any]:
+    def request(name: str, **hyperparameters: object) -> dict[str, Any]:
         return {
             "TrainingJobName": name,
             "RoleArn": role,
@@ -113,6 +116,16 @@ def job_request(bucket: str, role: str, unique: str) -> Callable[..., dict[str, 
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
             "StoppingCondition": {"MaxRuntimeInSeconds": 300},
         }
+
+    return request
+
+
+@pytest.fixture
+def job_request(named_job_request: Callable[..., dict[str, Any]], unique: str) -> Callable[..., dict[str, Any]]:
+    """`job_request(epochs=3, ...)`: the same with the name `unique`, if none is given."""
+
+    def request(name: str = unique, **hyperparameters: object) -> dict[str, Any]:
+        return named_job_request(name, **hyperparameters)
 
     return request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 from tests.support.local_service import TOY_IMAGE, refusal, wait_job, wait_training
 
 
-@pytest.fixture
-def model(sm: Any, role: str, job_request: Callable[..., dict[str, Any]], unique: str) -> str:
+@pytest.fixture(scope="module")
+def model(sm: Any, role: str, named_job_request: Callable[..., dict[str, Any]]) -> str:
     """A model with a trained artifact; its server upper-cases what it is sent."""
-    sm.create_training_job(**job_request(name=f"{unique}-train", epochs=1))
-    artifact = wait_training(sm, f"{unique}-train")["ModelArtifacts"]["S3ModelArtifacts"]
+    name = f"transform-{uuid.uuid4().hex[:8]}"
+    sm.create_training_job(**named_job_request(name, epochs=1))
+    artifact = wait_training(sm, name)["ModelArtifacts"]["S3ModelArtifacts"]
     container = {"Image": TOY_IMAGE, "ModelDataUrl": artifact}
-    sm.create_model(ModelName=f"{unique}-model", ExecutionRoleArn=role, PrimaryContainer=container)
-    return f"{unique}-model"
+    sm.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+    return name
 
 
 @pytest.fixture
