@@ -121,7 +121,7 @@ def wait_for(sensor: Any) -> None:
 @pytest.mark.slow
 def test_the_providers_example_from_preprocessing_to_clean_up(sm, aws, example):
     name = example.name
-    processed = SageMakerProcessingOperator(task_id="preprocess", config=example.processing(), check_interval=1)
+    processed = SageMakerProcessingOperator(task_id="preprocess", config=example.processing(), check_interval=0.2)
     assert processed.execute({})["Processing"]["ProcessingJobStatus"] == "Completed"
     SageMakerCreateExperimentOperator(task_id="experiment", name=name).execute({})
     SageMakerTrainingOperator(
@@ -168,7 +168,7 @@ def test_what_can_be_deferred_is_seen_through_by_its_trigger(sm, example):
         assert payload["status"] == "success"
         return getattr(operator, deferred.value.method_name)({}, event=payload)
 
-    soon = {"deferrable": True, "check_interval": 1}
+    soon = {"deferrable": True, "check_interval": 0.2}
     training = {member: value for member, value in example.training.items() if member != "ExperimentConfig"}
     trained = ended(SageMakerTrainingOperator(task_id="a", config=training, print_log=False, **soon))
     assert trained["Training"]["TrainingJobStatus"] == "Completed"

@@ -46,7 +46,7 @@ def test_training_with_logs_printed(job_request, unique, capsys):
 
 def test_training_without_logs_and_its_sensor(job_request, unique):
     config = job_request(epochs=1)
-    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1)
+    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=0.2)
     assert operator.execute({})["Training"]["TrainingJobStatus"] == "Completed"
     sensor = SageMakerTrainingSensor(task_id="wait", job_name=unique, print_log=True)
     assert sensor.poke({})
@@ -54,7 +54,7 @@ def test_training_without_logs_and_its_sensor(job_request, unique):
 
 def test_a_failed_job_fails_the_task_with_the_containers_reason(job_request):
     config = job_request(epochs=1, failure="no images found", exit_code=1)
-    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1)
+    operator = SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=0.2)
     with pytest.raises(AirflowException, match="no images found"):
         operator.execute({})
 
@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_gets_a_suffix(sm, job_request, unique):
     sm.create_training_job(**job_request(epochs=1))
     wait_training(sm, unique)
     operator = SageMakerTrainingOperator(
-        task_id="train", config=job_request(epochs=1), print_log=False, check_interval=1
+        task_id="train", config=job_request(epochs=1), print_log=False, check_interval=0.2
     )
     answer = operator.execute({})
     assert answer["Training"]["TrainingJobName"].startswith(f"{unique}-")
@@ -84,7 +84,7 @@ def test_model_transform_and_deletion(sm, aws, bucket, role, job_request, unique
         "TransformOutput": {"S3OutputPath": f"s3://{bucket}/scored/{unique}", "AssembleWith": "Line"},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
     }
-    answer = SageMakerTransformOperator(task_id="transform", config=transform, check_interval=1).execute({})
+    answer = SageMakerTransformOperator(task_id="transform", config=transform, check_interval=0.2).execute({})
     assert answer["Transform"]["TransformJobStatus"] == "Completed"
     scored = aws("s3").get_object(Bucket=bucket, Key=f"scored/{unique}/a.txt.out")["Body"].read()
     assert scored == b"A\nB\n"
@@ -120,7 +120,7 @@ def test_processing(bucket, role, unique):
             ]
         },
     }
-    answer = SageMakerProcessingOperator(task_id="process", config=config, check_interval=1).execute({})
+    answer = SageMakerProcessingOperator(task_id="process", config=config, check_interval=0.2).execute({})
     assert answer["Processing"]["ProcessingJobStatus"] == "Completed"
 
 
@@ -150,7 +150,7 @@ def test_a_training_job_of_an_experiment_is_one_of_its_components(sm, job_reques
     arn = SageMakerCreateExperimentOperator(task_id="x", name=unique, description="of this test").execute({})
     assert arn.endswith(f":experiment/{unique}")
     config = {**job_request(epochs=2), "ExperimentConfig": {"ExperimentName": unique}}
-    SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=1).execute({})
+    SageMakerTrainingOperator(task_id="train", config=config, print_log=False, check_interval=0.2).execute({})
     [listed] = sm.list_trial_components(ExperimentName=unique)["TrialComponentSummaries"]
     component = sm.describe_trial_component(TrialComponentName=listed["TrialComponentName"])
     assert component["Status"]["PrimaryStatus"] == "Completed"
@@ -181,7 +181,7 @@ def test_a_tuning_job_finds_the_best_of_its_training_jobs(sm, job_request, uniqu
             "AlgorithmSpecification": {**request["AlgorithmSpecification"], "MetricDefinitions": metrics},
         },
     }
-    answer = SageMakerTuningOperator(task_id="tune", config=config, check_interval=1).execute({})["Tuning"]
+    answer = SageMakerTuningOperator(task_id="tune", config=config, check_interval=0.2).execute({})["Tuning"]
     assert answer["HyperParameterTuningJobStatus"] == "Completed"
     assert answer["TrainingJobStatusCounters"]["Completed"] == 3
     assert answer["BestTrainingJob"]["TunedHyperParameters"] == {"epochs": "3"}
@@ -198,7 +198,7 @@ def test_a_deferrable_job_is_deferred_and_its_trigger_sees_it_through(sm, job_re
     from airflow.sdk.exceptions import TaskDeferred
 
     operator = SageMakerTrainingOperator(
-        task_id="train", config=job_request(epochs=2, seconds=0.3), print_log=False, check_interval=1, deferrable=True
+        task_id="train", config=job_request(epochs=2, seconds=0.3), print_log=False, check_interval=0.2, deferrable=True
     )
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute({})

@@ -47,7 +47,7 @@ def test_the_providers_operators_create_then_update(serving, connection):
             config={"Endpoint": {"EndpointName": name, "EndpointConfigName": config_name}},
             operation="create",  # the second time it meets "Cannot create already existing endpoint" and updates
             wait_for_completion=True,
-            check_interval=1,
+            check_interval=0.2,
             max_ingestion_time=60,
         )
         found = deploy.execute({})["Endpoint"]
