@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,8 @@ def confidences(count: int, seed: int = 0) -> np.ndarray:
     return np.stack([np.where(first, sure, 1 - sure), np.where(first, 1 - sure, sure)], axis=1)
 
 
-def put_documents(s3: Any, bucket: str) -> None:
-    """Baseline, constraints, label map, threshold and evaluation of the live model."""
+@cache  # the statistics of 600 images take a while, and are the same in each test's bucket
+def _documents() -> dict[str, bytes]:
     images = vehicles(600, seed=100)
     baseline = baseline_statistics(images, np.arange(600) % 2, CLASSES)
     sure = confidences(400, seed=101).max(axis=1)
@@ -104,8 +105,13 @@ def put_documents(s3: Any, bucket: str) -> None:
             "confidence_quantiles": np.quantile(sure, np.linspace(0, 1, 201)).tolist(),
         },
     }
-    for key, document in documents.items():
-        s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(document).encode())
+    return {key: json.dumps(document).encode() for key, document in documents.items()}
+
+
+def put_documents(s3: Any, bucket: str) -> None:
+    """Baseline, constraints, label map, threshold and evaluation of the live model."""
+    for key, body in _documents().items():
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
 
 
 def put_traffic(
