@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -34,10 +35,13 @@ class Clients:
                 self._clients[service] = self._make(service)
             return self._clients[service]
 
+    @cached_property  # one for all, under the guard: each would read botocore's endpoints anew
+    def _session(self) -> Any:
+        return boto3.session.Session(region_name=self._region)
+
     def _make(self, service: str) -> Any:
-        session = boto3.session.Session(region_name=self._region)
         # An emulator takes any credentials, but botocore does not send a request without some.
-        emulated = "AWS_ENDPOINT_URL" in os.environ and session.get_credentials() is None
+        emulated = "AWS_ENDPOINT_URL" in os.environ and self._session.get_credentials() is None
         settings = BotoConfig(
             retries={"mode": "standard", "max_attempts": 3},
             connect_timeout=3,
@@ -46,7 +50,7 @@ class Clients:
             user_agent_extra=USER_AGENT,
             s3={"addressing_style": "path"} if "AWS_ENDPOINT_URL" in os.environ else {},
         )
-        return session.client(service, config=settings, **(_LOCAL_CREDENTIALS if emulated else {}))
+        return self._session.client(service, config=settings, **(_LOCAL_CREDENTIALS if emulated else {}))
 
     def close(self) -> None:
         """Close the connections."""
