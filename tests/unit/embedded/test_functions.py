@@ -133,6 +133,22 @@ def function(platform: Platform) -> Iterator[Function]:
         environment.kill()
 
 
+@pytest.fixture(scope="module")
+def warm(platform: Platform) -> Iterator[Function]:
+    """`warm("echo")`: the environment of this handler that tests share, as a start takes longer than what they ask."""
+    made: dict[str, Environment] = {}
+
+    def named(handler: str) -> Environment:
+        if handler not in made:
+            config = {"Handler": f"code.{handler}", "Runtime": OWN, "Timeout": 30}
+            made[handler] = Environment(platform, config, zipped(code=CODE))
+        return made[handler]
+
+    yield named
+    for environment in made.values():
+        environment.kill()
+
+
 def invoke(environment: Environment, event: Any = None, **more: Any) -> Answer:
     return environment.invoke(Invocation(json.dumps(event).encode(), "the-id", "the-arn", "Root=1-2-3", **more))
 
@@ -148,17 +164,14 @@ def invoke(environment: Environment, event: Any = None, **more: Any) -> Answer:
         ("decimal nan", b"[NaN]"),
     ],
 )
-def test_an_answer_is_what_awslambdaric_makes_of_it(function: Function, event: str, payload: bytes) -> None:
-    answer = invoke(function(), event)
+def test_an_answer_is_what_awslambdaric_makes_of_it(warm: Function, event: str, payload: bytes) -> None:
+    answer = invoke(warm("handler"), event)
     assert (answer.failed, answer.payload, answer.raw) == (False, payload, event == "all bytes")
 
 
 @pytest.mark.parametrize(
     ("handler", "event", "error", "message"),
     [
-        ("code.handler", "set", "Runtime.MarshalError", "Object of type set is not JSON serializable"),
-        ("code.handler", "date", "Runtime.MarshalError", "Object of type date is not JSON serializable"),
-        ("code.handler", "large", "Function.ResponseSizeTooLarge", "(6291558 bytes) exceeded maximum"),
         ("code.absent", None, "Runtime.HandlerNotFound", "Handler 'absent' missing on module 'code'"),
         ("absent.handler", None, "Runtime.ImportModuleError", "No module named 'absent'"),
         ("sick.handler", None, "Runtime.ImportModuleError", "No module named 'airflow'"),
@@ -180,7 +193,23 @@ def test_an_error_has_lambdas_name(function: Function, handler: str, event: Any,
         early="raise ValueError('at import')",
         gone="import os; os._exit(7)",
     )
-    answer = invoke(function(handler, code), event)
+    assert_told(invoke(function(handler, code), event), error, message)
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "message"),
+    [
+        ("set", "Runtime.MarshalError", "Object of type set is not JSON serializable"),
+        ("date", "Runtime.MarshalError", "Object of type date is not JSON serializable"),
+        ("large", "Function.ResponseSizeTooLarge", "(6291558 bytes) exceeded maximum"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_is_an_error(warm: Function, event: str, error: str, message: str) -> None:
+    assert_told(invoke(warm("handler"), event), error, message)
+
+
+def assert_told(answer: Answer, error: str, message: str) -> None:
+    """It has failed, and says so in Lambda's words."""
     told = json.loads(answer.payload)
     assert answer.failed
     assert told["errorType"] == error
@@ -191,8 +220,8 @@ def test_an_error_has_lambdas_name(function: Function, handler: str, event: Any,
 
 
 @pytest.mark.parametrize("event", [{"a": 1}, [1], "text", 1.5, None, True, {"ü": "😀"}])
-def test_an_event_keeps_its_type(function: Function, event: Any) -> None:
-    assert json.loads(invoke(function("code.echo"), event).payload) == [type(event).__name__, event]
+def test_an_event_keeps_its_type(warm: Function, event: Any) -> None:
+    assert json.loads(invoke(warm("echo"), event).payload) == [type(event).__name__, event]
 
 
 def test_a_timeout_ends_the_environment_and_the_next_call_starts_another(function: Function) -> None:
