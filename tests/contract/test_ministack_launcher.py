@@ -21,7 +21,6 @@ import pytest
 import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from ministack.services.cloudformation import engine
 
 from embedded import services
 from embedded.container import LOCAL_PARAMETERS
@@ -494,6 +493,8 @@ def test_a_failure_is_whole_at_once_and_a_stopped_execution_stays_so() -> None:
 
 
 def test_a_template_read_in_c_is_the_same_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ministack.services.cloudformation import engine
+
     in_python = engine.CfnLoader
     monkeypatch.setattr(engine, "CfnLoader", in_python)
     cloudformation.read_templates_in_c(engine)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from playwright.sync_api import Error, sync_playwright
-
 from tests.support.chromium import CHROMIUM, FLAGS
 
 WAIT_MS = 40_000
@@ -40,6 +38,8 @@ class Camera:
 
     def take(self, name: str, path: str, show: Callable[[Any], Any], *, whole: bool = False) -> None:
         """Go to a page, do what shows the thing, and keep a picture."""
+        from playwright.sync_api import Error
+
         try:
             self.tab.goto(self.url + path)
             show(self.tab)
@@ -74,6 +74,8 @@ def take(
     :param train_run: id of a finished run of train_and_deploy.
     :param monitor_run: id of a finished run of monitor_endpoint.
     """
+    from playwright.sync_api import sync_playwright
+
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -16,7 +16,7 @@ from infrastructure.deploy import template_body
 TEMPLATE = ROOT / "infrastructure" / "template.yaml"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads CloudFormation's short forms as {"!Sub": ...}."""
 
 

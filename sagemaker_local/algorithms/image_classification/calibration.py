@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
 from sagemaker_local.algorithms.image_classification.scattering import Array
 
@@ -28,6 +27,8 @@ def fit_calibration(heads: list[Array], labels: Array) -> tuple[Array, Array, fl
     Returns:
         Blend (heads,), shift (classes,), log loss on the same images.
     """
+    from scipy.optimize import minimize  # takes as long to import as all else of the algorithm
+
     classes = heads[0].shape[1]
     scores = np.stack(heads)
     chosen = np.eye(classes)[labels]
@@ -42,7 +43,7 @@ def fit_calibration(heads: list[Array], labels: Array) -> tuple[Array, Array, fl
 
     start = np.concatenate([np.full(len(heads), 2.0 / len(heads)), np.zeros(classes)])
     bounds: list[tuple[float | None, float | None]] = [(0.0, None)] * len(heads) + [(None, None)] * classes
-    found: Any = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    found: Any = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return found.x[: len(heads)], found.x[len(heads) :], float(found.fun)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtri
 
 from scones.evaluation import metrics as evaluation
 from scones.evaluation.evaluate import labels_of_test_images, parse_answer
@@ -122,6 +121,8 @@ def test_log_loss_of_a_certain_mistake_is_finite() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200), st.floats(0.5, 0.999))
 def test_the_wilson_bound_is_the_solution_of_its_equation(right: int, wrong: int, confidence: float) -> None:
+    from scipy.special import ndtri
+
     trials = right + wrong
     bound = evaluation.wilson_lower_bound(right, trials, confidence)
     if not trials:
@@ -136,6 +137,8 @@ def test_the_wilson_bound_is_the_solution_of_its_equation(right: int, wrong: int
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 6), st.integers(1, 300), st.integers(0, 100))
 def test_the_sweep_by_definition(classes: int, count: int, seed: int) -> None:
+    from scipy.special import ndtri
+
     labels, given_ = predictions(classes, count, seed)
     rows = threshold_sweep(labels, given_)
     assert [row["threshold"] for row in rows] == [step / 100 for step in range(100 // classes, 100)]

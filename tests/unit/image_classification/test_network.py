@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from sagemaker_local.algorithms.image_classification import network, weights
@@ -155,6 +154,8 @@ def by_definition(tensors: dict[str, np.ndarray], pictures: np.ndarray) -> np.nd
 
 
 def test_the_graph_computes_the_network_by_its_definition() -> None:
+    import onnxruntime
+
     generator = np.random.default_rng(0)
     tensors = tiny_network(generator)
     session = onnxruntime.InferenceSession(network_graph(tensors), providers=["CPUExecutionProvider"])
