@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
-from tests.dags.dag_files import load
 from tests.support.batch_world import PARAMS
+from tests.support.dag_files import load
 
 
 @pytest.mark.parametrize(

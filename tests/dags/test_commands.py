@@ -6,7 +6,7 @@ import pytest
 
 from cli.commands import COMMANDS
 from cli.options import Parser, add_form, parse
-from tests.dags.dag_files import load
+from tests.support.dag_files import load
 
 TRAIN = {
     "resolve_resources",

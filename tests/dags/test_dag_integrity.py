@@ -15,7 +15,7 @@ import pytest
 
 from scones.aws.conf import UnknownParamError
 from scones.notifications import DAG_DEFAULT_ARGS, AwsRetryPolicy
-from tests.dags.dag_files import DAG_FILES, DAG_IDS, ROOT, load
+from tests.support.dag_files import DAG_FILES, DAG_IDS, ROOT, load
 
 HEAVY = ("numpy", "pandas", "PIL", "sagemaker", "pyarrow", "scipy", "sklearn", "skimage", "matplotlib", "aiobotocore")
 MOST_LINES = 150

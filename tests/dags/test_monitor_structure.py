@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scones.monitoring.tasks import DRIFT_ASSET
-from tests.dags.dag_files import load
+from tests.support.dag_files import load
 
 EDGES = {
     "resolve_resources": {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.dags.dag_files import load
+from tests.support.dag_files import load
 
 
 @pytest.fixture(scope="module")

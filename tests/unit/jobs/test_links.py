@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +12,8 @@ from scones.batch.names import batch_id_for
 from scones.jobs import links
 from scones.jobs.links import EndpointLink, TrainingJobLink, TransformJobLink, has_console, resource_url
 from scones.ui.resources import PAGES
+from tests.support.dag_files import load
 
-DAGS = Path(__file__).resolve().parents[3] / "dags"
 LOCAL, AWS = "http://127.0.0.1:4580", "https://api.sagemaker.eu-west-1.amazonaws.com"
 
 
@@ -50,11 +49,7 @@ def test_only_amazons_own_hosts_have_a_console() -> None:
     ],
 )
 def test_the_task_has_the_button_and_keeps_one_xcom(dag_id: str, task_id: str, button: str) -> None:
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(dag_folder=str(DAGS / f"{dag_id}.py"))
-    assert not bag.import_errors
-    task = bag.dags[dag_id].get_task(task_id)
+    task = load(dag_id).get_task(task_id)
     assert [link.name for link in task.operator_extra_links] == [button]
     assert task.multiple_outputs is False
 
