@@ -81,6 +81,19 @@ def test_an_image_of_the_endpoints_limit_is_classified_and_not_carried_through_t
     assert len(json.dumps(ended.history, default=str)) < 64 * 1024
 
 
+@pytest.fixture(scope="module")
+def unusable(workflow: Workflow, image: bytes) -> None:
+    """Objects that the workflow refuses, and a good one beside them."""
+    for key, content in (
+        ("text.png", b"hello"),
+        ("empty.png", b""),
+        ("huge.png", image.ljust(6 * 1024 * 1024 + 1, b"\0")),
+        ("good.png", image),
+    ):
+        workflow.put(key, content)
+    workflow.client("s3").put_object(Bucket=workflow.bucket, Key="archived.png", Body=image, StorageClass="GLACIER")
+
+
 @pytest.mark.parametrize(
     ("event", "error"),
     [
@@ -102,16 +115,8 @@ def test_an_image_of_the_endpoints_limit_is_classified_and_not_carried_through_t
     ],
 )
 def test_a_bad_event_fails_under_its_own_name_at_once(
-    workflow: Workflow, runtime: Runtime, image: bytes, event: Any, error: str
+    workflow: Workflow, runtime: Runtime, unusable: None, event: Any, error: str
 ) -> None:
-    for key, content in (
-        ("text.png", b"hello"),
-        ("empty.png", b""),
-        ("huge.png", image.ljust(6 * 1024 * 1024 + 1, b"\0")),
-        ("good.png", image),
-    ):
-        workflow.put(key, content)
-    workflow.client("s3").put_object(Bucket=workflow.bucket, Key="archived.png", Body=image, StorageClass="GLACIER")
     if isinstance(event, dict) and event.get("s3_bucket") == "BUCKET":
         event = event | {"s3_bucket": workflow.bucket}
     ended = workflow.run(event)
