@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from embedded.container import LOCAL_PARAMETERS
-from tests.support.local_service import wait_execution
+from tests.support.local_service import wait_execution, wait_until
 
 ROLE = "arn:aws:iam::111122223333:role/unused"
 
@@ -152,9 +152,12 @@ def test_a_stack_with_a_version_that_is_not_here_says_so(ministack: str, aws: Ca
     template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": properties}}}
     client, name = aws("cloudformation"), f"absent-{uuid.uuid4().hex[:8]}"
     client.create_stack(StackName=name, TemplateBody=json.dumps(template))
-    while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
-        pass
-    assert stack["StackStatus"] in {"ROLLBACK_COMPLETE", "CREATE_FAILED"}
+
+    def ended() -> str | None:
+        status: str = client.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
+        return None if status == "CREATE_IN_PROGRESS" else status
+
+    assert wait_until(ended, "the stack's creation ends") in {"ROLLBACK_COMPLETE", "CREATE_FAILED"}
     events = client.describe_stack_events(StackName=name)["StackEvents"]
     assert any("python3.99 is not installed" in event.get("ResourceStatusReason", "") for event in events)
 

@@ -123,13 +123,13 @@ def test_resources_and_tags_are_there_after_a_kill(own, client_of, role, unique)
     assert sm.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
-def test_two_services_cannot_share_a_data_directory(own):
+def test_two_services_cannot_share_a_data_directory(service):
     import subprocess
     import sys
 
     command = [sys.executable, "-m", "sagemaker_local", "--port", str(free_port())]
     second = subprocess.run(
-        [*command, "--data-dir", str(own.folder / "data")], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--data-dir", str(service.folder / "data")], capture_output=True, text=True, timeout=60, check=False
     )
     assert second.returncode == 2
     assert "in use by another sagemaker_local" in second.stderr
