@@ -52,14 +52,27 @@ def blue(serving):
     return serving.in_service(old), old, new
 
 
-def test_all_at_once_answers_every_invocation_and_keeps_the_rest(serving, blue):
+def stage(description: dict) -> list[str]:
+    """The statuses of the variants under way; a variant has none yet in the moment in which its fleet is made."""
+    variants = description.get("PendingDeploymentSummary", {}).get("ProductionVariants", ())
+    return [status["Status"] for one in variants for status in one.get("VariantStatus", ())]
+
+
+def test_all_at_once_answers_every_invocation_and_keeps_the_rest(serving, blue, until):
     name, old, new = blue
     created = serving.describe(name)["CreationTime"]
+
+    def under_way():
+        described = serving.describe(name)
+        return described if stage(described) else None
+
     with Caller(serving, name) as caller:
         serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new)
-        pending = serving.describe(name)
+        pending = until(under_way, "the new fleet has a status", 20)
         found = serving.settled(name)
-        serving.invoke(name)
+        until(lambda: "green" in caller.answers, "the new fleet answers", 20)
+    assert (pending["EndpointStatus"], pending["EndpointConfigName"]) == ("Updating", old)
+    assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == new
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", new)
     assert "FailureReason" not in found
     assert "PendingDeploymentSummary" not in found
@@ -67,27 +80,15 @@ def test_all_at_once_answers_every_invocation_and_keeps_the_rest(serving, blue):
     assert serving.invoke(name)["model"] == "green"
     assert set(caller.answers) == {"blue", "green"}
     assert caller.answers == sorted(caller.answers)  # never back to blue
-    if pending["EndpointStatus"] == "Updating":
-        assert pending["EndpointConfigName"] == old
-        assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == new
-        assert pending["PendingDeploymentSummary"]["ProductionVariants"][0]["VariantStatus"]
 
 
 def test_a_canary_takes_its_share_and_then_all(serving, blue, until):
     name, _, new = blue
     config = blue_green("CANARY", 12, CanarySize=25)  # long enough for the counting on a machine that is busy
     serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
-
-    def stage():
-        summary = serving.describe(name).get("PendingDeploymentSummary", {})
-        # A variant has no status yet in the moment in which its fleet is made.
-        return [
-            status["Status"] for one in summary.get("ProductionVariants", ()) for status in one.get("VariantStatus", ())
-        ]
-
-    until(lambda: stage() == ["Baking"], "the canary bakes", 20)
+    until(lambda: stage(serving.describe(name)) == ["Baking"], "the canary bakes", 20)
     counts = Counter(serving.invoke(name)["model"] for _ in range(120))
-    assert stage() == ["Baking"], "counted while the canary had its share"
+    assert stage(serving.describe(name)) == ["Baking"], "counted while the canary had its share"
     assert 8 < counts["green"] < 58  # 30 expected; outside by chance less than once in 100,000
     found = serving.settled(name)
     assert found["EndpointConfigName"] == new
@@ -108,16 +109,17 @@ def test_a_canary_takes_its_share_and_then_all(serving, blue, until):
     ],
     ids=["linear", "rolling"],
 )
-def test_linear_and_rolling_reach_the_new_fleet_without_a_lost_invocation(serving, config):
+def test_linear_and_rolling_reach_the_new_fleet_without_a_lost_invocation(serving, until, config):
     old = serving.config(serving.model(name="blue"), count=2)
     name = serving.in_service(old)
     new = serving.config(serving.model(name="green"), count=2)
     with Caller(serving, name) as caller:
         serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
         found = serving.settled(name)
+        until(lambda: "green" in caller.answers, "the new fleet answers", 20)
     assert found["EndpointConfigName"] == new
     assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
-    assert set(caller.answers) <= {"blue", "green"}
+    assert set(caller.answers) == {"blue", "green"}
 
 
 def test_a_fleet_that_cannot_start_is_rolled_back_with_its_reason(serving, blue):
