@@ -84,7 +84,8 @@ def test_all_at_once_answers_every_invocation_and_keeps_the_rest(serving, blue, 
 
 def test_a_canary_takes_its_share_and_then_all(serving, blue, until):
     name, _, new = blue
-    config = blue_green("CANARY", 12, CanarySize=25)  # long enough for the counting on a machine that is busy
+    # Long enough for the counting, which takes a quarter of a second, on a machine that is busy; it waits twice.
+    config = blue_green("CANARY", 6, CanarySize=25)
     serving.sm.update_endpoint(EndpointName=name, EndpointConfigName=new, DeploymentConfig=config)
     until(lambda: stage(serving.describe(name)) == ["Baking"], "the canary bakes", 20)
     counts = Counter(serving.invoke(name)["model"] for _ in range(120))
