@@ -72,11 +72,12 @@ def all_statements() -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, statement
 
 
-def test_cfn_lint_finds_nothing() -> None:
+@pytest.mark.parametrize("path", [TEMPLATE, ROOT / "infrastructure" / "mwaa" / "template.yaml"], ids=["ours", "mwaa"])
+def test_cfn_lint_finds_nothing(path: Path) -> None:
     from cfnlint.api import lint
     from cfnlint.config import ManualArgs
 
-    matches = lint(TEMPLATE.read_text(), config=ManualArgs(regions=["us-east-1"]))
+    matches = lint(path.read_text(), config=ManualArgs(regions=["us-east-1"]))
     assert [str(match) for match in matches] == []
 
 
