@@ -1,4 +1,7 @@
-"""Who is let in to MiniStack: whoever signs, and with a secret of one's own, whoever signs with that."""
+"""Who is let in to MiniStack: whoever signs, and with a secret of one's own, whoever signs with that.
+
+And to `sagemaker_local` as the platform starts it; a browser is turned away from it in tests/browser/test_next_door.py.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,21 @@ def test_what_a_page_can_send_is_refused(
     answer = _answer(ministack, method, path, headers, body)
     assert answer.status == 403
     assert not [name for name, _ in answer.getheaders() if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        (SIGNED | {"Origin": "http://evil.example"}, 403),
+        (SIGNED | {"Sec-Fetch-Site": "cross-site"}, 403),
+        (SIGNED | {"Host": "evil.example"}, 403),
+        (SIGNED, 200),
+    ],
+)
+def test_sagemaker_local_has_the_same_door(sagemaker_local: str, headers: dict[str, str], status: int) -> None:
+    asked = {"X-Amz-Target": "SageMaker.ListModels", "Content-Type": "application/x-amz-json-1.1"}
+    assert _answer(sagemaker_local, "POST", "/", asked | headers, "{}").status == status
 
 
 def test_no_page_may_read_an_answer(ministack: str, aws: Callable[..., Any]) -> None:
@@ -126,4 +144,8 @@ def test_a_function_has_the_secret_too(guarded: EmbeddedSettings) -> None:
 def test_the_stack_is_deployed_with_it(guarded: EmbeddedSettings) -> None:
     services.deploy(guarded)
     found = client(guarded, "cloudformation").describe_stacks(StackName=guarded.stack_name)["Stacks"][0]
-    assert found["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+    assert found["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
+    event = json.dumps({"s3_bucket": outputs["BucketName"], "s3_key": "absent.png"})
+    answer = client(guarded, "lambda").invoke(FunctionName=outputs["SerializeFunctionName"], Payload=event)
+    assert json.loads(answer["Payload"].read())["errorType"] == "ImageNotFoundError", "it was let in to S3"
