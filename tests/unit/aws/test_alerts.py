@@ -33,7 +33,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             """Say nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("AIRFLOW_CONN_TEAM_CHAT", f"http://127.0.0.1:{server.server_port}")
     yield bodies
@@ -66,7 +66,7 @@ def mails(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What a mail server on this machine took."""
     server = socketserver.TCPServer(("127.0.0.1", 0), _Mailbox)
     server.mails = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1]}
     extra = {"disable_ssl": True, "disable_tls": True, "from_email": "scones@example.com", "retry_limit": 1}

@@ -83,7 +83,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", f"http://{WHO}@127.0.0.1:{server.server_port}")
     yield there
