@@ -71,7 +71,7 @@ def test_an_endpoint_comes_back_without_s3_and_takes_up_its_weights(own_serving,
 
 def test_an_endpoint_whose_model_server_no_longer_starts_fails_and_says_why(new_serving, until, make_archive):
     """As with an artifact that a newer version of the algorithm does not read: nobody waits for it for ever."""
-    serving = new_serving({"SAGEMAKER_LOCAL_REVIVAL_ATTEMPTS": "4"})
+    serving = new_serving({"SAGEMAKER_LOCAL_REVIVAL_ATTEMPTS": "4", "SAGEMAKER_LOCAL_INVOCATION_TIMEOUT": "2"})
     config = serving.config(serving.model(name="good"))
     name = serving.in_service(config)
     serving.service.stop()
