@@ -44,7 +44,16 @@ def _clean_environment() -> None:
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="scones-airflow-"))
 
 
+def _parse_botocores_files_once() -> None:
+    """Airflow's hooks make a session for each client, hundreds of them in the tests, and each would parse them anew."""
+    from botocore.loaders import JSONFileLoader
+
+    parsed = cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda self, path: parsed(path)
+
+
 _clean_environment()
+_parse_botocores_files_once()
 # As in the algorithm's container.
 limit_threads()
 
