@@ -45,8 +45,8 @@ class ArchivedObjectError(UnreadableObjectError):
     """An object lies in an archive (S3 Glacier) and must be restored before it can be read."""
 
 
-class NotDeletedError(RuntimeError):
-    """S3 kept objects that were to be deleted; the message quotes the first refusal."""
+class NotDeletedError(ClientError):
+    """S3 kept objects that were to be deleted; the code is that of the first refusal, the message names its key."""
 
 
 class ConflictError(RuntimeError):
@@ -232,9 +232,8 @@ class ObjectStore:
         while batch := [{"Key": key} for key in islice(rest, DELETE_BATCH)]:
             answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
             if kept := answer.get("Errors"):
-                raise NotDeletedError(
-                    f"{len(kept)} of {len(batch)} objects of {self.bucket} were kept, first: {kept[0]}"
-                )
+                told = f"{len(kept)} of {len(batch)} objects of {self.bucket} were kept, the first is {kept[0]['Key']}"
+                raise NotDeletedError({"Error": {"Code": kept[0]["Code"], "Message": told}}, "DeleteObjects")
 
     def update(self, key: str, change: Callable[[bytes | None], bytes | None], content_type: str) -> None:
         """Change an object so that no concurrent change is lost: the write holds only for what was read.

@@ -14,6 +14,7 @@ from scones.aws.store import (
     ArchivedObjectError,
     ConflictError,
     DamagedDocumentError,
+    NotDeletedError,
     ObjectStore,
     ObjectTooLargeError,
 )
@@ -146,3 +147,14 @@ def test_a_new_object_is_written_once_and_a_conflict_is_no_answer(
     conflicts += ["409"] * 100
     with pytest.raises(ConflictError, match="times in a row"):
         store.write_new("other", b"one", "text/plain")
+
+
+def test_deleting_takes_a_thousand_at_a_time_and_says_what_s3_kept(store: ObjectStore, s3: FakeS3) -> None:
+    keys = [f"k/{number}" for number in range(1001)]
+    s3.objects.update(dict.fromkeys(keys, b""))
+    store.delete([*keys, "gone"])
+    assert s3.objects == {}
+    s3.objects["k"] = b""
+    s3.forbidden.add("k")
+    with pytest.raises(NotDeletedError, match=r"\(AccessDenied\).*1 of 1 objects of b were kept, the first is k"):
+        store.delete(["k"])
