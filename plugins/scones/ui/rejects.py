@@ -82,11 +82,7 @@ class Queue:
     @property
     def last(self) -> dict[str, Decision]:
         """The last word on each image, in the order in which they fell."""
-        found: dict[str, Decision] = {}
-        for decision in self.decisions:
-            found.pop(decision.key, None)
-            found[decision.key] = decision
-        return found
+        return _last_words(self.decisions)
 
     def find(self, token: str) -> Waiting | None:
         """The waiting image of a token."""
@@ -107,13 +103,21 @@ def read_queue(store: PageStore) -> Queue:
     except BatchInputError:
         labelled = {}
     decisions = parse_history(store.label_history())
-    decided = {one.key for one in {one.key: one for one in decisions}.values() if one.label} | set(labelled)
+    decided = {key for key, last in _last_words(decisions).items() if last.label} | set(labelled)
     rows: dict[str, Waiting] = {}
     for part in parts:
         for one in part:
             if one.row.key not in decided:
                 rows.setdefault(one.row.key, one)
     return Queue(sorted(rows.values(), key=_least_sure_first), labelled, decisions)
+
+
+def _last_words(decisions: Sequence[Decision]) -> dict[str, Decision]:
+    found: dict[str, Decision] = {}
+    for decision in decisions:
+        found.pop(decision.key, None)
+        found[decision.key] = decision
+    return found
 
 
 def _least_sure_first(one: Waiting) -> tuple[bool, float, str]:
