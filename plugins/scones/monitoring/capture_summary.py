@@ -130,13 +130,13 @@ class CaptureSummary:
         # What comes after a thinning is thinned as much: every record keeps the same chance. A fixed seed makes a
         # repeated run equal.
         draw = np.random.default_rng(self.records)
-        kept = slice(None) if self._share == 1 else np.flatnonzero(draw.random(other._rows) < self._share)
+        kept = draw.random(other._rows) < self._share
         for name in _COLUMNS:
             self.columns[name].append(other.column(name)[kept])
         self.labelled.extend(other.labelled)
         self.least_confident = _best(self.least_confident + other.least_confident, shown, _by_confidence)
         self.most_unlike = _best(self.most_unlike + other.most_unlike, shown, _by_novelty)
-        self._rows += other._rows if isinstance(kept, slice) else kept.size
+        self._rows += int(kept.sum())
         if self._rows > 2 * MAX_ROWS:
             self._thin_out(draw)
 

@@ -388,12 +388,18 @@ def test_an_error_of_the_store_reaches_the_caller() -> None:
         read_capture([CaptureFile("k", 5, AT)], fetch, ReadSettings())
 
 
+def added(minutes: int, each: int) -> CaptureSummary:
+    """What so many minutes hold, added block by block."""
+    total = CaptureSummary()
+    for number in range(minutes):
+        block = lines(*(record(b"", at=AT + timedelta(minutes=number)) for _ in range(each)))
+        total.add(summarise([("k", 1, block)], ReadSettings(images=False)), shown=3)
+    return total
+
+
 def test_many_records_become_a_sample_and_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scones.monitoring.capture_summary.MAX_ROWS", 50)
-    total = CaptureSummary()
-    for number in range(6):
-        block = lines(*(record(b"", at=AT + timedelta(minutes=number)) for _ in range(40)))
-        total.add(summarise([("k", 1, block)], ReadSettings(images=False)), shown=3)
+    total = added(minutes=6, each=40)
     assert total.records == 240
     assert sum(total.minutes.values()) == 240
     assert 50 <= total.column("time").size <= 100
@@ -403,10 +409,7 @@ def test_many_records_become_a_sample_and_counts_stay_exact(monkeypatch: pytest.
 def test_the_sample_leans_to_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it was thinned out: an hour at the end counts as much as one at the beginning."""
     monkeypatch.setattr("scones.monitoring.capture_summary.MAX_ROWS", 400)
-    total = CaptureSummary()
-    for number in range(30):
-        block = lines(*(record(b"", at=AT + timedelta(minutes=number)) for _ in range(100)))
-        total.add(summarise([("k", 1, block)], ReadSettings(images=False)), shown=3)
+    total = added(minutes=30, each=100)
     assert 400 <= total.column("time").size <= 800
     minutes = (total.column("time") - AT.timestamp()) / 60
     # Six standard errors of the mean of as many draws from 0 to 29.
