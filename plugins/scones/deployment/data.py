@@ -67,7 +67,7 @@ class CleanupPlan(CleanupTotals):
 
 
 class Cleaned(TypedDict):
-    """What a cleanup did, each as "kind name"."""
+    """What was deleted and what was kept of what might go, each as "kind name"."""
 
     deleted: list[str]
     kept: list[str]

@@ -80,7 +80,7 @@ def verify_endpoint(
 
 
 @task(multiple_outputs=False, task_id="retire_superseded")
-def retire_superseded(deployment: Deployment, resources: Mapping[str, str]) -> dict[str, list[str]]:
+def retire_superseded(deployment: Deployment, resources: Mapping[str, str]) -> Cleaned:
     """Delete the replaced endpoint config and model, if nothing uses them."""
     from scones.deployment.aws import DeploymentAws
     from scones.deployment.verify import retire_superseded as retire

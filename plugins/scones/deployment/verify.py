@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from scones.aws import layout
 from scones.aws.sagemaker import models_of
 from scones.deployment.aws import DeploymentAws, deregister, register
-from scones.deployment.data import Deployment, GoldenCheck
+from scones.deployment.data import Cleaned, Deployment, GoldenCheck
 from scones.deployment.endpoint import VARIANT
 from scones.jobs.trigger import SageMakerWaitTrigger, first_event
 
@@ -53,12 +53,8 @@ def roll_back(deployment: Deployment, aws: DeploymentAws) -> str:
     return f"so it was put back to {previous}"
 
 
-def retire_superseded(deployment: Deployment, aws: DeploymentAws) -> dict[str, list[str]]:
-    """Delete the config the deployment replaced, then its models, if nothing uses them.
-
-    Returns:
-        ``{"deleted": [...], "kept": [...]}``, as "kind name".
-    """
+def retire_superseded(deployment: Deployment, aws: DeploymentAws) -> Cleaned:
+    """Delete the config the deployment replaced, then its models, if nothing uses them."""
     hook, previous = aws.sagemaker, deployment["previous_endpoint_config_name"]
     config = hook.endpoint_config(previous) if previous else None
     if config is None:
