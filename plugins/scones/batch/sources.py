@@ -50,7 +50,7 @@ class Filters:
 class Source:
     """Where a batch's images come from, and what to do when nothing is there.
 
-    ``counts`` and ``notes`` tell what was passed over before there was a entry.
+    ``counts`` and ``notes`` tell what was passed over before there was an entry.
     """
 
     name: str
