@@ -19,9 +19,9 @@ import requests
 
 from embedded.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from embedded.processes import marked_processes
+from embedded.run import ENDED
 
 POLL_S = 0.1
-ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
 def eventually(what: str, look: Callable[[], Any], timeout_s: float = 120) -> Any:
